@@ -1,0 +1,1 @@
+//! The loopback side port: health, metrics and the admin service.

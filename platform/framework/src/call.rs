@@ -1,0 +1,129 @@
+//! The call being served: what its handler and everything it starts inherit.
+//!
+//! The server's stack makes one [`Context`] per call and scopes it around every poll of the
+//! handler and of its response stream. Clients read it to pass on what remains of the deadline
+//! and the trace; log lines read it for trace ids. It does not follow `tokio::spawn`: start work
+//! of a call through [`spawn`], which inherits the context and ends with the call.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{caller::Peer, contract::Method, deadline::Deadline};
+
+pub mod trace;
+
+pub use trace::TraceContext;
+
+/// What is known of the call being served.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The method called; its facts are known from the contract.
+    pub method: &'static Method,
+    /// Who is connected.
+    pub peer: Option<Peer>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Deadline>,
+    /// The trace this call belongs to; the span is the server's own.
+    pub trace: TraceContext,
+    /// How often the caller had tried before (`grpc-previous-rpc-attempts`).
+    pub previous_attempts: u32,
+    /// Cancelled when the call ends in any way.
+    pub ended: CancellationToken,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Context>>> = const { RefCell::new(None) };
+}
+
+/// The context of the call being served, where there is one.
+#[must_use]
+pub fn current() -> Option<Arc<Context>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Reads the current context without cloning it.
+pub fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
+    CURRENT.with_borrow(|context| read(context.as_deref()))
+}
+
+/// Makes `context` current until the guard is dropped; for the inside of one poll.
+#[must_use]
+pub fn enter(context: Arc<Context>) -> Entered {
+    Entered {
+        outer: CURRENT.replace(Some(context)),
+        _not_send: std::marker::PhantomData,
+    }
+}
+
+/// Restores the outer context when dropped.
+#[derive(Debug)]
+pub struct Entered {
+    outer: Option<Arc<Context>>,
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer.take());
+    }
+}
+
+pin_project! {
+    /// A future or body that is polled with a context current.
+    #[derive(Debug)]
+    pub struct Scoped<T> {
+        #[pin]
+        inner: T,
+        context: Arc<Context>,
+    }
+}
+
+impl<T> Scoped<T> {
+    /// Polls `inner` with `context` current, always.
+    pub fn new(context: Arc<Context>, inner: T) -> Self {
+        Self { inner, context }
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _entered = enter(Arc::clone(this.context));
+        this.inner.poll(cx)
+    }
+}
+
+/// Starts work that belongs to the call being served: it inherits the context and is dropped when
+/// the call ends, by its answer, its deadline, or its caller's cancel.
+///
+/// Outside a call it is an ordinary task without a deadline. A panic in it is the join handle's
+/// to report. The result is `None` where the call ended first.
+pub fn spawn<F>(future: F) -> JoinHandle<Option<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let context = current();
+    // The one place beside `shutdown` that spawns: the call is the owner, and its end is the join.
+    #[allow(clippy::disallowed_methods)]
+    tokio::spawn(async move {
+        match context {
+            Some(context) => {
+                let ended = context.ended.clone();
+                let scoped = Scoped::new(context, future);
+                ended.run_until_cancelled(scoped).await
+            }
+            None => Some(future.await),
+        }
+    })
+}

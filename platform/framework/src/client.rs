@@ -1,0 +1,1 @@
+//! The client's whole stack in one readable function.

@@ -1,0 +1,1 @@
+//! From a name to endpoints, and back: what resolvers and registrars promise.

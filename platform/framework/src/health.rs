@@ -1,0 +1,1 @@
+//! Serving status from named checks, spoken as grpc.health.v1.

@@ -1,0 +1,1 @@
+//! The server's whole stack in one readable function.

@@ -1,0 +1,165 @@
+//! The only place that picks a gRPC code.
+//!
+//! Handlers answer with the constructors here or with `tonic::Status` of their own; the platform
+//! answers with these alone. Every refusal says why in `google.rpc.ErrorInfo` and when to come
+//! back in `google.rpc.RetryInfo` and `grpc-retry-pushback-ms` (gRFC A6).
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The trailer that holds a call's code.
+pub const GRPC_STATUS: &str = "grpc-status";
+
+/// Tells retrying clients when to come back, in whole milliseconds (gRFC A6).
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Who speaks in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "gantry";
+
+/// A request that breaks its contract's rules: INVALID_ARGUMENT with one `google.rpc.BadRequest`
+/// entry per broken field, all of them at once.
+pub fn invalid_argument(
+    violations: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+) -> Status {
+    let mut details = ErrorDetails::new();
+    let mut first = None;
+    let mut count = 0_usize;
+    for (field, description) in violations {
+        let (field, description) = (field.into(), description.into());
+        if first.is_none() {
+            first = Some(format!("{field}: {description}"));
+        }
+        count += 1;
+        details.add_bad_request_violation(field, description);
+    }
+    let message = match (first, count) {
+        (Some(first), 1) => first,
+        (Some(first), count) => format!("{first} (and {} more)", count - 1),
+        (None, _) => "invalid argument".to_owned(),
+    };
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// Why the platform answered in the handler's place; the `reason` of `google.rpc.ErrorInfo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Nobody waits for the answer any more.
+    DeadlineExceeded,
+    /// The process serves no such service or method.
+    Unimplemented,
+    /// The handler panicked.
+    Panic,
+    /// The process drains.
+    Draining,
+    /// A message is larger than the bound.
+    MessageTooLarge,
+    /// A header of the request cannot be read.
+    MalformedHeader,
+    /// No endpoint could take the call within the fail-fast bound.
+    NoEndpoint,
+    /// The connection was lost and the call may have been processed.
+    ConnectionLost,
+    /// The caller gave up.
+    Cancelled,
+}
+
+impl Refusal {
+    /// The word for programs.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Panic => "PANIC",
+            Self::Draining => "DRAINING",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::MalformedHeader => "MALFORMED_HEADER",
+            Self::NoEndpoint => "NO_ENDPOINT",
+            Self::ConnectionLost => "CONNECTION_LOST",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    /// The code a caller sees.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Unimplemented => Code::Unimplemented,
+            Self::Panic | Self::MalformedHeader => Code::Internal,
+            Self::MessageTooLarge => Code::ResourceExhausted,
+            Self::Draining | Self::NoEndpoint | Self::ConnectionLost => Code::Unavailable,
+            Self::Cancelled => Code::Cancelled,
+        }
+    }
+
+    /// The status a caller sees: code, `message`, and the reason as a detail.
+    #[must_use]
+    pub fn status(self, message: impl Into<String>) -> Status {
+        let details = ErrorDetails::with_error_info(self.reason(), DOMAIN, []);
+        Status::with_error_details(self.code(), message, details)
+    }
+
+    /// As [`Refusal::status`], and when to come back: `RetryInfo` and pushback in milliseconds,
+    /// rounded up so that a client that waits exactly that long is not too early.
+    #[must_use]
+    pub fn status_with_pause(self, message: impl Into<String>, pause: Duration) -> Status {
+        let mut details = ErrorDetails::with_retry_info(Some(pause));
+        details.set_error_info(self.reason(), DOMAIN, []);
+        let mut status = Status::with_error_details(self.code(), message, details);
+        let millis = pause.as_nanos().div_ceil(1_000_000);
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        status.metadata_mut().insert(PUSHBACK, millis.into());
+        status
+    }
+}
+
+/// The code in `headers` or trailers, where there is one. One that cannot be read is UNKNOWN.
+#[must_use]
+pub fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get(GRPC_STATUS).map(code_of)
+}
+
+fn code_of(value: &HeaderValue) -> Code {
+    Code::from_bytes(value.as_bytes())
+}
+
+/// A code as interfaces spell it: `DEADLINE_EXCEEDED`.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// An error and all its causes in one line: `open store: connect: connection refused`.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,1 @@
+//! Logs, traces and metrics: set-up, propagation, and typed declarations for a service's own.

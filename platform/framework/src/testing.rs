@@ -1,0 +1,1 @@
+//! What tests of services share: stub servers, captured telemetry, an in-memory network.

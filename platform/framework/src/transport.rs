@@ -1,0 +1,1 @@
+//! Connections: the accept loop and its limits, one endpoint's connections, TLS.
