@@ -1,1 +1,20 @@
-//! Serving status from named checks, spoken as grpc.health.v1.
+//! Whether this process should get calls, from named checks.
+//!
+//! ```text
+//! Check ──verdict──▶ Health ◀──mark── handler
+//!                      │
+//!      grpc.health.v1 ◀┴▶ /readyz, admin
+//! ```
+//!
+//! A check *gates* or *reports*: a failing gate takes every service out of rotation, a failing
+//! report is shown and changes nothing. The own database gates; peers and outside HTTP report,
+//! because a caller's retry at another replica would meet the same outside. A handler may mark its
+//! own service. Nothing is SERVING before the start-up is done, and nothing is again once the
+//! process drains.
+
+mod check;
+mod runner;
+mod state;
+
+pub use check::{Check, Effect, Kind, Schedule, ScheduleError};
+pub use state::{CheckReport, Health, Report, ServiceHealth, Status, Verdict};

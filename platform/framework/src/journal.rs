@@ -41,6 +41,8 @@ pub enum Kind {
     Serving,
     /// Draining began.
     Draining,
+    /// One step of the drain ended.
+    DrainPhase,
     /// Everything ended.
     Stopped,
     /// A configuration was applied.
@@ -73,6 +75,7 @@ impl Kind {
             Self::Starting => "starting",
             Self::Serving => "serving",
             Self::Draining => "draining",
+            Self::DrainPhase => "drain_phase",
             Self::Stopped => "stopped",
             Self::ConfigApplied => "config_applied",
             Self::ConfigRefused => "config_refused",
