@@ -1,0 +1,35 @@
+//! Names of the fields of log lines and of the attributes of spans.
+
+/// The RPC system of a span: always `grpc`.
+pub const RPC_SYSTEM: &str = "rpc.system.name";
+/// `package.Service/Method`, or [`OTHER`](super::OTHER).
+pub const RPC_METHOD: &str = "rpc.method";
+/// The code a call ended with, as a word.
+pub const RPC_CODE: &str = "rpc.response.status_code";
+/// The class of an error; for calls its code as a word.
+pub const ERROR_TYPE: &str = "error.type";
+/// The name a client calls.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// The other end of the connection.
+pub const PEER_ADDRESS: &str = "network.peer.address";
+/// Its port.
+pub const PEER_PORT: &str = "network.peer.port";
+/// How many attempts of the same call came before (gRFC A72).
+pub const PREVIOUS_ATTEMPTS: &str = "previous-rpc-attempts";
+/// Whether an attempt repeats one that provably never reached a handler (gRFC A72).
+pub const TRANSPARENT_RETRY: &str = "transparent-retry";
+/// Which database: `sqlite` or `postgresql`.
+pub const DB_SYSTEM: &str = "db.system.name";
+/// The name of a statement, fixed in the program; never its text.
+pub const DB_STATEMENT: &str = "db.query.summary";
+/// How long a statement waited for a connection of the pool, in seconds.
+pub const DB_POOL_WAIT: &str = "gantry.db.pool_wait_seconds";
+/// A span's status, read by the OpenTelemetry layer.
+pub const OTEL_STATUS: &str = "otel.status_code";
+
+/// The trace a log line belongs to, in hex.
+pub const TRACE_ID: &str = "trace_id";
+/// The span a log line belongs to, in hex.
+pub const SPAN_ID: &str = "span_id";
+/// The call a log line belongs to, in log lines.
+pub const LOG_RPC_METHOD: &str = "rpc_method";

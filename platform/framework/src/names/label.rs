@@ -1,0 +1,24 @@
+//! Names of metric labels. Their values come from closed sets only.
+
+/// `package.Service/Method`, or [`OTHER`](super::OTHER).
+pub const RPC_METHOD: &str = "rpc_method";
+/// The code a call ended with, as a word: `DEADLINE_EXCEEDED`.
+pub const RPC_CODE: &str = "rpc_response_status_code";
+/// The name a client calls: one of the configured clients, never an address.
+pub const SERVER_ADDRESS: &str = "server_address";
+/// As [`RPC_METHOD`], in gRPC's own metrics.
+pub const GRPC_METHOD: &str = "grpc_method";
+/// As [`SERVER_ADDRESS`], in gRPC's own metrics.
+pub const GRPC_TARGET: &str = "grpc_target";
+/// As [`RPC_CODE`], in gRPC's own metrics.
+pub const GRPC_STATUS: &str = "grpc_status";
+/// Why something was refused or dropped.
+pub const REASON: &str = "reason";
+/// A state out of a few.
+pub const STATE: &str = "state";
+/// The name of a health check, fixed in the program.
+pub const CHECK: &str = "check";
+/// The name of a background task, fixed in the program.
+pub const TASK: &str = "task";
+/// How something ended.
+pub const OUTCOME: &str = "outcome";

@@ -1,0 +1,316 @@
+//! The platform's own metrics.
+
+use metrics::Unit;
+
+use super::{
+    Kind::{Counter, Gauge, Histogram},
+    Metric, label,
+};
+
+/// Duration of calls served, by method and code.
+pub const SERVER_CALL_DURATION: Metric = Metric::new(
+    Histogram,
+    "rpc_server_call_duration_seconds",
+    Unit::Seconds,
+    "Time from a call's arrival to the end of its stream.",
+)
+.by(&[label::RPC_METHOD, label::RPC_CODE]);
+
+/// Calls that began to be served.
+pub const SERVER_CALLS_STARTED: Metric = Metric::new(
+    Counter,
+    "grpc_server_call_started_total",
+    Unit::Count,
+    "Calls that began to be served, ended or not.",
+)
+.by(&[label::GRPC_METHOD]);
+
+/// Calls being served.
+pub const SERVER_CALLS_IN_FLIGHT: Metric = Metric::new(
+    Gauge,
+    "gantry_server_calls_in_flight",
+    Unit::Count,
+    "Calls being served now, open streams included.",
+)
+.by(&[label::RPC_METHOD]);
+
+/// Duration of calls made, by method, target and code.
+pub const CLIENT_CALL_DURATION: Metric = Metric::new(
+    Histogram,
+    "rpc_client_call_duration_seconds",
+    Unit::Seconds,
+    "Time from the start of a call to the end of its stream, all attempts and waits included.",
+)
+.by(&[label::RPC_METHOD, label::SERVER_ADDRESS, label::RPC_CODE]);
+
+/// Calls being made.
+pub const CLIENT_CALLS_IN_FLIGHT: Metric = Metric::new(
+    Gauge,
+    "gantry_client_calls_in_flight",
+    Unit::Count,
+    "Calls being made now, open streams included.",
+)
+.by(&[label::RPC_METHOD, label::SERVER_ADDRESS]);
+
+/// Attempts begun (gRFC A66).
+pub const ATTEMPTS_STARTED: Metric = Metric::new(
+    Counter,
+    "grpc_client_attempt_started_total",
+    Unit::Count,
+    "Attempts of calls that began, ended or not.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Duration of single attempts (gRFC A66).
+pub const ATTEMPT_DURATION: Metric = Metric::new(
+    Histogram,
+    "grpc_client_attempt_duration_seconds",
+    Unit::Seconds,
+    "Time from the start of one attempt to the end of its stream, the pick included.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET, label::GRPC_STATUS]);
+
+/// Retries per call (gRFC A96); transparent ones apart.
+pub const CALL_RETRIES: Metric = Metric::new(
+    Counter,
+    "grpc_client_call_retries_total",
+    Unit::Count,
+    "Attempts that repeated one that may have reached a handler.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Transparent retries per call (gRFC A96).
+pub const CALL_TRANSPARENT_RETRIES: Metric = Metric::new(
+    Counter,
+    "grpc_client_call_transparent_retries_total",
+    Unit::Count,
+    "Attempts that repeated one that provably never reached a handler.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Connections served.
+pub const CONNECTIONS_OPEN: Metric = Metric::new(
+    Gauge,
+    "gantry_server_connections_open",
+    Unit::Count,
+    "Connections that callers hold open now.",
+);
+
+/// Connections accepted.
+pub const CONNECTIONS_ACCEPTED: Metric = Metric::new(
+    Counter,
+    "gantry_server_connections_accepted_total",
+    Unit::Count,
+    "Connections accepted, refused ones included.",
+);
+
+/// Connections refused or cut before they carried a call.
+pub const CONNECTIONS_REFUSED: Metric = Metric::new(
+    Counter,
+    "gantry_server_connections_refused_total",
+    Unit::Count,
+    "Connections closed before they carried a call.",
+)
+.by(&[label::REASON]);
+
+/// Endpoints of each client, by connectivity.
+pub const ENDPOINTS: Metric = Metric::new(
+    Gauge,
+    "gantry_endpoints",
+    Unit::Count,
+    "Endpoints known to a client, by the state of their connection.",
+)
+.by(&[label::SERVER_ADDRESS, label::STATE]);
+
+/// Version of the configuration in use.
+pub const CONFIG_VERSION: Metric = Metric::new(
+    Gauge,
+    "gantry_config_version",
+    Unit::Count,
+    "Version of the configuration in use, counted from 1 at start.",
+);
+
+/// Configurations read after start.
+pub const CONFIG_RELOADS: Metric = Metric::new(
+    Counter,
+    "gantry_config_reloads_total",
+    Unit::Count,
+    "Configurations read after start, by whether they were applied or refused.",
+)
+.by(&[label::OUTCOME]);
+
+/// Result of each named health check.
+pub const HEALTH_CHECK_PASSING: Metric = Metric::new(
+    Gauge,
+    "gantry_health_check_passing",
+    Unit::Count,
+    "Whether a named check passes (1) or fails (0).",
+)
+.by(&[label::CHECK]);
+
+/// Duration of each named health check.
+pub const HEALTH_CHECK_DURATION: Metric = Metric::new(
+    Histogram,
+    "gantry_health_check_duration_seconds",
+    Unit::Seconds,
+    "How long one run of a named check took.",
+)
+.by(&[label::CHECK]);
+
+/// Duration of database statements.
+pub const DB_STATEMENT_DURATION: Metric = Metric::new(
+    Histogram,
+    "gantry_db_statement_duration_seconds",
+    Unit::Seconds,
+    "How long database statements took, the wait for a connection apart.",
+)
+.by(&[label::OUTCOME]);
+
+/// Wait for a connection of the database pool.
+pub const DB_POOL_WAIT: Metric = Metric::new(
+    Histogram,
+    "gantry_db_pool_wait_seconds",
+    Unit::Seconds,
+    "How long statements waited for a connection of the pool.",
+);
+
+/// Spans handed to the collector.
+pub const SPANS_EXPORTED: Metric = Metric::new(
+    Counter,
+    "gantry_spans_exported_total",
+    Unit::Count,
+    "Spans the trace collector accepted.",
+);
+
+/// Spans lost.
+pub const SPANS_DROPPED: Metric = Metric::new(
+    Counter,
+    "gantry_spans_dropped_total",
+    Unit::Count,
+    "Spans that never reached the trace collector.",
+)
+.by(&[label::REASON]);
+
+/// Log lines lost.
+pub const LOG_LINES_DROPPED: Metric = Metric::new(
+    Counter,
+    "gantry_log_lines_dropped_total",
+    Unit::Count,
+    "Log lines dropped because nobody read the output.",
+);
+
+/// Worker threads of the runtime.
+pub const RUNTIME_WORKERS: Metric = Metric::new(
+    Gauge,
+    "gantry_runtime_workers",
+    Unit::Count,
+    "Worker threads of the tokio runtime.",
+);
+
+/// Tasks of the runtime.
+pub const RUNTIME_TASKS: Metric = Metric::new(
+    Gauge,
+    "gantry_runtime_tasks_alive",
+    Unit::Count,
+    "Tasks of the tokio runtime that have not ended.",
+);
+
+/// Tasks that wait in the runtime's global queue.
+pub const RUNTIME_QUEUE: Metric = Metric::new(
+    Gauge,
+    "gantry_runtime_global_queue_depth",
+    Unit::Count,
+    "Tasks in the tokio runtime's global queue.",
+);
+
+/// CPU time of the process.
+pub const PROCESS_CPU: Metric = Metric::new(
+    Counter,
+    "process_cpu_seconds_total",
+    Unit::Seconds,
+    "User and system CPU time spent.",
+);
+
+/// Resident memory of the process.
+pub const PROCESS_RESIDENT: Metric = Metric::new(
+    Gauge,
+    "process_resident_memory_bytes",
+    Unit::Bytes,
+    "Resident memory size.",
+);
+
+/// Virtual memory of the process.
+pub const PROCESS_VIRTUAL: Metric = Metric::new(
+    Gauge,
+    "process_virtual_memory_bytes",
+    Unit::Bytes,
+    "Virtual memory size.",
+);
+
+/// Open file descriptors of the process.
+pub const PROCESS_OPEN_FDS: Metric = Metric::new(
+    Gauge,
+    "process_open_fds",
+    Unit::Count,
+    "Number of open file descriptors.",
+);
+
+/// Limit on open file descriptors.
+pub const PROCESS_MAX_FDS: Metric = Metric::new(
+    Gauge,
+    "process_max_fds",
+    Unit::Count,
+    "Maximum number of open file descriptors.",
+);
+
+/// Threads of the process.
+pub const PROCESS_THREADS: Metric = Metric::new(
+    Gauge,
+    "process_threads",
+    Unit::Count,
+    "Number of OS threads in the process.",
+);
+
+/// Start of the process.
+pub const PROCESS_START: Metric = Metric::new(
+    Gauge,
+    "process_start_time_seconds",
+    Unit::Seconds,
+    "Start time of the process since the Unix epoch.",
+);
+
+/// Every metric of the platform.
+pub const ALL: &[Metric] = &[
+    SERVER_CALL_DURATION,
+    SERVER_CALLS_STARTED,
+    SERVER_CALLS_IN_FLIGHT,
+    CLIENT_CALL_DURATION,
+    CLIENT_CALLS_IN_FLIGHT,
+    ATTEMPTS_STARTED,
+    ATTEMPT_DURATION,
+    CALL_RETRIES,
+    CALL_TRANSPARENT_RETRIES,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_ACCEPTED,
+    CONNECTIONS_REFUSED,
+    ENDPOINTS,
+    CONFIG_VERSION,
+    CONFIG_RELOADS,
+    HEALTH_CHECK_PASSING,
+    HEALTH_CHECK_DURATION,
+    DB_STATEMENT_DURATION,
+    DB_POOL_WAIT,
+    SPANS_EXPORTED,
+    SPANS_DROPPED,
+    LOG_LINES_DROPPED,
+    RUNTIME_WORKERS,
+    RUNTIME_TASKS,
+    RUNTIME_QUEUE,
+    PROCESS_CPU,
+    PROCESS_RESIDENT,
+    PROCESS_VIRTUAL,
+    PROCESS_OPEN_FDS,
+    PROCESS_MAX_FDS,
+    PROCESS_THREADS,
+    PROCESS_START,
+];

@@ -1,0 +1,15 @@
+//! Names and targets of the platform's spans.
+
+/// Target of the spans of calls: on when traces are exported, off otherwise.
+pub const RPC: &str = "gantry::rpc";
+/// Target of the spans of database statements.
+pub const DB: &str = "gantry::db";
+
+/// A call being served.
+pub const SERVER: &str = "rpc.server";
+/// A call made, all attempts and waits included.
+pub const CLIENT: &str = "rpc.client";
+/// One attempt of a call, as it went over the wire.
+pub const ATTEMPT: &str = "rpc.client.attempt";
+/// One database statement, the wait for a connection included.
+pub const STATEMENT: &str = "db.statement";

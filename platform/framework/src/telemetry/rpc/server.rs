@@ -1,0 +1,162 @@
+//! Calls served.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use tonic::Code;
+use tracing::{Span, field::Empty};
+
+use super::{finish, is_server_error};
+use crate::{
+    call::TraceContext,
+    caller::Peer,
+    contract::Method,
+    names::{self, field, metric, span},
+    telemetry::{
+        metric::{Counter, Family, Gauge, Histogram, series},
+        trace,
+    },
+};
+
+/// One method as this process serves it.
+#[derive(Debug, Clone)]
+pub struct ServerMethod {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: &'static str,
+    started: Counter,
+    in_flight: Gauge,
+    duration: Family<Histogram, Code>,
+}
+
+impl ServerMethod {
+    /// A method known by its contract.
+    #[must_use]
+    pub fn new(method: &'static Method) -> Self {
+        Self::named(method.full_name())
+    }
+
+    /// All methods that nobody declared, as one.
+    #[must_use]
+    pub fn other() -> Self {
+        Self::named(names::OTHER)
+    }
+
+    fn named(name: &'static str) -> Self {
+        let duration = Family::register(&metric::SERVER_CALL_DURATION, &[name.into()]);
+        // A method that was never called is visible, with zero calls.
+        let _: &Histogram = duration.with(Code::Ok);
+        Self {
+            shared: Arc::new(Shared {
+                name,
+                started: series(&metric::SERVER_CALLS_STARTED, &[name.into()]),
+                in_flight: series(&metric::SERVER_CALLS_IN_FLIGHT, &[name.into()]),
+                duration,
+            }),
+        }
+    }
+
+    /// Starts to measure a call that arrived with `headers`.
+    #[must_use]
+    pub fn start(&self, headers: &HeaderMap, peer: Option<Peer>) -> ServerCall {
+        let shared = Arc::clone(&self.shared);
+        shared.started.increment();
+        shared.in_flight.increment();
+        let remote = TraceContext::extract(headers);
+        let span = server_span(shared.name);
+        let trace = if span.is_disabled() {
+            None
+        } else {
+            describe_peer(&span, peer);
+            if let Some(remote) = &remote {
+                trace::adopt(&span, remote, true);
+            }
+            trace::context_of(&span, remote.as_ref())
+        };
+        let trace = trace.unwrap_or_else(|| match &remote {
+            Some(remote) => remote.child(),
+            None => TraceContext::root(false),
+        });
+        ServerCall {
+            shared,
+            began: Instant::now(),
+            span,
+            trace,
+            code: Code::Cancelled,
+        }
+    }
+}
+
+/// A call being served, until dropped.
+#[derive(Debug)]
+pub struct ServerCall {
+    shared: Arc<Shared>,
+    began: Instant,
+    span: Span,
+    trace: TraceContext,
+    code: Code,
+}
+
+impl ServerCall {
+    /// The position of this call in its trace: its own span, never the caller's.
+    #[must_use]
+    pub fn trace(&self) -> &TraceContext {
+        &self.trace
+    }
+
+    /// The span to poll the handler and the response stream in, so that what they log and start
+    /// belongs to it.
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Ends the call with the code its stream ended with.
+    pub fn end(mut self, code: Code) {
+        self.code = code;
+    }
+}
+
+impl Drop for ServerCall {
+    fn drop(&mut self) {
+        let shared = &*self.shared;
+        shared.in_flight.decrement();
+        shared
+            .duration
+            .with(self.code)
+            .record_duration(self.began.elapsed());
+        finish(&self.span, self.code, is_server_error(self.code));
+    }
+}
+
+/// A root for this process: its parent, if any, came over the wire, not from this thread.
+fn server_span(name: &'static str) -> Span {
+    tracing::info_span!(
+        target: span::RPC,
+        parent: None,
+        span::SERVER,
+        otel.name = name,
+        otel.kind = "server",
+        { field::RPC_SYSTEM } = "grpc",
+        { field::RPC_METHOD } = name,
+        { field::PEER_ADDRESS } = Empty,
+        { field::PEER_PORT } = Empty,
+        { field::RPC_CODE } = Empty,
+        { field::ERROR_TYPE } = Empty,
+        { field::OTEL_STATUS } = Empty,
+    )
+}
+
+fn describe_peer(span: &Span, peer: Option<Peer>) {
+    if let Some(Peer::Tcp(addr)) = peer {
+        span.record(
+            field::PEER_ADDRESS,
+            tracing::field::display(addr.ip().to_canonical()),
+        );
+        span.record(field::PEER_PORT, addr.port());
+    }
+}

@@ -1,0 +1,60 @@
+//! Between the trace context of calls and OpenTelemetry's.
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::call::TraceContext;
+
+/// The context a span writes to the wire and to log lines, where traces are exported.
+///
+/// None where nothing records the span. Vendor state is the parent's, passed on unread.
+pub(super) fn context_of(span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let span = context.span();
+    let own = span.span_context();
+    own.is_valid().then(|| TraceContext {
+        trace_id: u128::from_be_bytes(own.trace_id().to_bytes()),
+        span_id: u64::from_be_bytes(own.span_id().to_bytes()),
+        sampled: own.is_sampled(),
+        state: parent.and_then(|parent| parent.state.clone()),
+    })
+}
+
+/// Makes `parent` the parent of a span that has not begun; `remote` says it came over the wire.
+pub(super) fn adopt(span: &Span, parent: &TraceContext, remote: bool) {
+    if span.is_disabled() {
+        return;
+    }
+    let state = parent
+        .state
+        .as_ref()
+        .and_then(|state| state.to_str().ok())
+        .and_then(|state| state.parse::<TraceState>().ok())
+        .unwrap_or_default();
+    let flags = if parent.sampled {
+        TraceFlags::SAMPLED
+    } else {
+        TraceFlags::default()
+    };
+    let context = SpanContext::new(
+        TraceId::from_bytes(parent.trace_id.to_be_bytes()),
+        SpanId::from_bytes(parent.span_id.to_be_bytes()),
+        flags,
+        remote,
+        state,
+    );
+    // Fails where no OpenTelemetry layer listens; then there is nothing to adopt.
+    drop(span.set_parent(Context::new().with_remote_span_context(context)));
+}
+
+/// Whether the code around this line runs inside a recorded span.
+pub(super) fn is_inside_span() -> bool {
+    Context::map_current(TraceContextExt::has_active_span)
+}
