@@ -11,7 +11,22 @@ use tonic::{
     codec::{DecodeBuf, Decoder},
 };
 
+// Generated code names these by way of this module, so that a crate of contracts depends on the
+// platform alone and always on the versions that match it.
+pub use prost;
+pub use prost_types;
+pub use tonic;
+pub use tonic_prost;
+
 use crate::status;
+
+/// Includes what `gantry-build` generated for this crate, as modules that follow the packages.
+#[macro_export]
+macro_rules! include_contracts {
+    () => {
+        include!(concat!(env!("OUT_DIR"), "/contracts.rs"));
+    };
+}
 
 /// One rpc of a service.
 #[derive(Debug, PartialEq, Eq)]
