@@ -13,8 +13,10 @@
 //! process drains.
 
 mod check;
+mod http;
 mod runner;
 mod state;
 
 pub use check::{Check, Effect, Kind, Schedule, ScheduleError};
+pub use http::UrlError;
 pub use state::{CheckReport, Health, Report, ServiceHealth, Status, Verdict};
