@@ -15,6 +15,7 @@
 mod check;
 mod http;
 mod runner;
+pub(crate) mod service;
 mod state;
 
 pub use check::{Check, Effect, Kind, Schedule, ScheduleError};

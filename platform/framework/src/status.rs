@@ -64,6 +64,12 @@ pub enum Refusal {
     ConnectionLost,
     /// The caller gave up.
     Cancelled,
+    /// Health was asked for a service the process does not know.
+    ServiceUnknown,
+    /// More streams watch than are allowed at once.
+    Watchers,
+    /// An operator's request that only this machine may make.
+    Remote,
 }
 
 impl Refusal {
@@ -80,6 +86,9 @@ impl Refusal {
             Self::NoEndpoint => "NO_ENDPOINT",
             Self::ConnectionLost => "CONNECTION_LOST",
             Self::Cancelled => "CANCELLED",
+            Self::ServiceUnknown => "SERVICE_UNKNOWN",
+            Self::Watchers => "WATCHERS",
+            Self::Remote => "REMOTE",
         }
     }
 
@@ -90,9 +99,11 @@ impl Refusal {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unimplemented => Code::Unimplemented,
             Self::Panic | Self::MalformedHeader => Code::Internal,
-            Self::MessageTooLarge => Code::ResourceExhausted,
+            Self::MessageTooLarge | Self::Watchers => Code::ResourceExhausted,
             Self::Draining | Self::NoEndpoint | Self::ConnectionLost => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
+            Self::ServiceUnknown => Code::NotFound,
+            Self::Remote => Code::PermissionDenied,
         }
     }
 

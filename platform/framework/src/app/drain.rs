@@ -1,0 +1,172 @@
+//! The end of a process, in order and in time.
+//!
+//! | phase | what | bound |
+//! | --- | --- | --- |
+//! | announce | health answers `NOT_SERVING` for good, `/readyz` 503 | at once |
+//! | delay | callers learn of it, while calls are still served | `delay` |
+//! | finish | no new connections, GOAWAY on the open ones; calls end | `finish` |
+//! | cut | calls that are left end UNAVAILABLE, connections close | `cut` |
+//! | tasks | background tasks are told to stop, then aborted | `tasks` |
+//! | close | stores and the like are closed, the last opened first | `close` |
+//! | side port | the journal's last readers are let go | `side_port` |
+//! | flush | spans and log lines leave the process | `flush` |
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    health::Health,
+    journal::{Journal, Kind},
+    shutdown::{Outcome, Phases, Tasks},
+};
+
+/// The bounds of a drain; together below the 30 s after which orchestrators kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How long calls are still taken after health has said otherwise.
+    pub delay: Duration,
+    /// How long calls in flight may take to end by themselves.
+    pub finish: Duration,
+    /// How long the calls that are left may take to be told that they are over.
+    pub cut: Duration,
+    /// How long background tasks may take to stop.
+    pub tasks: Duration,
+    /// How long stores and the like may take to close, all together.
+    pub close: Duration,
+    /// How long the readers of the side port are waited for.
+    pub side_port: Duration,
+    /// How long spans and log lines may take to leave the process.
+    pub flush: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(3),
+            finish: Duration::from_secs(18),
+            cut: Duration::from_secs(1),
+            tasks: Duration::from_millis(1_500),
+            close: Duration::from_secs(1),
+            side_port: Duration::from_millis(500),
+            flush: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Config {
+    /// The longest a drain can take.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        [
+            self.delay,
+            self.finish,
+            self.cut,
+            self.tasks,
+            self.close,
+            self.side_port,
+            self.flush,
+        ]
+        .into_iter()
+        .fold(Duration::ZERO, Duration::saturating_add)
+    }
+}
+
+/// What is asked of the part that serves calls, in this order.
+pub(super) trait Serving: Send + Sync {
+    /// Takes no more connections and calls; those in flight go on.
+    fn drain(&self);
+    /// Ends the calls in flight with UNAVAILABLE.
+    fn end_calls(&self);
+    /// Closes what is still open.
+    fn cut(&self);
+    /// Completes when nothing is open any more.
+    fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Something that is closed near the end.
+pub(super) struct Hook {
+    pub(super) name: &'static str,
+    pub(super) close: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Everything that has to end.
+pub(super) struct Ending {
+    pub(super) config: Config,
+    pub(super) journal: Journal,
+    pub(super) health: Health,
+    /// Cancelled when calls should come to their end.
+    pub(super) draining: CancellationToken,
+    pub(super) serving: Box<dyn Serving>,
+    /// The service's own tasks.
+    pub(super) tasks: Tasks,
+    /// In the order they were opened.
+    pub(super) hooks: Vec<Hook>,
+    /// The platform's tasks, which watch over the drain until its end.
+    pub(super) platform: Tasks,
+}
+
+impl Ending {
+    /// Ends everything, `why` it is done; `flush` comes last.
+    pub(super) async fn run(self, why: &str, flush: impl Future<Output = ()>) {
+        let Config { delay, .. } = self.config;
+        tracing::info!(why, bound = ?self.config.total(), "draining");
+        self.journal.record(Kind::Draining, "process", why);
+        let phases = Phases::begin(self.journal.clone());
+
+        // A registration is taken back here too: whoever registers watches health.
+        self.health.latch();
+        phases.run("delay", Duration::MAX, time::sleep(delay)).await;
+        self.finish(&phases).await;
+        self.stop_tasks(&phases).await;
+        let close = close(self.hooks, self.config.close, &self.journal);
+        phases.run("close", self.config.close, close).await;
+
+        tracing::info!(took = ?phases.elapsed(), "drained");
+        self.journal.record(
+            Kind::Stopped,
+            "process",
+            format!("drained in {} ms", phases.elapsed().as_millis()),
+        );
+        self.platform.stop_within(self.config.side_port).await;
+        phases.run("flush", self.config.flush, flush).await;
+    }
+
+    async fn finish(&self, phases: &Phases) {
+        let Config { finish, cut, .. } = self.config;
+        self.serving.drain();
+        // Long-lived streams end now: their callers go elsewhere, because of the GOAWAY.
+        self.draining.cancel();
+        let outcome = phases.run("finish", finish, self.serving.closed()).await;
+        if outcome == Outcome::Cut {
+            self.serving.end_calls();
+            phases.run("cut", cut, self.serving.closed()).await;
+        }
+        self.serving.cut();
+    }
+
+    async fn stop_tasks(&self, phases: &Phases) {
+        let stop = self.tasks.stop_within(self.config.tasks);
+        // Bounded by itself; the phase writes down what it took.
+        phases.run("tasks", Duration::MAX, stop).await;
+    }
+}
+
+/// Closes each in turn, the last opened first. One that hangs costs its share of what is left of
+/// `bound`, so that those before it still get theirs.
+async fn close(mut hooks: Vec<Hook>, bound: Duration, journal: &Journal) {
+    let end = Instant::now() + bound;
+    while let Some(hook) = hooks.pop() {
+        let others = u32::try_from(hooks.len()).unwrap_or(u32::MAX);
+        let left = end.saturating_duration_since(Instant::now());
+        let share = left / others.saturating_add(1);
+        if time::timeout(share, hook.close).await.is_err() {
+            tracing::warn!(name = hook.name, ?share, "did not close in time");
+            journal.record(Kind::DrainPhase, hook.name, "did not close in time");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
