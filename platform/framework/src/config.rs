@@ -1,1 +1,140 @@
-//! Layered configuration: defaults, files, environment, command line; checked whole, swapped whole.
+//! Configuration: typed settings with defaults, read from files, the environment and the command
+//! line.
+//!
+//! Each module declares its settings beside its code with [`section!`]; a process reads all of
+//! them from one root with [`load`]. A configuration that exists is valid: [`load`] reports every
+//! [`Fault`] at once, each with the line or variable that it comes from.
+//!
+//! ```text
+//! defaults → default.toml → <service>.toml → local.toml → environment → command line
+//! ```
+//!
+//! A key `calls_max` of a section `limits` is `calls_max` under `[limits]` in a file,
+//! `GANTRY_LIMITS__CALLS_MAX` in the environment and `--set limits.calls_max=…` on the command
+//! line. Unknown keys are refused wherever they stand, because a misspelt limit is no limit.
+
+mod fault;
+mod layers;
+mod reader;
+mod secret;
+mod section;
+mod setting;
+mod sources;
+mod unknown;
+
+use std::cell::RefCell;
+
+use layers::Layers;
+use reader::{Mode, Notes, Table};
+
+pub use crate::{__config_choice as choice, __config_section as section};
+pub use fault::{Fault, Faults, Origin};
+pub use reader::{Check, Reader};
+pub use secret::Secret;
+pub use section::{Apply, Both, Key, Section};
+pub use setting::{Given, Mismatch, Setting, Size};
+pub use sources::Sources;
+
+/// One key of a configuration that is in use.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Full path, as in `limits.calls_max`.
+    pub key: String,
+    /// The value in TOML; nothing where it is not set. A secret is `***` and eight digits.
+    pub value: Option<String>,
+    /// The default in TOML.
+    pub default: Option<String>,
+    /// Type and bounds in words.
+    pub kind: String,
+    /// Which layer had the last word.
+    pub origin: Origin,
+    /// When a change takes effect.
+    pub apply: Apply,
+    /// The key's documentation, line by line.
+    pub doc: &'static [&'static str],
+    /// What the key will be after a restart, where that differs.
+    pub pending: Option<Pending>,
+    identity: Option<String>,
+}
+
+/// A changed value that waits for a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// As [`Entry::value`].
+    pub value: Option<String>,
+    /// As [`Entry::origin`].
+    pub origin: Origin,
+}
+
+/// Without what identifies a secret.
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .field("value", &self.value)
+            .field("origin", &self.origin)
+            .field("apply", &self.apply)
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+///
+/// If anything is wrong with it: everything that is.
+pub fn load<C: Section>(sources: Sources) -> Result<Loaded<C>, Faults> {
+    let layers = sources.layers();
+    let table = layers.merge();
+    let (config, notes) = understand(&layers, &table)?;
+    Ok(Loaded {
+        config,
+        entries: notes.entries,
+        sources,
+    })
+}
+
+/// Reads `table`, which is what `layers` merge to, or partly what ran before.
+fn understand<C: Section>(layers: &Layers, table: &Table) -> Result<(C, Notes), Faults> {
+    let notes = RefCell::new(Notes::default());
+    let mut reader = Reader::root(table, &layers.origins, &notes, Mode::Values);
+    let config = C::read(&mut reader, C::default());
+    let mut notes = notes.into_inner();
+    notes.faults.extend(layers.faults.iter().cloned());
+    notes
+        .faults
+        .extend(unknown::find(&layers.said, &notes.known));
+    if notes.faults.is_empty() {
+        return Ok((config, notes));
+    }
+    Err(Faults::new(notes.faults))
+}
+
+/// A valid configuration and where each value comes from.
+#[derive(Debug, Clone)]
+pub struct Loaded<C> {
+    config: C,
+    entries: Vec<Entry>,
+    sources: Sources,
+}
+
+impl<C: Section> Loaded<C> {
+    /// The settings.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// Every key with its value and origin, in the order of declaration.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The sources it was read from.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! Reads typed settings out of the merged layers, and notes everything on the way: each key with
+//! its value and origin, and each fault.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ops::{Bound, RangeBounds},
+};
+
+use ::config::{Value, ValueKind};
+
+use super::{
+    Apply, Entry, Fault, Given, Key, Mismatch, Origin, Section, Setting, layers::Origins,
+    setting::quoted,
+};
+
+pub(super) type Table = ::config::Map<String, Value>;
+
+/// What the sections of a configuration say about it while they read it.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) entries: Vec<Entry>,
+    pub(super) faults: Vec<Fault>,
+    /// Everything that may be written, by full path.
+    pub(super) known: BTreeMap<String, Known>,
+    /// Maps and optional sections, whose members come and go.
+    pub(super) groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Section,
+    Key,
+    Secret,
+}
+
+/// A map of sections, or an optional section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) path: String,
+    pub(super) apply: Apply,
+    /// Whether its members have names of their own.
+    pub(super) named: bool,
+}
+
+/// How maps and optional sections are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// What the layers say.
+    Values,
+    /// Once each, to describe their keys.
+    Describe,
+}
+
+/// Reads one section; given to [`Section::read`].
+#[derive(Debug)]
+pub struct Reader<'a> {
+    notes: &'a RefCell<Notes>,
+    origins: &'a Origins,
+    mode: Mode,
+    path: String,
+    table: Option<&'a Table>,
+    faults_before: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn root(
+        table: &'a Table,
+        origins: &'a Origins,
+        notes: &'a RefCell<Notes>,
+        mode: Mode,
+    ) -> Self {
+        Self {
+            notes,
+            origins,
+            mode,
+            path: String::new(),
+            table: Some(table),
+            faults_before: 0,
+        }
+    }
+
+    /// A second reader of the same section, for [`Both`](super::Both).
+    pub(super) fn again(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            faults_before: self.notes.borrow().faults.len(),
+            ..*self
+        }
+    }
+
+    /// Reads one key; `default` where no layer gives it or what is given is at fault.
+    pub fn key<T: Setting>(&mut self, key: Key, default: T) -> T {
+        self.read(key, default, T::limits().as_deref(), |_| true)
+    }
+
+    /// Reads one key that must be within `range`.
+    ///
+    /// # Panics
+    ///
+    /// If `default` is not: a mistake in the program, not in a configuration.
+    pub fn within<T>(&mut self, key: Key, default: T, range: impl RangeBounds<T>) -> T
+    where
+        T: Setting + PartialOrd,
+    {
+        assert!(
+            range.contains(&default),
+            "the default of {} is out of its range",
+            key.name
+        );
+        let limits = in_words(&range);
+        self.read(key, default, Some(&limits), |value| range.contains(value))
+    }
+
+    fn read<T: Setting>(
+        &mut self,
+        key: Key,
+        default: T,
+        limits: Option<&str>,
+        fits: impl Fn(&T) -> bool,
+    ) -> T {
+        let path = self.declare(key.name, if T::SECRET { Known::Secret } else { Known::Key });
+        let given = self.table.and_then(|table| table.get(key.name));
+        let shown = default.show();
+        let understood = given.and_then(|given| self.understand(&path, given, limits, fits));
+        let (value, origin) = match (understood, given) {
+            (Some(value), Some(given)) => (value, self.origins.of(given)),
+            _ => (default, Origin::Default),
+        };
+        self.notes.borrow_mut().entries.push(Entry {
+            key: path,
+            value: value.show(),
+            identity: value.identity(),
+            default: shown,
+            kind: describe::<T>(limits),
+            origin,
+            apply: key.apply,
+            doc: key.doc,
+            pending: None,
+        });
+        value
+    }
+
+    fn understand<T: Setting>(
+        &self,
+        path: &str,
+        given: &Value,
+        limits: Option<&str>,
+        fits: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        let origin = self.origins.of(given);
+        let view = Given::new(given, !matches!(origin, Origin::File { .. }));
+        let read = if T::SECRET && origin == Origin::Flag {
+            Err(Mismatch::because(
+                "every user of the machine can read a command line",
+            ))
+        } else {
+            T::read(view)
+        };
+        let mismatch = match read {
+            Ok(value) if fits(&value) => return Some(value),
+            Ok(_) => Mismatch::default(),
+            Err(mismatch) => mismatch,
+        };
+        let shown = if T::SECRET {
+            String::new()
+        } else {
+            format!(" = {}", view.show())
+        };
+        let limits = limits.map_or_else(String::new, |limits| format!(" {limits}"));
+        let mut reason = format!("{path}{shown}: expected {}{limits}", T::expected());
+        if let Some(because) = mismatch.because {
+            reason.push_str("; ");
+            reason.push_str(&because);
+        }
+        self.fault(origin, path, reason);
+        None
+    }
+
+    /// Reads a section within this one.
+    pub fn section<S: Section>(&mut self, name: &'static str, default: S) -> S {
+        let path = self.declare(name, Known::Section);
+        let given = self.table.and_then(|table| table.get(name));
+        let table = given.and_then(|given| self.table_of(&path, given));
+        S::read(&mut self.within_section(path, table), default)
+    }
+
+    /// Reads a section that need not be there.
+    pub fn optional<S: Section>(&mut self, key: Key) -> Option<S> {
+        let path = self.declare(key.name, Known::Section);
+        self.note_group(&path, key.apply, false);
+        let given = self.table.and_then(|table| table.get(key.name));
+        let table = given.and_then(|given| self.table_of(&path, given));
+        if table.is_none() && self.mode == Mode::Values {
+            return None;
+        }
+        Some(S::read(&mut self.within_section(path, table), S::default()))
+    }
+
+    /// Reads sections by name.
+    pub fn map<S: Section>(&mut self, key: Key) -> BTreeMap<String, S> {
+        let path = self.declare(key.name, Known::Section);
+        self.note_group(&path, key.apply, true);
+        if self.mode == Mode::Describe {
+            let name = "<name>".to_owned();
+            let inside = format!("{path}.{name}");
+            let section = S::read(&mut self.within_section(inside, None), S::default());
+            return BTreeMap::from([(name, section)]);
+        }
+        let given = self.table.and_then(|table| table.get(key.name));
+        let Some(table) = given.and_then(|given| self.table_of(&path, given)) else {
+            return BTreeMap::new();
+        };
+        // In the order of the names, so that what is shown does not change by itself.
+        let members: BTreeMap<&String, &Value> = table.iter().collect();
+        let mut sections = BTreeMap::new();
+        for (name, given) in members {
+            let inside = format!("{path}.{}", segment(name));
+            self.note(&inside, Known::Section);
+            let table = self.table_of(&inside, given);
+            let section = S::read(&mut self.within_section(inside, table), S::default());
+            sections.insert(name.clone(), section);
+        }
+        sections
+    }
+
+    /// Applies the rules of a section that is read, if each of its keys is fine by itself.
+    pub fn check<S: Section>(&mut self, section: &S) {
+        if self.notes.borrow().faults.len() == self.faults_before {
+            section.validate(&mut Check { reader: self });
+        }
+    }
+
+    fn within_section(&self, path: String, table: Option<&'a Table>) -> Reader<'a> {
+        Reader {
+            path,
+            table,
+            faults_before: self.notes.borrow().faults.len(),
+            ..*self
+        }
+    }
+
+    fn table_of(&self, path: &str, given: &'a Value) -> Option<&'a Table> {
+        if let ValueKind::Table(table) = &given.kind {
+            return Some(table);
+        }
+        let origin = self.origins.of(given);
+        let reason = format!("{path}: expected a section with keys of its own, not a value");
+        self.fault(origin, path, reason);
+        None
+    }
+
+    /// Makes `name` known in this section.
+    ///
+    /// # Panics
+    ///
+    /// If it is known already: two structs that are read from one section share no key.
+    fn declare(&self, name: &str, known: Known) -> String {
+        let path = self.path_of(name);
+        let before = self.note(&path, known);
+        assert!(before.is_none(), "{path} is declared twice");
+        path
+    }
+
+    fn note(&self, path: &str, known: Known) -> Option<Known> {
+        self.notes.borrow_mut().known.insert(path.to_owned(), known)
+    }
+
+    fn note_group(&self, path: &str, apply: Apply, named: bool) {
+        self.notes.borrow_mut().groups.push(Group {
+            path: path.to_owned(),
+            apply,
+            named,
+        });
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            return name.to_owned();
+        }
+        format!("{}.{name}", self.path)
+    }
+
+    fn fault(&self, origin: Origin, path: &str, reason: String) {
+        self.notes.borrow_mut().faults.push(Fault {
+            origin,
+            key: path.to_owned(),
+            reason,
+        });
+    }
+}
+
+/// Collects what breaks the rules of one section; given to [`Section::validate`].
+#[derive(Debug)]
+pub struct Check<'a, 'b> {
+    reader: &'a Reader<'b>,
+}
+
+impl Check<'_, '_> {
+    /// Refuses the value of `key`, a key of this section.
+    ///
+    /// `reason` completes "key = value: …": what is wrong, and what is expected instead.
+    pub fn refuse(&mut self, key: &str, reason: impl std::fmt::Display) {
+        let path = self.reader.path_of(key);
+        let (origin, shown) = {
+            let notes = self.reader.notes.borrow();
+            let entry = notes.entries.iter().find(|entry| entry.key == path);
+            let secret = notes.known.get(&path) == Some(&Known::Secret);
+            let shown = entry.and_then(|entry| entry.value.clone());
+            (
+                entry.map_or(Origin::Default, |entry| entry.origin.clone()),
+                shown.filter(|_| !secret),
+            )
+        };
+        let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
+        self.reader
+            .fault(origin, &path, format!("{path}{shown}: {reason}"));
+    }
+}
+
+/// A type and its bounds, as the table of keys shows them.
+fn describe<T: Setting>(limits: Option<&str>) -> String {
+    match limits {
+        Some(limits) => format!("{} {limits}", T::kind()),
+        None => T::kind().into_owned(),
+    }
+}
+
+fn in_words<T: Setting>(range: &impl RangeBounds<T>) -> String {
+    let show = |bound: &T| bound.show().unwrap_or_default();
+    match (range.start_bound(), range.end_bound()) {
+        (Bound::Unbounded, Bound::Unbounded) => String::new(),
+        (Bound::Unbounded, Bound::Included(end)) => format!("up to {}", show(end)),
+        (Bound::Unbounded, Bound::Excluded(end)) => format!("below {}", show(end)),
+        (Bound::Included(start), Bound::Included(end)) => {
+            format!("from {} to {}", show(start), show(end))
+        }
+        (Bound::Included(start), Bound::Unbounded) => format!("of {} or more", show(start)),
+        (Bound::Included(start), Bound::Excluded(end)) => {
+            format!("from {} to below {}", show(start), show(end))
+        }
+        (Bound::Excluded(start), _) => format!("above {}", show(start)),
+    }
+}
+
+/// One step of a path; quoted where it would not read as one.
+pub(super) fn segment(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.chars().all(bare) {
+        return name.to_owned();
+    }
+    quoted(name)
+}

@@ -1,0 +1,157 @@
+//! Where a configuration is read from.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Origin, layers::Layers};
+
+/// The sources of one process's configuration, from which it is read at start and again at each
+/// change.
+///
+/// A later layer has the last word: the program's defaults, `default.toml`, the service's own
+/// file, `local.toml`, texts from elsewhere, the environment, the command line.
+#[derive(Clone, Default)]
+pub struct Sources {
+    files: Vec<File>,
+    texts: Vec<(Arc<str>, String)>,
+    variables: Vec<(OsString, OsString)>,
+    flags: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct File {
+    path: PathBuf,
+    required: bool,
+}
+
+impl Sources {
+    /// The program's defaults alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a service's process reads: the file it was told, or `config/<service>.toml`; its
+    /// environment; and the overrides of its command line.
+    #[must_use]
+    pub fn of_process(service: &str, file: Option<&Path>, overrides: &[String]) -> Self {
+        let mut sources = match file {
+            Some(path) => Self::new().file(path),
+            None => Self::new().folder("config", service),
+        };
+        // The only place that reads the environment.
+        sources.variables = std::env::vars_os().collect();
+        sources.flags = overrides.to_vec();
+        sources
+    }
+
+    /// Reads `default.toml`, `<service>.toml` and `local.toml` in `folder`, those that are there.
+    #[must_use]
+    pub fn folder(self, folder: impl AsRef<Path>, service: &str) -> Self {
+        let path = folder.as_ref().join(format!("{service}.toml"));
+        self.layers_around(&path, false)
+    }
+
+    /// Reads the file at `path`, which must be there, between `default.toml` and `local.toml` of
+    /// its folder, those that are there.
+    #[must_use]
+    pub fn file(self, path: impl AsRef<Path>) -> Self {
+        self.layers_around(path.as_ref(), true)
+    }
+
+    fn layers_around(mut self, path: &Path, required: bool) -> Self {
+        let named = File {
+            path: path.to_owned(),
+            required,
+        };
+        let beside = |name| File {
+            path: path.with_file_name(name),
+            required: false,
+        };
+        let (default, local) = (beside("default.toml"), beside("local.toml"));
+        if default.path != named.path {
+            self.files.push(default);
+        }
+        let is_local = local.path == named.path;
+        self.files.push(named);
+        if !is_local {
+            self.files.push(local);
+        }
+        self
+    }
+
+    /// Adds a layer of TOML that is in no file, above the files and below the environment;
+    /// `name` says where it comes from.
+    #[must_use]
+    pub fn text(mut self, name: &str, toml: impl Into<String>) -> Self {
+        self.texts.push((name.into(), toml.into()));
+        self
+    }
+
+    /// Adds environment variables; those that do not begin with `GANTRY_` are none of ours.
+    #[must_use]
+    pub fn variables<N, V>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let variables = variables.into_iter();
+        self.variables
+            .extend(variables.map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Adds an override as the command line writes it: `section.key=value`.
+    #[must_use]
+    pub fn set(mut self, flag: impl Into<String>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Reads all layers, in order.
+    pub(super) fn layers(&self) -> Layers {
+        let mut layers = Layers::default();
+        for file in &self.files {
+            let name: Arc<str> = file.path.to_string_lossy().into();
+            match std::fs::read_to_string(&file.path) {
+                Ok(text) => layers.text(&name, &text),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {}
+                Err(error) => {
+                    let origin = Origin::File {
+                        name,
+                        line: 0,
+                        column: 0,
+                    };
+                    layers.fault(origin, "", format!("cannot be read: {error}"));
+                    layers.incomplete = true;
+                }
+            }
+        }
+        for (name, text) in &self.texts {
+            layers.text(name, text);
+        }
+        layers.variables(&self.variables);
+        layers.flags(&self.flags);
+        layers
+    }
+}
+
+/// Names alone: values may be secrets.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+        f.debug_struct("Sources")
+            .field("files", &self.files)
+            .field(
+                "texts",
+                &self.texts.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            )
+            .field("variables", &self.variables.len())
+            .field("flags", &self.flags.iter().map(names).collect::<Vec<_>>())
+            .finish()
+    }
+}

@@ -1,0 +1,172 @@
+use std::{net::SocketAddr, time::Duration};
+
+use super::*;
+
+choice! {
+    /// How lines look.
+    enum Format {
+        /// For people.
+        Text = "text",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+section! {
+    /// Where it listens.
+    struct Listen {
+        /// Address and port.
+        /// Port 0 lets the system choose.
+        address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0)), restart;
+        /// Connections at most.
+        connections_max: usize = 100, in 1..=10_000, live;
+    }
+}
+
+section! {
+    /// Waits.
+    struct Retry {
+        /// Shortest wait.
+        wait_min: Duration = Duration::from_millis(50), live;
+        /// Longest wait.
+        wait_max: Duration = Duration::from_secs(2), live;
+    }
+    validate = Retry::check;
+}
+
+impl Retry {
+    fn check(&self, check: &mut Check<'_, '_>) {
+        if self.wait_max < self.wait_min {
+            check.refuse("wait_max", "expected no less than wait_min");
+        }
+    }
+}
+
+section! {
+    /// A peer.
+    struct Peer {
+        /// Where it is.
+        target: Option<String> = None, restart;
+        /// Its waits.
+        retry: section Retry;
+    }
+}
+
+section! {
+    /// Everything.
+    struct Root {
+        /// Where it listens.
+        listen: section Listen;
+        /// Peers by name.
+        peers: map of Peer, live;
+        /// One to fall back to.
+        fallback: optional section Peer, restart;
+        /// How lines look.
+        format: Format = Format::Text, live;
+        /// Largest message.
+        message_max: Size = Size::mib(4), live;
+        /// Share.
+        share: f64 = 0.5, in 0.0..=1.0, live;
+        /// Names.
+        names: Vec<String> = Vec::new(), live;
+        /// Password.
+        password: Secret = Secret::default(), restart;
+    }
+}
+
+fn sources(toml: &str) -> Sources {
+    Sources::new().text("a.toml", toml)
+}
+
+fn good(sources: Sources) -> Root {
+    load::<Root>(sources).expect("a valid configuration").config
+}
+
+fn faults(sources: Sources) -> Vec<String> {
+    let faults = load::<Root>(sources).expect_err("at fault");
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn without_layers_the_defaults_hold() {
+    assert_eq!(Root::default(), good(Sources::new()));
+}
+
+#[test]
+fn each_type_reads_from_files_and_from_the_environment() {
+    let toml = r#"
+        format = "json"
+        message_max = "64 KiB"
+        share = 1
+        names = ["a", "b"]
+        password = "p"
+        [listen]
+        address = "[::1]:80"
+        connections_max = 1_000
+        [peers.catalog]
+        target = "a:1"
+        retry.wait_max = "1h 30min"
+        [fallback]
+    "#;
+    let from_file = good(sources(toml));
+    let from_environment = good(Sources::new().variables([
+        ("GANTRY_FORMAT", "json"),
+        ("GANTRY_MESSAGE_MAX", "65536"),
+        ("GANTRY_SHARE", "1"),
+        ("GANTRY_NAMES", "a, b"),
+        ("GANTRY_PASSWORD", "p"),
+        ("GANTRY_LISTEN__ADDRESS", "[::1]:80"),
+        ("GANTRY_LISTEN__CONNECTIONS_MAX", "1_000"),
+        ("GANTRY_PEERS__CATALOG__TARGET", "a:1"),
+        ("GANTRY_PEERS__CATALOG__RETRY__WAIT_MAX", "1h 30min"),
+        ("GANTRY_FALLBACK__TARGET", ""),
+    ]));
+
+    assert_eq!(from_file, from_environment);
+    assert_eq!(
+        Duration::from_mins(90),
+        from_file.peers["catalog"].retry.wait_max
+    );
+    assert_eq!(Size::kib(64), from_file.message_max);
+    assert!(from_file.fallback.is_some());
+}
+
+/// Goal: every fault comes at once, each with its place, what was given and what is expected.
+/// Method: one of each kind.
+#[test]
+fn every_fault_is_reported_at_once() {
+    let toml = "\
+format = 'xml'
+message_max = '4 bananas'
+share = 1.5
+names = 'a'
+[listen]
+adress = '127.0.0.1:80'
+address = 'localhost'
+connections_max = 0
+[peers.catalog.retry]
+wait_min = 5
+[retries]
+wait_max = '1s'
+";
+    let faults = faults(
+        sources(toml)
+            .variables([("GANTRY_LISTEN_ADDRESS", "127.0.0.1:80")])
+            .set("share=x"),
+    );
+    assert_eq!(
+        vec![
+            "a.toml:1: format = \"xml\": expected one of \"text\", \"json\"",
+            "a.toml:2: message_max = \"4 bananas\": expected a size such as \"4MiB\", \"64 KiB\" or a number of bytes",
+            "a.toml:4: names = \"a\": expected a list, each text",
+            "a.toml:6: unknown key listen.adress; did you mean address?",
+            "a.toml:7: listen.address = \"localhost\": expected an IP address with a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            "a.toml:8: listen.connections_max = 0: expected a whole number from 1 to 10000",
+            "a.toml:10: peers.catalog.retry.wait_min = 5: expected a duration such as \"250ms\", \"5s\" or \"1h 30min\"",
+            "a.toml:11: unknown section retries",
+            "GANTRY_LISTEN_ADDRESS: unknown key listen_address; did you mean GANTRY_LISTEN__ADDRESS? (every GANTRY_ variable names a key)",
+            "--set: share = \"x\": expected a number from 0.0 to 1.0",
+        ],
+        faults
+    );
+}
