@@ -8,10 +8,14 @@
 use std::{
     cell::RefCell,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll},
 };
 
+use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +27,7 @@ pub mod trace;
 pub use trace::TraceContext;
 
 /// What is known of the call being served.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Context {
     /// The method called; its facts are known from the contract.
     pub method: &'static Method,
@@ -35,8 +39,44 @@ pub struct Context {
     pub trace: TraceContext,
     /// How often the caller had tried before (`grpc-previous-rpc-attempts`).
     pub previous_attempts: u32,
-    /// Cancelled when the call ends in any way.
-    pub ended: CancellationToken,
+    /// Whether and when the call ends, in any way.
+    pub ended: Ended,
+}
+
+/// Whether and when a call has ended. Its token is made when first asked for: most calls end
+/// before anyone asks.
+#[derive(Debug, Default)]
+pub struct Ended {
+    over: AtomicBool,
+    token: OnceLock<CancellationToken>,
+}
+
+impl Ended {
+    /// Cancelled when the call ends.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        let token = self.token.get_or_init(CancellationToken::new);
+        // The call may have ended between a look at the flag and the making of the token; with
+        // both sides sequentially consistent, one of them sees the other.
+        if self.over.load(Ordering::SeqCst) {
+            token.cancel();
+        }
+        token.clone()
+    }
+
+    /// Whether the call has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Ends the call: what was spawned for it stops.
+    pub fn set(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+    }
 }
 
 thread_local! {
@@ -103,6 +143,28 @@ impl<F: Future> Future for Scoped<F> {
     }
 }
 
+impl<B: Body> Body for Scoped<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let _entered = enter(Arc::clone(this.context));
+        this.inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// Starts work that belongs to the call being served: it inherits the context and is dropped when
 /// the call ends, by its answer, its deadline, or its caller's cancel.
 ///
@@ -119,7 +181,7 @@ where
     tokio::spawn(async move {
         match context {
             Some(context) => {
-                let ended = context.ended.clone();
+                let ended = context.ended.token();
                 let scoped = Scoped::new(context, future);
                 ended.run_until_cancelled(scoped).await
             }

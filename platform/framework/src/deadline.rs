@@ -92,6 +92,10 @@ pub fn parse_timeout(value: &HeaderValue) -> Result<Duration, MalformedTimeout> 
 /// Writes a `grpc-timeout` in the finest unit that fits eight digits, rounded down, so that the
 /// callee never believes it has longer than its caller waits.
 #[must_use]
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "digits and a letter are a header value"
+)]
 pub fn format_timeout(timeout: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
     let units: [(u128, char); 5] = [

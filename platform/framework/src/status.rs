@@ -19,7 +19,7 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Who speaks in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "gantry";
 
-/// A request that breaks its contract's rules: INVALID_ARGUMENT with one `google.rpc.BadRequest`
+/// A request that breaks its contract's rules: `INVALID_ARGUMENT` with one `google.rpc.BadRequest`
 /// entry per broken field, all of them at once.
 pub fn invalid_argument(
     violations: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
@@ -70,6 +70,9 @@ pub enum Refusal {
     Watchers,
     /// An operator's request that only this machine may make.
     Remote,
+    /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
+    /// its orderly end, and a handler would go on as if it had everything.
+    CallerGone,
 }
 
 impl Refusal {
@@ -89,6 +92,7 @@ impl Refusal {
             Self::ServiceUnknown => "SERVICE_UNKNOWN",
             Self::Watchers => "WATCHERS",
             Self::Remote => "REMOTE",
+            Self::CallerGone => "CALLER_GONE",
         }
     }
 
@@ -104,6 +108,7 @@ impl Refusal {
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote => Code::PermissionDenied,
+            Self::CallerGone => Code::Aborted,
         }
     }
 
@@ -160,6 +165,15 @@ pub fn code_name(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
+}
+
+/// `status` as the trailers that end a stream.
+#[must_use]
+pub fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // Fails for a message that percent-encoding did not make a header value, which it always does.
+    drop(status.add_header(&mut trailers));
+    trailers
 }
 
 /// An error and all its causes in one line: `open store: connect: connection refused`.

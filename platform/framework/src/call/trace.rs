@@ -63,6 +63,10 @@ impl TraceContext {
     }
 
     /// Writes the context into the headers of a request.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "hex and dashes are a header value"
+    )]
     pub fn inject(&self, headers: &mut HeaderMap) {
         let mut text = [0_u8; 55];
         text[..3].copy_from_slice(b"00-");

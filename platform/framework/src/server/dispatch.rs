@@ -1,0 +1,100 @@
+//! The innermost layer: hands a call to its handler, with the message limits of the moment.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::{body::Body, codegen::BoxFuture};
+use tower::Service;
+
+use super::{Inbound, deadline::Received, messages::Measured};
+use crate::{contract::MessageLimits, transport::server::LiveLimits};
+
+/// A generated service with its type forgotten. Its future is passed on as it was made: boxed
+/// once, by the generated code.
+pub(super) trait Handler: Send + Sync {
+    /// Begins a call.
+    fn call(
+        &self,
+        request: Request<Inbound>,
+        limits: MessageLimits,
+    ) -> BoxFuture<Response<Body>, Infallible>;
+
+    /// Largest message it can take, whatever the configuration says.
+    fn receive_max(&self) -> usize {
+        usize::MAX
+    }
+}
+
+/// Calls the handler of one method.
+#[derive(Clone)]
+pub struct Dispatch {
+    handler: Arc<dyn Handler>,
+    limits: LiveLimits,
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatch").finish_non_exhaustive()
+    }
+}
+
+impl Dispatch {
+    pub(super) fn new(handler: Arc<dyn Handler>, limits: LiveLimits) -> Self {
+        Self { handler, limits }
+    }
+}
+
+impl Service<Request<Received<Incoming>>> for Dispatch {
+    type Response = Response<Measured<Body>>;
+    type Error = Infallible;
+    type Future = Dispatching;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Received<Incoming>>) -> Self::Future {
+        let limits = self.limits.load();
+        let receive_max = limits.receive_message_max.min(self.handler.receive_max());
+        let send_max = limits.send_message_max;
+        let limits = MessageLimits {
+            receive_max,
+            // Measured on the way out, where exceeding it gets the right code.
+            send_max: usize::MAX,
+        };
+        let request = request.map(|body| Measured::new(body, receive_max));
+        Dispatching {
+            future: self.handler.call(request, limits),
+            send_max,
+        }
+    }
+}
+
+/// A call in its handler, on the way to response headers.
+pub struct Dispatching {
+    future: BoxFuture<Response<Body>, Infallible>,
+    send_max: usize,
+}
+
+impl fmt::Debug for Dispatching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatching").finish_non_exhaustive()
+    }
+}
+
+impl Future for Dispatching {
+    type Output = Result<Response<Measured<Body>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(response) = ready!(self.future.as_mut().poll(cx));
+        let send_max = self.send_max;
+        Poll::Ready(Ok(response.map(|body| Measured::new(body, send_max))))
+    }
+}

@@ -1,0 +1,257 @@
+//! Which handler serves which path.
+
+use std::{collections::HashSet, convert::Infallible, fmt, sync::Arc};
+
+use http::{Request, Response};
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::IdempotencyLevel};
+use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
+use tower::Service;
+
+use super::{Inbound, dispatch::Handler};
+use crate::{
+    contract::{Idempotency, MessageLimits, Method, Server},
+    status::Refusal,
+};
+
+/// Stands for every method nobody serves, so that made-up names reach no metric.
+pub(super) static UNKNOWN: Method = Method {
+    path: "/_OTHER/_OTHER",
+    client_streaming: true,
+    server_streaming: true,
+    idempotency: Idempotency::Unknown,
+};
+
+/// Largest message that a server without our contract takes; tonic's own bound.
+const PLAIN_RECEIVE_MAX: usize = 4 * 1_024 * 1_024;
+
+/// Collects the services of a process.
+#[derive(Default)]
+pub struct Router {
+    pub(super) routes: Vec<(&'static Method, Arc<dyn Handler>)>,
+    pub(super) services: HashSet<&'static str>,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a service cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptorError {
+    /// The bytes are not a descriptor set.
+    #[error("read the descriptors of {service}")]
+    Malformed {
+        /// The service they should describe.
+        service: &'static str,
+        /// Why not.
+        source: prost::DecodeError,
+    },
+    /// They describe other services.
+    #[error("the descriptors do not describe {service}")]
+    Missing {
+        /// The service they should describe.
+        service: &'static str,
+    },
+}
+
+impl Router {
+    /// No services.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a generated server. Its message limits are those in force when a call begins.
+    ///
+    /// # Panics
+    ///
+    /// If the service was added before.
+    #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "a router is no sum")]
+    pub fn add<S>(mut self, server: S) -> Self
+    where
+        S: Server
+            + Service<
+                Request<Inbound>,
+                Response = Response<Body>,
+                Error = Infallible,
+                Future = BoxFuture<Response<Body>, Infallible>,
+            >,
+    {
+        self.claim(S::NAME, S::DESCRIPTORS);
+        let handler: Arc<dyn Handler> = Arc::new(Contracted(server));
+        let routes = S::METHODS.iter();
+        self.routes
+            .extend(routes.map(|method| (method, Arc::clone(&handler))));
+        self
+    }
+
+    /// Adds a generated server that knows nothing of our contract, as tonic's reflection does.
+    /// The facts of its methods are read from `descriptors`, once, and kept for the life of the
+    /// process.
+    ///
+    /// # Errors
+    ///
+    /// If `descriptors` do not describe it.
+    ///
+    /// # Panics
+    ///
+    /// If the service was added before.
+    pub fn add_plain<S>(
+        mut self,
+        server: S,
+        descriptors: &'static [u8],
+    ) -> Result<Self, DescriptorError>
+    where
+        S: NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static
+            + Service<
+                Request<Inbound>,
+                Response = Response<Body>,
+                Error = Infallible,
+                Future = BoxFuture<Response<Body>, Infallible>,
+            >,
+    {
+        let methods = describe(S::NAME, descriptors)?;
+        self.claim(S::NAME, descriptors);
+        let handler: Arc<dyn Handler> = Arc::new(Plain(server));
+        self.routes
+            .extend(methods.iter().map(|method| (method, Arc::clone(&handler))));
+        Ok(self)
+    }
+
+    /// Full names of the services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &'static str> {
+        self.services.iter().copied()
+    }
+
+    /// The encoded `FileDescriptorSet` of each service, in the order they were added.
+    #[must_use]
+    pub fn descriptors(&self) -> &[&'static [u8]] {
+        &self.descriptors
+    }
+
+    fn claim(&mut self, name: &'static str, descriptors: &'static [u8]) {
+        assert!(self.services.insert(name), "{name} is added twice");
+        self.descriptors.push(descriptors);
+    }
+}
+
+/// A server of ours: its limits change while it runs.
+struct Contracted<S>(S);
+
+impl<S> Handler for Contracted<S>
+where
+    S: Server
+        + Service<
+            Request<Inbound>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        >,
+{
+    fn call(
+        &self,
+        request: Request<Inbound>,
+        limits: MessageLimits,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        self.0.clone().with_limits(limits).call(request)
+    }
+}
+
+/// A server of someone else's.
+struct Plain<S>(S);
+
+impl<S> Handler for Plain<S>
+where
+    S: Clone
+        + Send
+        + Sync
+        + 'static
+        + Service<
+            Request<Inbound>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        >,
+{
+    fn call(
+        &self,
+        request: Request<Inbound>,
+        _: MessageLimits,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        self.0.clone().call(request)
+    }
+
+    fn receive_max(&self) -> usize {
+        PLAIN_RECEIVE_MAX
+    }
+}
+
+/// Answers UNIMPLEMENTED, naming what is missing.
+struct Unimplemented(String);
+
+impl Handler for Unimplemented {
+    fn call(&self, _: Request<Inbound>, _: MessageLimits) -> BoxFuture<Response<Body>, Infallible> {
+        let status = Refusal::Unimplemented.status(self.0.as_str());
+        Box::pin(std::future::ready(Ok(status.into_http())))
+    }
+}
+
+/// The handler of a path that is not served.
+pub(super) fn unimplemented(path: &str, services: &HashSet<&'static str>) -> Arc<dyn Handler> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let message = match path.rsplit_once('/') {
+        Some((service, method)) if services.contains(service) => {
+            format!("service {service} has no method {method}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("{path} is not the path of a method"),
+    };
+    Arc::new(Unimplemented(message))
+}
+
+/// The facts of the methods of `service`.
+fn describe(
+    service: &'static str,
+    descriptors: &[u8],
+) -> Result<&'static [Method], DescriptorError> {
+    let set = FileDescriptorSet::decode(descriptors)
+        .map_err(|source| DescriptorError::Malformed { service, source })?;
+    let found = set.file.iter().find_map(|file| {
+        let named = file.service.iter();
+        named
+            .clone()
+            .find(|it| format!("{}.{}", file.package(), it.name()) == service)
+    });
+    let described = found.ok_or(DescriptorError::Missing { service })?;
+    let methods = described.method.iter().map(|it| facts(service, it));
+    Ok(Box::leak(methods.collect()))
+}
+
+fn facts(service: &str, method: &MethodDescriptorProto) -> Method {
+    let path = format!("/{service}/{}", method.name());
+    let level = method
+        .options
+        .as_ref()
+        .map(prost_types::MethodOptions::idempotency_level);
+    Method {
+        path: Box::leak(path.into_boxed_str()),
+        client_streaming: method.client_streaming(),
+        server_streaming: method.server_streaming(),
+        idempotency: match level {
+            Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
+            Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
+            Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::Unknown,
+        },
+    }
+}

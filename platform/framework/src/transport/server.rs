@@ -1,0 +1,217 @@
+//! The accept loop: from a listening socket to HTTP/2 requests, with a bound on everything.
+//!
+//! ```text
+//! Listener ──accept──▶ Gate (caps) ──▶ TLS ──▶ HTTP/2 ──▶ service
+//!                        │                        │
+//!                     Handle ◀── counts, list ────┘   drain, cut, reload
+//! ```
+//!
+//! What happens above a request is the service's business; this module knows connections alone.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tower::Service;
+
+use crate::{
+    BoxError,
+    shutdown::Tasks,
+    transport::{
+        memory,
+        tls::{self, Files, Tls},
+    },
+};
+
+mod accept;
+mod connection;
+mod gate;
+mod handle;
+mod holder;
+mod limits;
+
+pub use gate::{Counts, Refused};
+pub use handle::{ConnectionInfo, Handle};
+pub use limits::{Limits, LiveLimits};
+
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 1_024;
+
+/// Where to listen, and how to prove who listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Serve plaintext on an address that is not loopback.
+    pub insecure: bool,
+    /// Certificate chain as PEM; with `key`, connections are TLS.
+    pub certificate: Option<PathBuf>,
+    /// Private key as PEM.
+    pub key: Option<PathBuf>,
+    /// Certificates as PEM that must have signed a client's; where given, clients without one
+    /// are refused.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            insecure: false,
+            certificate: None,
+            key: None,
+            client_ca: None,
+        }
+    }
+}
+
+/// Why nothing listens.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Someone else listens there.
+    #[error(
+        "listen.address {address}: port {} is taken by {}",
+        address.port(),
+        holder.as_deref().unwrap_or("another process")
+    )]
+    Taken {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Name and id of the process, where it could be found.
+        holder: Option<String>,
+    },
+    /// The address cannot be listened on.
+    #[error("listen.address {address}")]
+    Address {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Anyone on the network could read and write along.
+    #[error(
+        "listen.address {address} is not loopback and would be served in plaintext; \
+         set listen.certificate and listen.key, or listen.insecure = true"
+    )]
+    Plaintext {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// One of certificate and key is of no use.
+    #[error("listen.certificate and listen.key must be set together")]
+    HalfTls,
+    /// Clients cannot be asked for certificates in plaintext.
+    #[error("listen.client_ca needs listen.certificate and listen.key")]
+    ClientCaWithoutTls,
+    /// The certificate cannot be used.
+    #[error("listen.certificate, listen.key")]
+    Tls {
+        /// Why not.
+        #[from]
+        source: tls::LoadError,
+    },
+}
+
+/// A bound socket, not yet accepting.
+///
+/// Connections that arrive before [`Listener::serve`] wait in the kernel's backlog. Dropping it
+/// closes the socket.
+#[derive(Debug)]
+pub struct Listener {
+    source: Source,
+    handle: Handle,
+}
+
+#[derive(Debug)]
+enum Source {
+    Tcp(TcpListener),
+    Memory(memory::Incoming),
+}
+
+impl Listener {
+    /// Binds the socket. Call it within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken or unusable, if it would be plaintext beyond loopback, or if the
+    /// certificate cannot be used. Each error names the setting.
+    pub fn bind(config: &Config, limits: LiveLimits) -> Result<Self, BindError> {
+        let tls = load_tls(config)?;
+        let address = config.address;
+        if tls.is_none() && !config.insecure && !address.ip().to_canonical().is_loopback() {
+            return Err(BindError::Plaintext { address });
+        }
+        let socket = listen(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken {
+                address,
+                holder: holder::of(address),
+            },
+            _ => BindError::Address { address, source },
+        })?;
+        let local_addr = socket.local_addr().ok();
+        Ok(Self {
+            source: Source::Tcp(socket),
+            handle: Handle::new(limits, local_addr, tls),
+        })
+    }
+
+    /// Listens on the in-memory network.
+    #[must_use]
+    pub fn memory(incoming: memory::Incoming, limits: LiveLimits) -> Self {
+        Self {
+            source: Source::Memory(incoming),
+            handle: Handle::new(limits, None, None),
+        }
+    }
+
+    /// Watches and ends what this listener serves.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Accepts connections and serves each with a clone of `service`, until
+    /// [`Handle::drain`] or the owner of `tasks` stops; then accepts what already waits, tells
+    /// every connection to go away, and returns when the last is closed.
+    ///
+    /// Each request carries the [`Peer`](crate::caller::Peer) in its extensions. The service must
+    /// always be ready: it answers a call it cannot take, it does not hold back a connection.
+    pub async fn serve<S, B>(self, service: S, tasks: Tasks)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError> + Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        accept::run(self.source, self.handle, service, tasks).await;
+    }
+}
+
+fn load_tls(config: &Config) -> Result<Option<Tls>, BindError> {
+    match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => Ok(Some(Tls::load(Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: config.client_ca.clone(),
+        })?)),
+        (None, None) if config.client_ca.is_some() => Err(BindError::ClientCaWithoutTls),
+        (None, None) => Ok(None),
+        _ => Err(BindError::HalfTls),
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the last connections of the process before it.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

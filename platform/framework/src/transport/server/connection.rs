@@ -1,0 +1,392 @@
+//! The life of one connection: handshakes, requests, and the ways it ends.
+//!
+//! ```text
+//! accepted ──TLS──▶ preface ──first request──▶ serving ──GOAWAY──▶ leaving ──▶ closed
+//!     └───────── first_request_timeout ──────┘     age, idle, drain    grace
+//! ```
+
+use std::{
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tower::Service;
+
+use super::{
+    accept::Accepted,
+    gate::{Place, Refused},
+    handle::{Connection, Listed, Shared},
+    limits::Limits,
+};
+use crate::{BoxError, caller::Peer, end::Guarded, shutdown::Tasks, status};
+
+/// How long a peer that never sent a request may take to read that it must go.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A connection that was let in.
+pub(super) struct Opened {
+    pub(super) accepted: Accepted,
+    pub(super) at: Instant,
+    pub(super) place: Arc<Place>,
+    pub(super) listed: Listed,
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) tasks: Tasks,
+}
+
+/// Serves one connection until it is closed, by whichever side.
+pub(super) async fn run<S, B>(opened: Opened, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let cut = opened.shared.cut.clone();
+    // Dropping the connection resets its streams, and their handlers with them.
+    let _ = cut.run_until_cancelled(serve(opened, service)).await;
+}
+
+async fn serve<S, B>(opened: Opened, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Opened {
+        accepted,
+        at,
+        place,
+        listed,
+        shared,
+        limits,
+        tasks,
+    } = opened;
+    let connection = &listed.connection;
+    let first_request = at + limits.first_request_timeout;
+    let Some(io) = greet(accepted, first_request, &shared, &limits).await else {
+        return;
+    };
+    let service = Counted {
+        service,
+        connection: Arc::clone(connection),
+        place,
+        peer: connection.peer,
+    };
+    let builder = http(&limits, tasks);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut clock = Clock::new(at, first_request, &limits);
+    let mut drain = pin!(shared.drain.cancelled());
+    let mut timer = pin!(sleep_until(clock.next()));
+    loop {
+        // The connection itself comes first: what it can do now, it does before it ends.
+        tokio::select! {
+            biased;
+            ended = http.as_mut() => return judge(ended, connection, &shared),
+            () = drain.as_mut(), if clock.serving() => {
+                clock.drain(connection);
+                http.as_mut().graceful_shutdown();
+            }
+            () = timer.as_mut() => match clock.tick(connection) {
+                Tick::Stay => {}
+                Tick::Leave(reason) => {
+                    if let Some(reason) = reason {
+                        shared.gate.count_refused(reason);
+                    }
+                    http.as_mut().graceful_shutdown();
+                }
+                Tick::Cut => return,
+            },
+        }
+        timer.as_mut().reset(clock.next());
+    }
+}
+
+/// Options of the socket, and TLS where it is on; `None` if the peer did not get that far.
+async fn greet(
+    accepted: Accepted,
+    until: Instant,
+    shared: &Shared,
+    limits: &Limits,
+) -> Option<Box<dyn Io>> {
+    let stream = match accepted {
+        Accepted::Memory(stream) => return Some(Box::new(stream)),
+        Accepted::Tcp(stream, _) => stream,
+    };
+    if let Err(error) = set_options(&stream, limits) {
+        // The peer is gone already; the next read says so.
+        tracing::debug!(%error, "cannot set the options of a connection");
+    }
+    let Some(tls) = &shared.tls else {
+        return Some(Box::new(stream));
+    };
+    let reason = match timeout_at(until, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(error = %status::chain(&error), "tls handshake failed");
+            Refused::Handshake
+        }
+        Err(_) => Refused::FirstRequest,
+    };
+    shared.gate.count_refused(reason);
+    None
+}
+
+fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let timeout = u32::try_from(limits.keepalive_timeout.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?;
+    Ok(())
+}
+
+fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(Executor { tasks });
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_local_error_reset_streams(limits.streams_reset_max)
+        .max_pending_accept_reset_streams(limits.streams_reset_pending_max)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_send_buf_size(limits.send_buffer)
+        .max_header_list_size(limits.header_list_max)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+/// Notes why a connection ended, where that says something about the peer.
+fn judge(ended: hyper::Result<()>, connection: &Connection, shared: &Shared) {
+    let Err(error) = ended else {
+        return;
+    };
+    let peer = connection.peer;
+    tracing::debug!(%peer, error = %status::chain(&error), "connection failed");
+    let source = std::error::Error::source(&error);
+    let broke_protocol = source
+        .and_then(|source| source.downcast_ref::<h2::Error>())
+        .is_some_and(|error| !error.is_io());
+    if broke_protocol && connection.streams_total.load(Ordering::Relaxed) == 0 {
+        shared.gate.count_refused(Refused::Protocol);
+    }
+}
+
+/// Runs the calls of a connection as tasks of the listener's owner.
+#[derive(Clone)]
+struct Executor {
+    tasks: Tasks,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.tasks.spawn("call", call);
+    }
+}
+
+/// What a connection runs on.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// When a connection must be looked at next, and what is due then.
+struct Clock {
+    first_request: Option<Instant>,
+    age: Instant,
+    grace: Duration,
+    idle_tick: Duration,
+    idle_next: Instant,
+    /// Calls seen, and ticks in a row that saw no other and none open.
+    idle_calls: u64,
+    idle_ticks: u32,
+    leaving: bool,
+    /// When it is cut, unless calls of its last moments are still in flight.
+    farewell: Option<Instant>,
+    /// When it is cut.
+    end: Option<Instant>,
+}
+
+/// What a moment asks for.
+enum Tick {
+    Stay,
+    Leave(Option<Refused>),
+    Cut,
+}
+
+/// Idleness is looked for this many times within its limit, so that calls need no clock.
+const IDLE_TICKS: u32 = 8;
+
+impl Clock {
+    fn new(at: Instant, first_request: Instant, limits: &Limits) -> Self {
+        // Connections opened together must not all come back together (gRFC A9).
+        let jitter = 0.9 + 0.2 * fastrand::f64();
+        let idle_tick = limits.connection_idle_max / IDLE_TICKS;
+        Self {
+            first_request: Some(first_request),
+            age: at + limits.connection_age_max.mul_f64(jitter),
+            grace: limits.connection_age_grace,
+            idle_tick,
+            idle_next: at + idle_tick,
+            idle_calls: 0,
+            idle_ticks: 0,
+            leaving: false,
+            farewell: None,
+            end: None,
+        }
+    }
+
+    fn serving(&self) -> bool {
+        !self.leaving
+    }
+
+    /// The process drains. Calls in flight end in their own time or by whoever bounds the drain;
+    /// a peer that never sent a request is not waited for.
+    fn drain(&mut self, connection: &Connection) {
+        self.leaving = true;
+        if connection.streams_total.load(Ordering::Acquire) == 0 {
+            self.farewell = Some(Instant::now() + FAREWELL);
+        }
+    }
+
+    fn leave_unused(&mut self, reason: Option<Refused>) -> Tick {
+        self.leaving = true;
+        self.farewell = Some(Instant::now() + FAREWELL);
+        Tick::Leave(reason)
+    }
+
+    fn next(&self) -> Instant {
+        if self.leaving {
+            // Without an end of its own, the end is whoever drains' to bring.
+            return self.farewell.or(self.end).unwrap_or_else(far_away);
+        }
+        let soonest = self.age.min(self.idle_next);
+        self.first_request
+            .map_or(soonest, |first| first.min(soonest))
+    }
+
+    fn tick(&mut self, connection: &Connection) -> Tick {
+        let now = Instant::now();
+        if self.leaving {
+            if self.farewell.take_if(|at| *at <= now).is_some() {
+                if connection.streams_open() == 0 {
+                    return Tick::Cut;
+                }
+                self.end = Some(now + self.grace);
+            }
+            return match self.end {
+                Some(end) if end <= now => Tick::Cut,
+                _ => Tick::Stay,
+            };
+        }
+        let calls = connection.streams_total.load(Ordering::Acquire);
+        if self.first_request.is_some_and(|first| first <= now) {
+            self.first_request = None;
+            if calls == 0 {
+                return self.leave_unused(Some(Refused::FirstRequest));
+            }
+        }
+        if self.age <= now {
+            self.leaving = true;
+            self.end = Some(now + self.grace);
+            return Tick::Leave(None);
+        }
+        if self.idle_next <= now {
+            self.idle_next = now + self.idle_tick;
+            let idle = calls == self.idle_calls && connection.streams_open() == 0;
+            self.idle_calls = calls;
+            self.idle_ticks = if idle { self.idle_ticks + 1 } else { 0 };
+            if self.idle_ticks >= IDLE_TICKS {
+                return self.leave_unused(None);
+            }
+        }
+        Tick::Stay
+    }
+}
+
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_hours(24)
+}
+
+/// Counts the calls of a connection, and hands each the peer.
+struct Counted<S> {
+    service: S,
+    connection: Arc<Connection>,
+    place: Arc<Place>,
+    peer: Peer,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = Response<Guarded<B, StreamEnd>>;
+    type Error = S::Error;
+    type Future = Serving<S::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if self.connection.streams_total.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.place.requested();
+        }
+        let end = StreamEnd {
+            connection: Arc::clone(&self.connection),
+        };
+        request.extensions_mut().insert(self.peer);
+        Serving {
+            // Always ready, as `Listener::serve` demands.
+            future: self.service.clone().call(request),
+            end: Some(end),
+        }
+    }
+}
+
+pin_project! {
+    /// A call on its way to response headers.
+    struct Serving<F> {
+        #[pin]
+        future: F,
+        end: Option<StreamEnd>,
+    }
+}
+
+impl<F, B, E> Future for Serving<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Guarded<B, StreamEnd>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.future.poll(cx))?;
+        let end = this.end.take().expect("polled after it was ready");
+        Poll::Ready(Ok(response.map(|body| Guarded::new(body, end))))
+    }
+}
+
+/// Counts a call as ended when dropped.
+struct StreamEnd {
+    connection: Arc<Connection>,
+}
+
+impl Drop for StreamEnd {
+    fn drop(&mut self) {
+        self.connection.streams_ended.fetch_add(1, Ordering::AcqRel);
+    }
+}

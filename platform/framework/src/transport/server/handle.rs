@@ -1,0 +1,229 @@
+//! What others may know of a listener, and ask of it.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    gate::{Counts, Gate},
+    limits::{Limits, LiveLimits},
+};
+use crate::{
+    caller::Peer,
+    transport::tls::{LoadError, Tls},
+};
+
+/// Watches a listener and its connections, and ends them; clones are for the same one.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) limits: LiveLimits,
+    pub(super) gate: Arc<Gate>,
+    pub(super) tls: Option<Tls>,
+    /// Accept nothing more; connections go away once their calls have ended.
+    pub(super) drain: CancellationToken,
+    /// Connections close now.
+    pub(super) cut: CancellationToken,
+    local_addr: Option<SocketAddr>,
+    connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    closed: watch::Sender<bool>,
+}
+
+/// What is published of one connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: Peer,
+    pub(super) tls: bool,
+    accepted: Instant,
+    pub(super) streams_total: AtomicU64,
+    pub(super) streams_ended: AtomicU64,
+}
+
+/// One open connection, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Unique among the connections of this listener, in the order they were accepted.
+    pub id: u64,
+    /// The other end.
+    pub peer: Peer,
+    /// Whether it is encrypted.
+    pub tls: bool,
+    /// Time since it was accepted.
+    pub age: Duration,
+    /// Calls in flight.
+    pub streams_open: u64,
+    /// Calls so far.
+    pub streams_total: u64,
+}
+
+impl Handle {
+    pub(super) fn new(
+        limits: LiveLimits,
+        local_addr: Option<SocketAddr>,
+        tls: Option<Tls>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                limits,
+                gate: Arc::default(),
+                tls,
+                drain: CancellationToken::new(),
+                cut: CancellationToken::new(),
+                local_addr,
+                connections: Mutex::default(),
+                next: AtomicU64::new(1),
+                closed: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    /// The address bound, with the port that was taken; none in memory.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.shared.local_addr
+    }
+
+    /// The bounds in force; store into them to change them.
+    #[must_use]
+    pub fn limits(&self) -> &LiveLimits {
+        &self.shared.limits
+    }
+
+    /// Replaces the bounds, from the next connection and the next call on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.limits.store(Arc::new(limits));
+    }
+
+    /// The certificate in use, where there is one.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.shared.tls.as_ref()
+    }
+
+    /// Reads the certificate's files again; without TLS there is nothing to read.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be used; the certificate in use stays.
+    pub fn reload_tls(&self) -> Result<(), LoadError> {
+        self.shared.tls.as_ref().map_or(Ok(()), Tls::reload)
+    }
+
+    /// Stops accepting and tells every connection to go away; calls in flight go on.
+    pub fn drain(&self) {
+        self.shared.drain.cancel();
+    }
+
+    /// Whether [`Handle::drain`] was called.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.shared.drain.is_cancelled()
+    }
+
+    /// Closes every connection now, whatever is in flight on it.
+    pub fn cut(&self) {
+        self.shared.drain.cancel();
+        self.shared.cut.cancel();
+    }
+
+    /// Completes when the last connection of a drained listener is closed.
+    pub async fn closed(&self) {
+        let mut closed = self.shared.closed.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        drop(closed.wait_for(|closed| *closed).await);
+    }
+
+    /// Connections since the listener was bound.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.gate.counts()
+    }
+
+    /// The open connections, oldest first.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        let connections = self.shared.lock();
+        connections
+            .iter()
+            .map(|(id, connection)| connection.info(*id))
+            .collect()
+    }
+}
+
+impl Shared {
+    /// Lists a connection until the guard is dropped.
+    pub(super) fn list(self: &Arc<Self>, peer: Peer) -> Listed {
+        let connection = Arc::new(Connection {
+            peer,
+            tls: self.tls.is_some(),
+            accepted: Instant::now(),
+            streams_total: AtomicU64::new(0),
+            streams_ended: AtomicU64::new(0),
+        });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(id, Arc::clone(&connection));
+        Listed {
+            shared: Arc::clone(self),
+            connection,
+            id,
+        }
+    }
+
+    pub(super) fn set_closed(&self) {
+        self.closed.send_replace(true);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    // Ended is read first, so that a call between the two reads is never counted as negative.
+    pub(super) fn streams_open(&self) -> u64 {
+        let ended = self.streams_ended.load(Ordering::Acquire);
+        let total = self.streams_total.load(Ordering::Acquire);
+        total.saturating_sub(ended)
+    }
+
+    fn info(&self, id: u64) -> ConnectionInfo {
+        ConnectionInfo {
+            id,
+            peer: self.peer,
+            tls: self.tls,
+            age: self.accepted.elapsed(),
+            streams_open: self.streams_open(),
+            streams_total: self.streams_total.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// The entry of one open connection; dropping it takes it off the list.
+#[derive(Debug)]
+pub(super) struct Listed {
+    shared: Arc<Shared>,
+    pub(super) connection: Arc<Connection>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.shared.lock().remove(&self.id);
+    }
+}
