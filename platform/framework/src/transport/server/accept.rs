@@ -154,7 +154,7 @@ where
             listed: shared.list(peer),
             shared: Arc::clone(shared),
             limits,
-            tasks: self.tasks.clone(),
+            open: self.open.clone(),
         };
         let serving = connection::run(opened, self.service.clone());
         self.tasks

@@ -23,6 +23,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until, timeout_at},
 };
+use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::{
@@ -31,7 +32,7 @@ use super::{
     handle::{Connection, Listed, Shared},
     limits::Limits,
 };
-use crate::{BoxError, caller::Peer, end::Guarded, shutdown::Tasks, status};
+use crate::{BoxError, caller::Peer, end::Guarded, status};
 
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -44,7 +45,8 @@ pub(super) struct Opened {
     pub(super) listed: Listed,
     pub(super) shared: Arc<Shared>,
     pub(super) limits: Arc<Limits>,
-    pub(super) tasks: Tasks,
+    /// Whatever a draining listener waits for.
+    pub(super) open: TaskTracker,
 }
 
 /// Serves one connection until it is closed, by whichever side.
@@ -76,7 +78,7 @@ where
         listed,
         shared,
         limits,
-        tasks,
+        open,
     } = opened;
     let connection = &listed.connection;
     let first_request = at + limits.first_request_timeout;
@@ -89,7 +91,7 @@ where
         place,
         peer: connection.peer,
     };
-    let builder = http(&limits, tasks);
+    let builder = http(&limits, open);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, &limits);
     let mut drain = pin!(shared.drain.cancelled());
@@ -155,8 +157,8 @@ fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     Ok(())
 }
 
-fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(Executor { tasks });
+fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(Executor { calls });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
@@ -187,10 +189,10 @@ fn judge(ended: hyper::Result<()>, connection: &Connection, shared: &Shared) {
     }
 }
 
-/// Runs the calls of a connection as tasks of the listener's owner.
+/// Runs each call of a connection as a task that the listener waits for when it drains.
 #[derive(Clone)]
 struct Executor {
-    tasks: Tasks,
+    calls: TaskTracker,
 }
 
 impl<F> hyper::rt::Executor<F> for Executor
@@ -198,7 +200,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        self.tasks.spawn("call", call);
+        // A name and a record per call would cost more than the call: the connection is the
+        // owner, and the tracker joins them. A panic is answered below, by the service.
+        #[allow(clippy::disallowed_methods)]
+        drop(tokio::spawn(self.calls.track_future(call)));
     }
 }
 
