@@ -15,6 +15,7 @@
 
 mod fault;
 mod layers;
+mod live;
 mod reader;
 mod secret;
 mod section;
@@ -29,6 +30,7 @@ use reader::{Mode, Notes, Table};
 
 pub use crate::{__config_choice as choice, __config_section as section};
 pub use fault::{Fault, Faults, Origin};
+pub use live::{Live, Publisher};
 pub use reader::{Check, Reader};
 pub use secret::Secret;
 pub use section::{Apply, Both, Key, Section};
