@@ -32,6 +32,7 @@ mod messages;
 mod protocol;
 mod rescue;
 mod router;
+mod trailers;
 
 use deadline::Deadline;
 use dispatch::Dispatch;
@@ -39,6 +40,7 @@ use protocol::Protocol;
 use rescue::Rescue;
 
 pub use router::{DescriptorError, Router};
+pub use trailers::Trailers;
 
 /// How long ended calls and their connections may take to say so.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -47,7 +49,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 type Layered = Rescue<Protocol<Deadline<Dispatch>>>;
 
 /// The body of an answer that passed all layers.
-type Answer = rescue::Rescued<deadline::Bounded<messages::Measured<tonic::body::Body>>>;
+type Answer = rescue::Rescued<deadline::Bounded<dispatch::Answered>>;
 
 /// A request's body as generated services see it.
 pub type Inbound = messages::Measured<deadline::Received<Incoming>>;

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tonic::{body::Body, codegen::BoxFuture};
 use tower::Service;
 
-use super::{Inbound, deadline::Received, messages::Measured};
+use super::{Inbound, deadline::Received, messages::Measured, trailers::Trailing};
 use crate::{contract::MessageLimits, transport::server::LiveLimits};
 
 /// A generated service with its type forgotten. Its future is passed on as it was made: boxed
@@ -31,6 +31,9 @@ pub(super) trait Handler: Send + Sync {
         usize::MAX
     }
 }
+
+/// The body of a handler's answer, measured and with its trailers.
+pub type Answered = Measured<Trailing<Body>>;
 
 /// Calls the handler of one method.
 #[derive(Clone)]
@@ -52,7 +55,7 @@ impl Dispatch {
 }
 
 impl Service<Request<Received<Incoming>>> for Dispatch {
-    type Response = Response<Measured<Body>>;
+    type Response = Response<Answered>;
     type Error = Infallible;
     type Future = Dispatching;
 
@@ -90,11 +93,12 @@ impl fmt::Debug for Dispatching {
 }
 
 impl Future for Dispatching {
-    type Output = Result<Response<Measured<Body>>, Infallible>;
+    type Output = Result<Response<Answered>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(response) = ready!(self.future.as_mut().poll(cx));
         let send_max = self.send_max;
+        let response = Trailing::of(response);
         Poll::Ready(Ok(response.map(|body| Measured::new(body, send_max))))
     }
 }
