@@ -23,12 +23,14 @@ use tower::Service;
 
 use crate::{
     contract::Method,
+    telemetry::rpc::ServerMethod,
     transport::server::{Handle, LiveLimits},
 };
 
 mod deadline;
 mod dispatch;
 mod messages;
+mod observe;
 mod protocol;
 mod rescue;
 mod router;
@@ -36,6 +38,7 @@ mod trailers;
 
 use deadline::Deadline;
 use dispatch::Dispatch;
+use observe::Observe;
 use protocol::Protocol;
 use rescue::Rescue;
 
@@ -46,34 +49,32 @@ pub use trailers::Trailers;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The layers of one method around its handler, outermost first.
-type Layered = Rescue<Protocol<Deadline<Dispatch>>>;
+type Layered = Observe<Rescue<Protocol<Deadline<Dispatch>>>>;
 
 /// The body of an answer that passed all layers.
-type Answer = rescue::Rescued<deadline::Bounded<dispatch::Answered>>;
+type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<dispatch::Answered>>>;
 
 /// A request's body as generated services see it.
 pub type Inbound = messages::Measured<deadline::Received<Incoming>>;
 
 /// Puts the layers around a handler.
 ///
-/// From the outside in: errors and panics become a status, so that whoever measures sees one for
-/// every call; what is not gRPC goes before it costs more; the deadline counts from here, so
-/// waiting below is part of it; next to the handler messages are measured as they pass.
+/// Read from the last line up, a call passes: what traces and measures it, so that every refusal
+/// below is seen; what turns errors and panics into a status, so that it sees one for every call;
+/// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
+/// further in is part of it. Next to the handler, messages are measured as they pass.
 fn layered(
     method: &'static Method,
+    observed: ServerMethod,
     handler: Arc<dyn dispatch::Handler>,
-    shared: &Bounds,
+    bounds: &Bounds,
 ) -> Layered {
-    let dispatch = Dispatch::new(handler, Arc::clone(&shared.limits));
-    // Here, outermost first: process gate, authentication, rate limit, concurrency per method.
-    let deadline = Deadline::new(
-        dispatch,
-        method,
-        Arc::clone(&shared.limits),
-        shared.end.clone(),
-    );
+    let limits = &bounds.limits;
+    let dispatch = Dispatch::new(handler, Arc::clone(limits));
+    let deadline = Deadline::new(dispatch, method, Arc::clone(limits), bounds.end.clone());
     let protocol = Protocol::new(deadline);
-    Rescue::new(protocol, method)
+    let rescue = Rescue::new(protocol, method);
+    Observe::new(rescue, observed)
 }
 
 /// What all methods share.
@@ -94,25 +95,31 @@ pub struct Stack {
 struct Shared {
     methods: HashMap<&'static str, Layered>,
     services: HashSet<&'static str>,
+    /// All methods that nobody serves, to those who measure.
+    other: ServerMethod,
     bounds: Bounds,
 }
 
 impl Stack {
-    /// Puts the layers around every method of `router`. `limits` are read anew for each call.
+    /// Puts the layers around every method of `services`. `limits` are read anew for each call.
     #[must_use]
-    pub fn new(router: Router, limits: LiveLimits) -> Self {
+    pub fn new(services: Router, limits: LiveLimits) -> Self {
         let bounds = Bounds {
             limits,
             end: CancellationToken::new(),
         };
-        let methods = router.routes.into_iter();
-        let methods = methods
-            .map(|(method, handler)| (method.path, layered(method, handler, &bounds)))
+        let routes = services.routes.into_iter();
+        let methods = routes
+            .map(|(method, handler)| {
+                let observed = ServerMethod::new(method);
+                (method.path, layered(method, observed, handler, &bounds))
+            })
             .collect();
         Self {
             shared: Arc::new(Shared {
                 methods,
-                services: router.services,
+                services: services.services,
+                other: ServerMethod::other(),
                 bounds,
             }),
         }
@@ -156,7 +163,8 @@ impl Service<Request<Incoming>> for Stack {
             return method.clone().call(request);
         }
         let unknown = router::unimplemented(path, &self.shared.services);
-        layered(&router::UNKNOWN, unknown, &self.shared.bounds).call(request)
+        let observed = self.shared.other.clone();
+        layered(&router::UNKNOWN, observed, unknown, &self.shared.bounds).call(request)
     }
 }
 

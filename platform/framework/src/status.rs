@@ -73,6 +73,8 @@ pub enum Refusal {
     /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
     /// its orderly end, and a handler would go on as if it had everything.
     CallerGone,
+    /// The request is not gRPC.
+    NotGrpc,
 }
 
 impl Refusal {
@@ -93,6 +95,7 @@ impl Refusal {
             Self::Watchers => "WATCHERS",
             Self::Remote => "REMOTE",
             Self::CallerGone => "CALLER_GONE",
+            Self::NotGrpc => "NOT_GRPC",
         }
     }
 
@@ -109,6 +112,7 @@ impl Refusal {
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote => Code::PermissionDenied,
             Self::CallerGone => Code::Aborted,
+            Self::NotGrpc => Code::InvalidArgument,
         }
     }
 

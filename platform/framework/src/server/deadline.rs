@@ -100,13 +100,15 @@ where
         if deadline.is_some_and(wire::Deadline::has_passed) {
             return Ending::refused(expired());
         }
+        // Given by whoever observes the call, further out.
+        let trace = request.extensions_mut().remove::<TraceContext>();
+        let trace = trace.unwrap_or_else(|| TraceContext::root(false));
         let headers = request.headers();
         let context = Arc::new(call::Context {
             method: self.method,
             peer: request.extensions().get::<Peer>().copied(),
             deadline,
-            trace: TraceContext::extract(headers)
-                .map_or_else(|| TraceContext::root(false), |parent| parent.child()),
+            trace,
             previous_attempts: previous_attempts(headers),
             ended: call::Ended::default(),
         });

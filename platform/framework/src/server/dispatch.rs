@@ -65,8 +65,11 @@ impl Service<Request<Received<Incoming>>> for Dispatch {
 
     fn call(&mut self, request: Request<Received<Incoming>>) -> Self::Future {
         let limits = self.limits.load();
-        let receive_max = limits.receive_message_max.min(self.handler.receive_max());
-        let send_max = limits.send_message_max;
+        let receive_max = limits
+            .receive_message_max
+            .as_usize()
+            .min(self.handler.receive_max());
+        let send_max = limits.send_message_max.as_usize();
         let limits = MessageLimits {
             receive_max,
             // Measured on the way out, where exceeding it gets the right code.

@@ -12,6 +12,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::status::Refusal;
+
 /// Refuses requests that are not gRPC.
 #[derive(Debug, Clone)]
 pub struct Protocol<S> {
@@ -83,7 +85,9 @@ where
         match self.project() {
             CheckedProjection::Passed { future } => future.poll(cx),
             CheckedProjection::Refused { status } => {
-                let mut response = Response::new(B::default());
+                // The status is for those who measure, and for clients that look for it.
+                let refused = Refusal::NotGrpc.status(status.as_str());
+                let mut response = refused.into_http();
                 *response.status_mut() = *status;
                 if *status == StatusCode::METHOD_NOT_ALLOWED {
                     let allow = http::HeaderValue::from_static("POST");

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tower::Service;
 
 use crate::{
-    BoxError,
+    BoxError, config,
     shutdown::Tasks,
     transport::{
         memory,
@@ -41,30 +41,36 @@ pub use limits::{Limits, LiveLimits};
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Where to listen, and how to prove who listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Serve plaintext on an address that is not loopback.
-    pub insecure: bool,
-    /// Certificate chain as PEM; with `key`, connections are TLS.
-    pub certificate: Option<PathBuf>,
-    /// Private key as PEM.
-    pub key: Option<PathBuf>,
-    /// Certificates as PEM that must have signed a client's; where given, clients without one
-    /// are refused.
-    pub client_ca: Option<PathBuf>,
+config::section! {
+    /// Where to listen, and how to prove who listens.
+    pub struct Config {
+        /// Address and port; port 0 takes a free one.
+        pub address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0)), restart;
+        /// Serve plaintext on an address that is not loopback.
+        pub insecure: bool = false, restart;
+        /// Certificate chain as PEM; with `key`, connections are TLS. What the file holds is read
+        /// again when it changes.
+        pub certificate: Option<PathBuf> = None, restart;
+        /// Private key as PEM.
+        pub key: Option<PathBuf> = None, restart;
+        /// Certificates as PEM that must have signed a client's; where given, clients without one
+        /// are refused.
+        pub client_ca: Option<PathBuf> = None, restart;
+    }
+    validate = Config::check;
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            insecure: false,
-            certificate: None,
-            key: None,
-            client_ca: None,
+impl Config {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.certificate.is_some() != self.key.is_some() {
+            let (without, with) = match self.key {
+                None => ("key", "certificate"),
+                Some(_) => ("certificate", "key"),
+            };
+            check.refuse(without, format!("expected a file, as {with} is set"));
+        }
+        if self.client_ca.is_some() && self.certificate.is_none() {
+            check.refuse("client_ca", "expected certificate and key beside it");
         }
     }
 }
@@ -101,12 +107,9 @@ pub enum BindError {
         /// The address asked for.
         address: SocketAddr,
     },
-    /// One of certificate and key is of no use.
+    /// One of the two is of no use.
     #[error("listen.certificate and listen.key must be set together")]
     HalfTls,
-    /// Clients cannot be asked for certificates in plaintext.
-    #[error("listen.client_ca needs listen.certificate and listen.key")]
-    ClientCaWithoutTls,
     /// The certificate cannot be used.
     #[error("listen.certificate, listen.key")]
     Tls {
@@ -193,16 +196,17 @@ impl Listener {
 }
 
 fn load_tls(config: &Config) -> Result<Option<Tls>, BindError> {
-    match (&config.certificate, &config.key) {
-        (Some(certificate), Some(key)) => Ok(Some(Tls::load(Files {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            client_ca: config.client_ca.clone(),
-        })?)),
-        (None, None) if config.client_ca.is_some() => Err(BindError::ClientCaWithoutTls),
-        (None, None) => Ok(None),
-        _ => Err(BindError::HalfTls),
-    }
+    let (certificate, key) = match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return Ok(None),
+        _ => return Err(BindError::HalfTls),
+    };
+    let tls = Tls::load(Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: config.client_ca.clone(),
+    })?;
+    Ok(Some(tls))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -32,7 +32,7 @@ use super::{
     handle::{Connection, Listed, Shared},
     limits::Limits,
 };
-use crate::{BoxError, caller::Peer, end::Guarded, status};
+use crate::{BoxError, caller::Peer, config::Size, end::Guarded, status};
 
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -164,13 +164,18 @@ fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Executor> {
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(limits.streams_reset_max)
         .max_pending_accept_reset_streams(limits.streams_reset_pending_max)
-        .initial_stream_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
-        .max_send_buf_size(limits.send_buffer)
-        .max_header_list_size(limits.header_list_max)
+        .initial_stream_window_size(as_u32(limits.stream_window))
+        .initial_connection_window_size(as_u32(limits.connection_window))
+        .max_send_buf_size(limits.send_buffer.as_usize())
+        .max_header_list_size(as_u32(limits.header_list_max))
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     builder
+}
+
+/// Sizes of HTTP/2 are of 32 bits, and the limits' bounds are within them.
+fn as_u32(size: Size) -> u32 {
+    u32::try_from(size.as_u64()).unwrap_or(u32::MAX)
 }
 
 /// Notes why a connection ended, where that says something about the peer.

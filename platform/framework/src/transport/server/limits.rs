@@ -4,78 +4,67 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
+use crate::config::{self, Size};
+
 /// Limits that can change while the listener runs: a connection lives by those it was opened
 /// under, a call by those it began under.
 pub type LiveLimits = Arc<ArcSwap<Limits>>;
 
-/// How much a listener takes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections in all.
-    pub connections_max: usize,
-    /// Connections of one peer; an IPv6 peer is its /64.
-    pub connections_per_peer_max: usize,
-    /// Connections that have not sent a first request.
-    pub connections_waiting_max: usize,
-    /// From accept to the first complete request head, TLS and preface included.
-    pub first_request_timeout: Duration,
-    /// Streams open at once on one connection.
-    pub streams_max: u32,
-    /// Streams of one connection reset because of the peer's errors, over its life.
-    pub streams_reset_max: usize,
-    /// Streams reset by the peer before they were accepted.
-    pub streams_reset_pending_max: usize,
-    /// Bytes a peer may send ahead on one stream.
-    pub stream_window: u32,
-    /// Bytes a peer may send ahead on one connection.
-    pub connection_window: u32,
-    /// Bytes held for one stream that its peer does not read.
-    pub send_buffer: usize,
-    /// Bytes of one request's headers, as HTTP/2 counts them.
-    pub header_list_max: u32,
-    /// Pause before a silent connection is asked for a sign of life.
-    pub keepalive_interval: Duration,
-    /// How long that sign, or an acknowledgement by TCP, may take.
-    pub keepalive_timeout: Duration,
-    /// When a connection is told to go away, ±10 %.
-    pub connection_age_max: Duration,
-    /// How long its calls may go on from there.
-    pub connection_age_grace: Duration,
-    /// When a connection without calls is told to go away; it may take an eighth longer.
-    pub connection_idle_max: Duration,
-    /// Largest message received, after decompression.
-    pub receive_message_max: usize,
-    /// Largest message sent.
-    pub send_message_max: usize,
-    /// Longest a unary call may take, whatever its caller allows.
-    pub unary_deadline_max: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 4_096,
-            connections_per_peer_max: 256,
-            connections_waiting_max: 512,
-            first_request_timeout: Duration::from_secs(10),
-            streams_max: 100,
-            streams_reset_max: 1_024,
-            streams_reset_pending_max: 20,
-            stream_window: 256 * 1_024,
-            connection_window: 1_024 * 1_024,
-            send_buffer: 64 * 1_024,
-            header_list_max: 16 * 1_024,
-            keepalive_interval: Duration::from_mins(1),
-            keepalive_timeout: Duration::from_secs(20),
-            connection_age_max: Duration::from_mins(30),
-            connection_age_grace: Duration::from_mins(1),
-            connection_idle_max: Duration::from_hours(1),
-            receive_message_max: 4 * 1_024 * 1_024,
-            send_message_max: 4 * 1_024 * 1_024,
-            unary_deadline_max: Duration::from_secs(30),
-        }
+config::section! {
+    /// How much a listener takes on.
+    pub struct Limits {
+        /// Connections in all.
+        pub connections_max: usize = 4_096, in 1.., live;
+        /// Connections of one peer; an IPv6 peer is its /64.
+        pub connections_per_peer_max: usize = 256, in 1.., live;
+        /// Connections that have not sent a first request.
+        pub connections_waiting_max: usize = 512, in 1.., live;
+        /// From accept to the first complete request head, TLS and preface included.
+        pub first_request_timeout: Duration = Duration::from_secs(10),
+            in Duration::from_millis(10).., live;
+        /// Calls open at once on one connection. For new connections.
+        pub streams_max: u32 = 100, in 1..=100_000, live;
+        /// Calls of one connection reset because of the peer's errors, over its life. For new
+        /// connections.
+        pub streams_reset_max: usize = 1_024, in 1.., live;
+        /// Calls reset by the peer before they were begun. For new connections.
+        pub streams_reset_pending_max: usize = 20, in 1.., live;
+        /// Bytes a peer may send ahead on one call. For new connections.
+        pub stream_window: Size = Size::kib(256), in Size::kib(64)..=Size::mib(1_024), live;
+        /// Bytes a peer may send ahead on one connection. For new connections.
+        pub connection_window: Size = Size::mib(1), in Size::kib(64)..=Size::mib(1_024), live;
+        /// Bytes held for one call whose caller does not read. For new connections.
+        pub send_buffer: Size = Size::kib(64), in Size::kib(1)..=Size::mib(1_024), live;
+        /// Bytes of one request's headers, as HTTP/2 counts them. For new connections.
+        pub header_list_max: Size = Size::kib(16), in Size::kib(1)..=Size::mib(1), live;
+        /// Pause before a silent connection is asked for a sign of life. For new connections.
+        pub keepalive_interval: Duration = Duration::from_mins(1),
+            in Duration::from_secs(1).., live;
+        /// How long that sign, or an acknowledgement by TCP, may take. For new connections.
+        pub keepalive_timeout: Duration = Duration::from_secs(20),
+            in Duration::from_secs(1).., live;
+        /// When a connection is told to go away, give or take a tenth. For new connections.
+        pub connection_age_max: Duration = Duration::from_mins(30),
+            in Duration::from_secs(1)..=LONGEST, live;
+        /// How long its calls may go on from there. For new connections.
+        pub connection_age_grace: Duration = Duration::from_mins(1),
+            in Duration::ZERO..=LONGEST, live;
+        /// When a connection without calls is told to go away; it may take an eighth longer. For
+        /// new connections.
+        pub connection_idle_max: Duration = Duration::from_hours(1),
+            in Duration::from_secs(1)..=LONGEST, live;
+        /// Largest message received, after decompression. For new calls.
+        pub receive_message_max: Size = Size::mib(4), live;
+        /// Largest message sent. For new calls.
+        pub send_message_max: Size = Size::mib(4), live;
+        /// Longest a unary call may take, whatever its caller allows. For new calls.
+        pub unary_deadline_max: Duration = Duration::from_secs(30),
+            in Duration::from_millis(1)..=LONGEST, live;
     }
 }
+
+/// Longest time that a limit can be; longer than any process runs, and within what clocks hold.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 impl Limits {
     /// These limits, ready to be shared and replaced.
