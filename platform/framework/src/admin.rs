@@ -1,1 +1,24 @@
-//! The loopback side port: health, metrics and the admin service.
+//! The side port: what a process tells its operators, and the few things they can tell it.
+
+#![allow(dead_code)]
+
+use std::net::SocketAddr;
+
+use crate::config;
+
+mod guard;
+
+config::section! {
+    /// The side port: `/livez`, `/readyz`, `/metrics` and the admin service.
+    #[derive(Eq)]
+    pub struct Config {
+        /// Address and port; port 0 takes a free one.
+        pub address: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0)), restart;
+        /// Serve an address that is not loopback. Nobody is asked who he is there; only this
+        /// machine may change anything all the same.
+        pub insecure: bool = false, restart;
+        /// Host names by which requests may ask for the side port, beside addresses and
+        /// `localhost`.
+        pub hosts: Vec<String> = Vec::new(), restart;
+    }
+}

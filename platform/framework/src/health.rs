@@ -14,10 +14,12 @@
 
 mod check;
 mod http;
+mod live;
 mod runner;
 pub(crate) mod service;
 mod state;
 
-pub use check::{Check, Effect, Kind, Schedule, ScheduleError};
+pub use check::{Check, Config, Effect, Kind};
 pub use http::UrlError;
+pub use live::Liveness;
 pub use state::{CheckReport, Health, Report, ServiceHealth, Status, Verdict};

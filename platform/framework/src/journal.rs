@@ -174,9 +174,9 @@ impl Journal {
     }
 }
 
-/// Wall-clock time of an entry; the journal's order does not depend on it.
+/// Wall-clock time, for people alone: no order and no duration may depend on it.
 #[allow(clippy::disallowed_methods)]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 

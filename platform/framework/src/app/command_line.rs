@@ -14,7 +14,7 @@ pub(super) struct CommandLine {
     /// Show the configuration instead of running.
     pub(super) print_config: bool,
     /// Single keys, in the order given.
-    pub(super) overrides: Vec<(String, String)>,
+    pub(super) overrides: Vec<String>,
 }
 
 /// Reads the command line, program name first.
@@ -29,17 +29,16 @@ pub(super) fn parse(
 ) -> Result<CommandLine, clap::Error> {
     let mut command = command(identity);
     let mut matches = command.try_get_matches_from_mut(arguments)?;
-    let mut overrides = Vec::new();
-    for text in matches.remove_many::<String>("set").into_iter().flatten() {
-        let Some((key, value)) = text.split_once('=') else {
+    let overrides: Vec<String> = matches.remove_many("set").into_iter().flatten().collect();
+    for text in &overrides {
+        if !text.contains('=') {
             return Err(command.error(
                 clap::error::ErrorKind::ValueValidation,
                 format!(
                     "--set {text}: expected KEY=VALUE, such as --set listen.address=127.0.0.1:7001"
                 ),
             ));
-        };
-        overrides.push((key.trim().to_owned(), value.trim().to_owned()));
+        }
     }
     Ok(CommandLine {
         config: matches.remove_one("config"),
@@ -131,8 +130,8 @@ mod tests {
             config: Some("config/orders.toml".into()),
             print_config: true,
             overrides: vec![
-                ("listen.address".into(), "127.0.0.1:7001".into()),
-                ("database.url".into(), "sqlite://a?b=c".into()),
+                "listen.address=127.0.0.1:7001".into(),
+                "database.url = sqlite://a?b=c".into(),
             ],
         };
         assert_eq!(expected, read.unwrap());

@@ -11,49 +11,40 @@
 //! | side port | the journal's last readers are let go | `side_port` |
 //! | flush | spans and log lines leave the process | `flush` |
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, ops::RangeInclusive, pin::Pin, time::Duration};
 
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config,
     health::Health,
     journal::{Journal, Kind},
     shutdown::{Outcome, Phases, Tasks},
 };
 
-/// The bounds of a drain; together below the 30 s after which orchestrators kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    /// How long calls are still taken after health has said otherwise.
-    pub delay: Duration,
-    /// How long calls in flight may take to end by themselves.
-    pub finish: Duration,
-    /// How long the calls that are left may take to be told that they are over.
-    pub cut: Duration,
-    /// How long background tasks may take to stop.
-    pub tasks: Duration,
-    /// How long stores and the like may take to close, all together.
-    pub close: Duration,
-    /// How long the readers of the side port are waited for.
-    pub side_port: Duration,
-    /// How long spans and log lines may take to leave the process.
-    pub flush: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_secs(3),
-            finish: Duration::from_secs(18),
-            cut: Duration::from_secs(1),
-            tasks: Duration::from_millis(1_500),
-            close: Duration::from_secs(1),
-            side_port: Duration::from_millis(500),
-            flush: Duration::from_secs(2),
-        }
+config::section! {
+    /// The bounds of a drain; together below the 30 s after which orchestrators kill.
+    #[derive(Copy, Eq)]
+    pub struct Config {
+        /// How long calls are still taken after health has said otherwise.
+        pub delay: Duration = Duration::from_secs(3), in BOUNDS, live;
+        /// How long calls in flight may take to end by themselves.
+        pub finish: Duration = Duration::from_secs(18), in BOUNDS, live;
+        /// How long the calls that are left may take to be told that they are over.
+        pub cut: Duration = Duration::from_secs(1), in BOUNDS, live;
+        /// How long background tasks may take to stop.
+        pub tasks: Duration = Duration::from_millis(1_500), in BOUNDS, live;
+        /// How long stores and the like may take to close, all together.
+        pub close: Duration = Duration::from_secs(1), in BOUNDS, live;
+        /// How long the readers of the side port are waited for.
+        pub side_port: Duration = Duration::from_millis(500), in BOUNDS, live;
+        /// How long spans and log lines may take to leave the process.
+        pub flush: Duration = Duration::from_secs(2), in BOUNDS, live;
     }
 }
+
+const BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 
 impl Config {
     /// The longest a drain can take.

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::BoxError;
+use crate::{BoxError, config};
 
 /// What a failing check changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,63 +42,24 @@ impl Kind {
     }
 }
 
-/// How often a check runs, how long it may take, and how many results change the verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
-    /// Pause between the end of one run and the begin of the next. Above zero.
-    pub interval: Duration,
-    /// Longest run; a longer one is dropped and counts as a failure. Above zero.
-    pub timeout: Duration,
-    /// Failures in a row that turn a passing check into a failing one. At least 1.
-    pub fall: u32,
-    /// Successes in a row that turn a failing check into a passing one. At least 1.
-    pub rise: u32,
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            fall: 3,
-            rise: 2,
-        }
+config::section! {
+    /// How often checks run, how long they may take, and how many results change a verdict. A
+    /// check in code may say otherwise for itself.
+    #[derive(Copy, Eq)]
+    pub struct Config {
+        /// Pause between the end of one run and the begin of the next.
+        pub interval: Duration = Duration::from_secs(5), in RUN_MIN..=RUN_MAX, restart;
+        /// Longest run; a longer one is dropped and counts as a failure.
+        pub timeout: Duration = Duration::from_secs(2), in RUN_MIN..=RUN_MAX, restart;
+        /// Failures in a row that turn a passing check into a failing one.
+        pub fall: u32 = 3, in 1..=100, restart;
+        /// Successes in a row that turn a failing check into a passing one.
+        pub rise: u32 = 2, in 1..=100, restart;
     }
 }
 
-/// What is wrong with a [`Schedule`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ScheduleError {
-    /// It would run without a pause.
-    #[error("interval is 0, which checks without a pause")]
-    IntervalZero,
-    /// No run could pass.
-    #[error("timeout is 0, which no check can meet")]
-    TimeoutZero,
-    /// The verdict could never change.
-    #[error("fall or rise is 0, and no result is not a result")]
-    CountZero,
-}
-
-impl Schedule {
-    /// Refuses what cannot work.
-    ///
-    /// # Errors
-    ///
-    /// The first field that is wrong.
-    pub fn validate(&self) -> Result<(), ScheduleError> {
-        if self.interval.is_zero() {
-            return Err(ScheduleError::IntervalZero);
-        }
-        if self.timeout.is_zero() {
-            return Err(ScheduleError::TimeoutZero);
-        }
-        if self.fall == 0 || self.rise == 0 {
-            return Err(ScheduleError::CountZero);
-        }
-        Ok(())
-    }
-}
+const RUN_MIN: Duration = Duration::from_millis(1);
+const RUN_MAX: Duration = Duration::from_hours(1);
 
 type Probe = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send>;
 
@@ -124,12 +85,12 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    pub(super) fn over(self, schedule: Schedule) -> Schedule {
-        Schedule {
-            interval: self.interval.unwrap_or(schedule.interval),
-            timeout: self.timeout.unwrap_or(schedule.timeout),
-            fall: self.fall.unwrap_or(schedule.fall),
-            rise: self.rise.unwrap_or(schedule.rise),
+    pub(super) fn over(self, config: Config) -> Config {
+        Config {
+            interval: self.interval.unwrap_or(config.interval),
+            timeout: self.timeout.unwrap_or(config.timeout),
+            fall: self.fall.unwrap_or(config.fall),
+            rise: self.rise.unwrap_or(config.rise),
         }
     }
 }
@@ -197,30 +158,50 @@ impl Check {
         self
     }
 
-    /// The same check with this pause between two runs. Above zero.
+    /// The same check with this pause between two runs.
+    ///
+    /// # Panics
+    ///
+    /// If `interval` is zero, which would check without a pause.
     #[must_use]
     pub fn every(mut self, interval: Duration) -> Self {
+        assert!(!interval.is_zero(), "{} has no pause", self.name);
         self.overrides.interval = Some(interval);
         self
     }
 
-    /// The same check with this bound on a run. Above zero.
+    /// The same check with this bound on a run.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is zero, which no run can meet.
     #[must_use]
     pub fn within(mut self, timeout: Duration) -> Self {
+        assert!(!timeout.is_zero(), "{} has no time", self.name);
         self.overrides.timeout = Some(timeout);
         self
     }
 
-    /// The same check, failing after this many failures in a row. At least 1.
+    /// The same check, failing after this many failures in a row.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero: no result is not a result.
     #[must_use]
     pub fn fall(mut self, failures: u32) -> Self {
+        assert!(failures > 0, "{} falls after nothing", self.name);
         self.overrides.fall = Some(failures);
         self
     }
 
-    /// The same check, passing again after this many successes in a row. At least 1.
+    /// The same check, passing again after this many successes in a row.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero: no result is not a result.
     #[must_use]
     pub fn rise(mut self, successes: u32) -> Self {
+        assert!(successes > 0, "{} rises after nothing", self.name);
         self.overrides.rise = Some(successes);
         self
     }

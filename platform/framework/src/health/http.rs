@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        health::{Health, Schedule, Verdict},
+        health::{Config, Health, Verdict},
         journal::Journal,
         shutdown::Tasks,
         status::chain,
@@ -237,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn an_outside_that_is_down_is_reported_alone() {
         let tasks = Tasks::new(Journal::new());
-        let health = Health::new(Journal::new(), Schedule::default());
+        let health = Health::new(Journal::new(), Config::default());
         health.started();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", closed.local_addr().unwrap());

@@ -7,7 +7,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    check::{Check, Schedule},
+    check::{Check, Config},
     state::Health,
 };
 use crate::status::chain;
@@ -25,21 +25,21 @@ pub(super) struct Finding {
 pub(super) async fn run(
     mut check: Check,
     id: usize,
-    schedule: Schedule,
+    config: Config,
     health: Health,
     stopping: CancellationToken,
 ) {
     loop {
         // One run ends before the next begins, so a slow check never overlaps with itself.
         let Some(finding) = stopping
-            .run_until_cancelled(ask(&mut check, schedule.timeout))
+            .run_until_cancelled(ask(&mut check, config.timeout))
             .await
         else {
             return;
         };
         health.note(id, finding);
         if stopping
-            .run_until_cancelled(time::sleep(schedule.interval))
+            .run_until_cancelled(time::sleep(config.interval))
             .await
             .is_none()
         {

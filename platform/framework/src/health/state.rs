@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
 
 use super::{
-    check::{Check, Effect, Kind, Schedule},
+    check::{Check, Config, Effect, Kind},
     runner::{self, Finding},
 };
 use crate::{journal, journal::Journal, shutdown::Tasks};
@@ -79,7 +79,7 @@ pub struct Health {
 #[derive(Debug)]
 struct Shared {
     journal: Journal,
-    schedule: Schedule,
+    config: Config,
     state: Mutex<State>,
     /// Changes whenever a status does; who waits compares for himself.
     changed: watch::Sender<u64>,
@@ -126,6 +126,10 @@ pub struct CheckReport {
     pub reason: String,
     /// How long its latest run took; none before the first.
     pub latency: Option<Duration>,
+    /// When its latest run ended, for people; none before the first.
+    pub checked: Option<SystemTime>,
+    /// Failures in a row, up to the latest run.
+    pub failures: u32,
 }
 
 /// The whole process as people see it.
@@ -139,13 +143,13 @@ pub struct Report {
 
 impl Health {
     /// Nothing is registered and nothing is SERVING yet. Changes are written to `journal`; checks
-    /// follow `schedule` where they do not say otherwise.
+    /// follow `config` where they do not say otherwise.
     #[must_use]
-    pub fn new(journal: Journal, schedule: Schedule) -> Self {
+    pub fn new(journal: Journal, config: Config) -> Self {
         Self {
             shared: Arc::new(Shared {
                 journal,
-                schedule,
+                config,
                 state: Mutex::default(),
                 changed: watch::Sender::new(0),
             }),
@@ -176,20 +180,17 @@ impl Health {
     ///
     /// # Panics
     ///
-    /// If a check of this name exists, or its schedule could never work.
+    /// If a check of this name exists.
     pub fn check(&self, check: Check, tasks: &Tasks) {
-        let schedule = check.overrides.over(self.shared.schedule);
-        if let Err(error) = schedule.validate() {
-            panic!("check {}: {error}", check.name);
-        }
+        let config = check.overrides.over(self.shared.config);
         let mut id = 0;
         self.update(|state| {
             let taken = state.checks.iter().any(|c| c.report.name == check.name);
             assert!(!taken, "two checks are named {}", check.name);
             id = state.checks.len();
-            state.checks.push(CheckState::new(&check, schedule));
+            state.checks.push(CheckState::new(&check, config));
         });
-        let task = runner::run(check, id, schedule, self.clone(), tasks.stopping());
+        let task = runner::run(check, id, config, self.clone(), tasks.stopping());
         tasks.spawn("health check", task);
     }
 
@@ -219,6 +220,12 @@ impl Health {
     #[must_use]
     pub fn statuses(&self) -> BTreeMap<String, Status> {
         self.shared.state().statuses()
+    }
+
+    /// What keeps `service` from serving; none where it serves or is not known.
+    #[must_use]
+    pub fn reason(&self, service: &str) -> Option<String> {
+        self.shared.state().reason(service)
     }
 
     /// Changes whenever a status does or a service becomes known.
@@ -368,6 +375,29 @@ impl State {
         services.chain([(WHOLE.to_owned(), self.whole())]).collect()
     }
 
+    fn reason(&self, service: &str) -> Option<String> {
+        if self.status(service)? == Status::Serving {
+            return None;
+        }
+        if self.latched {
+            return Some("the process drains".to_owned());
+        }
+        if !self.started {
+            return Some("start-up is not done".to_owned());
+        }
+        if let Some(check) = self.checks.iter().find(|check| !check.lets_pass()) {
+            return Some(format!("{}: {}", check.report.name, check.report.reason));
+        }
+        match self.services.get(service) {
+            Some(Mark::Unhealthy(reason) | Mark::Unknown(reason)) => Some(reason.clone()),
+            // The whole is not because one of its parts is not.
+            _ => self.services.keys().find_map(|part| {
+                let reason = self.reason(part)?;
+                Some(format!("{part}: {reason}"))
+            }),
+        }
+    }
+
     /// What stands against serving and is not a check.
     fn platform_reports(&self) -> Vec<CheckReport> {
         let mut found = Vec::new();
@@ -394,11 +424,13 @@ fn platform_report(name: &str, reason: &str) -> CheckReport {
         verdict: Verdict::Failing,
         reason: reason.to_owned(),
         latency: None,
+        checked: None,
+        failures: 0,
     }
 }
 
 impl CheckState {
-    fn new(check: &Check, schedule: Schedule) -> Self {
+    fn new(check: &Check, config: Config) -> Self {
         Self {
             report: CheckReport {
                 name: check.name.clone(),
@@ -407,9 +439,11 @@ impl CheckState {
                 verdict: Verdict::Pending,
                 reason: "the first run has not ended".to_owned(),
                 latency: None,
+                checked: None,
+                failures: 0,
             },
-            fall: schedule.fall,
-            rise: schedule.rise,
+            fall: config.fall,
+            rise: config.rise,
             against: 0,
         }
     }
@@ -425,6 +459,11 @@ impl CheckState {
             Some(_) => Verdict::Failing,
         };
         self.report.latency = Some(finding.latency);
+        self.report.checked = Some(journal::now());
+        self.report.failures = match found {
+            Verdict::Failing => self.report.failures.saturating_add(1),
+            Verdict::Passing | Verdict::Pending => 0,
+        };
         self.report.reason = finding.failure.unwrap_or_default();
         if found == self.report.verdict {
             self.against = 0;

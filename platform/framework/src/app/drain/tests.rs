@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::*;
-use crate::health::{Schedule, Status};
+use crate::health::{self, Status};
 
 /// What happened, with the milliseconds since the drain began.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Serving for Stub {
 
 fn ending(log: &Log, rest: Option<Duration>, obeys: bool) -> Ending {
     let journal = Journal::new();
-    let health = Health::new(journal.clone(), Schedule::default());
+    let health = Health::new(journal.clone(), health::Config::default());
     health.started();
     Ending {
         config: Config::default(),

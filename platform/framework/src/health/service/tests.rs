@@ -5,7 +5,7 @@ use tonic::{Code, Streaming};
 use tonic_health::pb;
 
 use super::*;
-use crate::{health::Schedule, journal::Journal, status::code_name};
+use crate::{health::Config, journal::Journal, status::code_name};
 
 const ORDERS: &str = "shop.orders.v1.OrdersService";
 
@@ -19,7 +19,7 @@ struct Setup {
 }
 
 fn setup(watchers_max: usize) -> Setup {
-    let health = Health::new(Journal::new(), Schedule::default());
+    let health = Health::new(Journal::new(), Config::default());
     let draining = CancellationToken::new();
     let service = Service::new(health.clone(), draining.clone(), watchers_max);
     Setup {
@@ -169,7 +169,7 @@ async fn watches_are_bounded() {
 async fn list_names_every_service() {
     use gantry_api::health::v1::health_client::HealthClient;
 
-    let health = Health::new(Journal::new(), Schedule::default());
+    let health = Health::new(Journal::new(), Config::default());
     health.service(ORDERS).unhealthy("for a test");
     health.register("fine");
     health.started();

@@ -1,0 +1,181 @@
+//! The side port's socket: HTTP/1.1 for people and scrapers, HTTP/2 for gRPC, one address.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use super::{Config, pages::Pages};
+use crate::{caller::Peer, shutdown::Tasks};
+
+/// Connections at once; one more waits in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Streams of one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 64;
+
+/// How long a connection may take to send a request, from the first byte of it to the last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after an accept that failed for want of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the side port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Anyone on the network could look inside and drain the process.
+    #[error(
+        "admin.address {address} is not loopback, and the side port asks nobody who he is; \
+         set admin.insecure = true to serve it all the same"
+    )]
+    Remote {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Someone else listens there.
+    #[error(
+        "admin.address {address}: port {} is taken by {}",
+        address.port(),
+        holder.as_deref().unwrap_or("another process")
+    )]
+    Taken {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Name and id of the process, where it could be found.
+        holder: Option<String>,
+    },
+    /// The address cannot be listened on.
+    #[error("admin.address {address}")]
+    Address {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A bound side port, not yet accepting.
+#[derive(Debug)]
+pub struct SidePort {
+    socket: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl SidePort {
+    /// Binds the socket. Call it within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the address is beyond loopback without leave, taken, or unusable.
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        let address = config.address;
+        if !config.insecure && !address.ip().to_canonical().is_loopback() {
+            return Err(BindError::Remote { address });
+        }
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken {
+                address,
+                holder: None,
+            },
+            _ => BindError::Address { address, source },
+        };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, local_addr })
+    }
+
+    /// The address bound, with the port that was taken.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Answers until `tasks` stops; each connection is a task of it.
+    pub(crate) async fn serve(self, pages: Arc<Pages>, tasks: Tasks) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let stopping = tasks.stopping();
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                let place = place.expect("the semaphore is never closed");
+                (self.socket.accept().await, place)
+            };
+            let Some((accepted, place)) = stopping.run_until_cancelled(next).await else {
+                return;
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connection(stream, peer, Arc::clone(&pages), place);
+                    let stopping = stopping.clone();
+                    tasks.spawn("side port connection", async move {
+                        stopping.run_until_cancelled(connection).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "side port cannot accept");
+                    time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    pages: Arc<Pages>,
+    _place: OwnedSemaphorePermit,
+) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&asked);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        noted.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(Peer::Tcp(peer));
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, std::convert::Infallible>(pages.answer(request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // Hyper waits for ever for the first bytes, which tell the version.
+    let silent = async {
+        time::sleep(REQUEST_TIMEOUT).await;
+        while asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = serving.as_mut() => {
+            if let Err(error) = served {
+                tracing::debug!(%peer, error = %error, "side port connection failed");
+            }
+        }
+        () = silent => tracing::debug!(%peer, "side port connection asked nothing"),
+    }
+}

@@ -1,0 +1,142 @@
+//! What a service builds itself from while it starts.
+
+use std::{convert::Infallible, fmt, future::Future, mem};
+
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, codegen::BoxFuture};
+use tower::Service;
+
+use super::{Identity, drain::Hook};
+use crate::{
+    config::{Live, Section},
+    contract,
+    health::{Check, Health},
+    journal::Journal,
+    server::{Inbound, Router},
+    shutdown::Tasks,
+};
+
+/// A process that starts: given to the service's `start`, which adds what it serves, checks and
+/// runs. Nothing is served before `start` returns.
+///
+/// ```no_run
+/// use gantry::app::{App, BoxError};
+///
+/// async fn start(app: &mut App<()>) -> Result<(), BoxError> {
+///     let stopping = app.tasks().stopping();
+///     app.spawn("sweeper", async move { stopping.cancelled().await });
+///     app.on_close("index", async { /* write it down */ });
+///     Ok(())
+/// }
+/// ```
+pub struct App<C> {
+    pub(super) identity: Identity,
+    pub(super) config: Live<C>,
+    pub(super) health: Health,
+    pub(super) journal: Journal,
+    pub(super) tasks: Tasks,
+    pub(super) draining: CancellationToken,
+    pub(super) router: Router,
+    pub(super) hooks: Vec<Hook>,
+}
+
+impl<C: Section> App<C> {
+    /// The service's own configuration. It changes while the service runs: keep the `Live`, or
+    /// subscribe to it.
+    #[must_use]
+    pub fn config(&self) -> Live<C> {
+        self.config.clone()
+    }
+
+    /// Who this program is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Serves a generated server, with health and reflection for it, once the start-up is done.
+    ///
+    /// # Panics
+    ///
+    /// If the service is served already.
+    pub fn serve<S>(&mut self, server: S)
+    where
+        S: contract::Server
+            + Service<
+                Request<Inbound>,
+                Response = Response<Body>,
+                Error = Infallible,
+                Future = BoxFuture<Response<Body>, Infallible>,
+            >,
+    {
+        self.health.register(S::NAME);
+        self.router = mem::take(&mut self.router).add(server);
+    }
+
+    /// Runs a background task for as long as the process does. It is told to stop through
+    /// [`Tasks::stopping`] once no call is left, and aborted where it does not.
+    ///
+    /// The process is useless without it: a panic drains the process, which then exits with 1
+    /// and is started afresh. A task that may fail alone belongs in [`App::tasks`].
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_essential(name, task);
+    }
+
+    /// The process's background tasks; stopped after the last call, before what is closed.
+    #[must_use]
+    pub fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    /// Begins to run a check.
+    ///
+    /// # Panics
+    ///
+    /// If a check of this name exists.
+    pub fn check(&self, check: Check) {
+        self.health.check(check, &self.tasks);
+    }
+
+    /// The process's health, for handlers that mark their own service:
+    /// `app.health().service(OrdersServiceServer::<Orders>::NAME)`.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// What changed in this process, in order.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
+    /// Cancelled when the process takes no more calls and those in flight should come to their
+    /// end: handlers of endless streams watch it.
+    #[must_use]
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// Runs `close` near the end of the process, when no call and no task is left; what was added
+    /// last is closed first. It has a second, together with the others.
+    pub fn on_close(
+        &mut self,
+        name: &'static str,
+        close: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.hooks.push(Hook {
+            name,
+            close: Box::pin(close),
+        });
+    }
+}
+
+impl<C> fmt::Debug for App<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("identity", &self.identity)
+            .field("router", &self.router)
+            .finish_non_exhaustive()
+    }
+}
