@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Key, Level, Metadata, SharedString};
+use metrics::{Key, Level, Metadata};
+
+/// The text of a label: out of the program or its configuration, never out of a call.
+pub use metrics::SharedString as Value;
 
 use crate::names::{Kind, Metric};
 
@@ -150,7 +153,7 @@ pub trait Label: Copy + 'static {
     fn index(self) -> usize;
 
     /// Appends the value as text, one per label name.
-    fn write(self, values: &mut Vec<SharedString>);
+    fn write(self, values: &mut Vec<Value>);
 }
 
 impl<A: Label, B: Label> Label for (A, B) {
@@ -160,7 +163,7 @@ impl<A: Label, B: Label> Label for (A, B) {
         self.0.index() * B::COUNT + self.1.index()
     }
 
-    fn write(self, values: &mut Vec<SharedString>) {
+    fn write(self, values: &mut Vec<Value>) {
         self.0.write(values);
         self.1.write(values);
     }
@@ -173,7 +176,7 @@ impl Label for tonic::Code {
         self as usize
     }
 
-    fn write(self, values: &mut Vec<SharedString>) {
+    fn write(self, values: &mut Vec<Value>) {
         values.push(crate::status::code_name(self).into());
     }
 }
@@ -188,7 +191,7 @@ pub struct Family<H, L> {
 
 struct Series<H> {
     metric: Metric,
-    fixed: Vec<SharedString>,
+    fixed: Vec<Value>,
     handles: Box<[OnceLock<H>]>,
 }
 
@@ -199,7 +202,7 @@ impl<H: Handle, L: Label> Family<H, L> {
     ///
     /// If `metric` is of another kind: a mistake in a declaration.
     #[must_use]
-    pub fn register(metric: &Metric, fixed: &[SharedString]) -> Self {
+    pub fn register(metric: &Metric, fixed: &[Value]) -> Self {
         assert_eq!(H::KIND, metric.kind, "{}", metric.name);
         describe(metric);
         Self {
@@ -249,7 +252,7 @@ impl<H, L> fmt::Debug for Family<H, L> {
 ///
 /// If `metric` is of another kind: a mistake in a declaration.
 #[must_use]
-pub fn series<H: Handle>(metric: &Metric, values: &[SharedString]) -> H {
+pub fn series<H: Handle>(metric: &Metric, values: &[Value]) -> H {
     assert_eq!(H::KIND, metric.kind, "{}", metric.name);
     describe(metric);
     H::with_key(&key(metric, values.to_vec()))
@@ -265,7 +268,7 @@ pub fn describe(metric: &Metric) {
     });
 }
 
-fn key(metric: &Metric, values: Vec<SharedString>) -> Key {
+fn key(metric: &Metric, values: Vec<Value>) -> Key {
     assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
     let labels: Vec<_> = metric
         .labels

@@ -1,0 +1,286 @@
+//! Lines as they come out.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, sync_channel},
+    },
+};
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use tracing_subscriber::{layer::SubscriberExt as _, registry};
+
+use super::*;
+use crate::{
+    contract::{Idempotency, Method},
+    telemetry::level::LogLevel,
+};
+
+static PLACE: Method = Method {
+    path: "/shop.orders.v1.OrdersService/PlaceOrder",
+    client_streaming: false,
+    server_streaming: false,
+    idempotency: Idempotency::Idempotent,
+};
+
+/// A JSON object as strict readers see it: an error where a key comes twice.
+#[derive(Debug)]
+struct Strict(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Strict;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+                let mut entries: Vec<(String, serde_json::Value)> = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, _>()? {
+                    if entries.iter().any(|(seen, _)| *seen == key) {
+                        return Err(serde::de::Error::custom(format!("{key} twice")));
+                    }
+                    entries.push((key, value));
+                }
+                Ok(Strict(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `log` writes in `shape` at `level`.
+fn written(shape: Shape, level: &LogLevel, log: impl FnOnce()) -> String {
+    let sink = Sink::default();
+    let writer = Writer::to(sink.clone()).unwrap();
+    let layer = LogLayer::new(shape, "orders", writer.clone()).with_filter(level.filter());
+    tracing::subscriber::with_default(registry().with(layer), log);
+    writer.flush();
+    let bytes = sink.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn info() -> LogLevel {
+    LogLevel::new("info").unwrap()
+}
+
+fn in_call<R>(run: impl FnOnce() -> R) -> R {
+    let context = call::Context {
+        method: &PLACE,
+        peer: None,
+        deadline: None,
+        trace: TraceContext {
+            trace_id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c,
+            span_id: 0xb7ad_6b71_6920_3331,
+            sampled: false,
+            state: None,
+        },
+        previous_attempts: 0,
+        ended: call::Ended::default(),
+    };
+    let _entered = call::enter(Arc::new(context));
+    run()
+}
+
+/// Goal: a JSON line is one strict object with the call's ids, whatever a library logs.
+/// Method: an event in a call with names that clash, values that forge, overlong and not JSON;
+/// every entry compared.
+#[test]
+fn a_json_line_has_each_key_once_and_no_raw_control_character() {
+    let long = "é".repeat(600);
+    let error = io::Error::other("disk\nfull");
+    let text = in_call(|| {
+        written(Shape::Json, &info(), || {
+            tracing::warn!(
+                target: "orders::handler",
+                level = 7_u64,
+                { "message" } = "from a library",
+                forged = "a\u{1b}[31m\n{\"x\":1}\u{2028}",
+                ratio = f64::NAN,
+                share = 0.5,
+                ok = true,
+                debt = -3,
+                cause = &error as &(dyn std::error::Error + 'static),
+                long = long.as_str(),
+                debug = ?long,
+                "order {}", "placed"
+            );
+        })
+    });
+
+    assert_eq!(1, text.lines().count(), "{text}");
+    let line = text.strip_suffix('\n').unwrap();
+    assert!(
+        !line.contains(|c: char| c.is_control() || c == '\u{2028}'),
+        "{line}"
+    );
+    let Strict(entries) = serde_json::from_str(line).unwrap();
+    let cut = |text: &str| format!("{text}…");
+    let expected = serde_json::json!([
+        ["level", "WARN"],
+        ["service", "orders"],
+        ["target", "orders::handler"],
+        ["rpc_method", "shop.orders.v1.OrdersService/PlaceOrder"],
+        ["trace_id", "0af7651916cd43dd8448eb211c80319c"],
+        ["span_id", "b7ad6b7169203331"],
+        ["message", "order placed"],
+        ["level#2", 7],
+        ["message#2", "from a library"],
+        ["forged", "a\u{1b}[31m\n{\"x\":1}\u{2028}"],
+        ["ratio", "NaN"],
+        ["share", 0.5],
+        ["ok", true],
+        ["debt", -3],
+        ["cause", "disk\nfull"],
+        ["long", cut(&"é".repeat(512))],
+        ["debug", cut(&format!("\"{}", "é".repeat(511)))],
+    ]);
+    let (time, rest) = entries.split_first().unwrap();
+    assert_eq!("timestamp", time.0);
+    humantime::parse_rfc3339(time.1.as_str().unwrap()).unwrap();
+    assert_eq!(expected, serde_json::json!(rest));
+}
+
+/// Goal: a text line is one line in columns, and nothing a caller sends moves the cursor.
+/// Method: a forged field, with and without colours.
+#[test]
+fn a_text_line_cannot_be_forged() {
+    let log = || {
+        tracing::error!(target: "orders", user = "eve\n\u{1b}[2J", note = "two words", "declined");
+    };
+    let plain = in_call(|| written(Shape::Text { colour: false }, &info(), log));
+    let (time, rest) = plain.split_at(12);
+    assert!(
+        time.bytes()
+            .all(|byte| byte.is_ascii_digit() || b":.".contains(&byte)),
+        "{time}"
+    );
+    let message = format!("{:<40}", "declined");
+    assert_eq!(
+        format!(
+            " ERROR {message} orders user=eve\\n\\u{{1b}}[2J note=\"two words\" \
+             rpc_method=shop.orders.v1.OrdersService/PlaceOrder \
+             trace_id=0af7651916cd43dd8448eb211c80319c\n"
+        ),
+        rest
+    );
+
+    let coloured = written(Shape::Text { colour: true }, &info(), log);
+    assert!(
+        coloured.contains("\u{1b}[31mERROR\u{1b}[0m"),
+        "{coloured:?}"
+    );
+    assert!(!coloured.contains("\u{1b}[2J"), "{coloured:?}");
+}
+
+/// Goal: a change of level holds from the next line on, for one module too.
+/// Method: the same two events under three levels.
+#[test]
+fn a_new_level_holds_from_the_next_line_on() {
+    let level = info();
+    let text = written(Shape::Text { colour: false }, &level, || {
+        let log = |round| {
+            tracing::debug!(target: "orders::domain", "domain {round}");
+            tracing::debug!(target: "orders::store", "store {round}");
+        };
+        log(1);
+        level.set("info,orders::domain=debug").unwrap();
+        log(2);
+        level.set("debug").unwrap();
+        log(3);
+        level.set("nonsense").unwrap_err();
+        log(4);
+        level.set("off").unwrap();
+        log(5);
+    });
+    let lines: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
+        .collect();
+    assert_eq!(vec!["2", "3", "3", "4", "4"], lines, "{text}");
+}
+
+/// Goal: spans cost one cached check while nobody exports them, at any log level.
+/// Method: a span of a call under the most talkative log.
+#[test]
+fn no_span_is_enabled_by_the_log() {
+    let level = LogLevel::new("trace").unwrap();
+    let text = written(Shape::Json, &level, || {
+        let span = tracing::info_span!(target: crate::names::span::RPC, "rpc.server");
+        assert!(span.is_disabled());
+        tracing::trace!("a line");
+    });
+    assert!(text.contains("a line"));
+}
+
+/// Blocks its first write until told.
+struct Stuck {
+    began: std::sync::mpsc::SyncSender<()>,
+    go_on: Receiver<()>,
+    written: Sink,
+}
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Both fail once the test is over; then nothing waits any more.
+        drop(self.began.send(()));
+        drop(self.go_on.recv());
+        self.written.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Goal: while nobody reads the log, logging does not wait, memory is bounded, losses are counted.
+/// Method: an output that hangs; three megabytes of lines; then it goes on.
+#[test]
+fn a_stuck_output_costs_lines_and_no_time() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let sink = Sink::default();
+    let (began, has_begun) = sync_channel(1);
+    let (go_on, wait) = sync_channel(1);
+    let stuck = Stuck {
+        began,
+        go_on: wait,
+        written: sink.clone(),
+    };
+    let writer = metrics::with_local_recorder(&recorder, || Writer::to(stuck).unwrap());
+
+    writer.write(b"first\n");
+    has_begun.recv().unwrap();
+    let line = [b'x'; 1_024];
+    for _ in 0..3 * 1_024 {
+        writer.write(&line);
+    }
+    drop(go_on);
+    writer.flush();
+
+    let written = sink.0.lock().unwrap().len();
+    assert_eq!("first\n".len() + 1_024 * 1_024, written);
+    let (.., dropped) = snapshotter.snapshot().into_vec().remove(0);
+    assert_eq!(DebugValue::Counter(2 * 1_024), dropped);
+}
