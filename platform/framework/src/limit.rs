@@ -1,1 +1,0 @@
-//! Bounds on what a server takes on: how many at once, how often, how much.
