@@ -1,0 +1,9 @@
+//! Starts built binaries and real tools for the tests that need them.
+//!
+//! Everything started here is ended with its handle, and everything waited for is a condition with
+//! a bound. A tool that is missing skips its test by name; with `CI=true` it fails it.
+
+pub mod collector;
+pub mod process;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,250 @@
+//! One binary of this workspace, running.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::wait::{self, SOON};
+
+/// A running service of this workspace, ended by kill when dropped.
+#[derive(Debug)]
+pub struct Service {
+    child: Child,
+    /// Where it serves gRPC.
+    pub address: SocketAddr,
+    /// Where it serves probes, metrics and the admin service.
+    pub side_address: SocketAddr,
+    folder: TempDir,
+}
+
+/// What to start.
+#[derive(Debug)]
+pub struct Builder {
+    command: Command,
+    folder: TempDir,
+    address: SocketAddr,
+    side_address: SocketAddr,
+}
+
+/// Prepares `binary` with ports of its own and a folder of its own as working directory.
+///
+/// # Panics
+///
+/// If the binary was not built, or there is no free port.
+#[must_use]
+pub fn service(binary: &str) -> Builder {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (address, side_address) = (free_address(), free_address());
+    let mut command = Command::new(built(binary));
+    command
+        .current_dir(folder.path())
+        .env("GANTRY_LISTEN__ADDRESS", address.to_string())
+        .env("GANTRY_ADMIN__ADDRESS", side_address.to_string())
+        .env("GANTRY_SHUTDOWN__DELAY", "100ms")
+        .stdin(Stdio::null());
+    Builder {
+        command,
+        folder,
+        address,
+        side_address,
+    }
+}
+
+impl Builder {
+    /// Sets a variable of the configuration: `LISTEN__ADDRESS` without `GANTRY_`.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.command.env(format!("GANTRY_{key}"), value.to_string());
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Writes a file into the folder before the start.
+    #[must_use]
+    pub fn file(self, name: &str, text: &str) -> Self {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder"))
+            .expect("make a folder");
+        std::fs::write(path, text).expect("write a file");
+        self
+    }
+
+    /// The folder it will run in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The address it will listen on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn(mut self) -> Service {
+        let log = std::fs::File::create(self.folder.path().join("output")).expect("a log file");
+        let errors = log.try_clone().expect("a second handle");
+        let child = self.command.stdout(log).stderr(errors).spawn();
+        Service {
+            child: child.expect("start a built binary"),
+            address: self.address,
+            side_address: self.side_address,
+            folder: self.folder,
+        }
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> Service {
+        let mut service = self.spawn();
+        service.ready().await;
+        service
+    }
+}
+
+impl Service {
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Panics
+    ///
+    /// If it ends first, or does not become ready soon; what it printed is shown.
+    pub async fn ready(&mut self) {
+        wait::until("a service to be ready", SOON, async || {
+            if let Some(status) = self.child.try_wait().expect("ask for a child") {
+                panic!(
+                    "ended with {status} before it was ready:\n{}",
+                    self.output()
+                );
+            }
+            let answer = self.get("/readyz").await?;
+            answer.starts_with("HTTP/1.1 200").then_some(())
+        })
+        .await;
+    }
+
+    /// Gets a path of the side port: head and body as they came; none without an answer.
+    pub async fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.side_address).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.side_address
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
+    /// Everything it printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
+    }
+
+    /// Its working directory.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended and been waited for.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(pid(self.child.id()), signal).expect("signal a child");
+    }
+
+    /// Waits for its end, within `bound`.
+    ///
+    /// # Panics
+    ///
+    /// If it has not ended by then.
+    pub async fn ended(&mut self, bound: Duration) -> ExitStatus {
+        wait::until("a service to end", bound, async || {
+            self.child.try_wait().expect("ask for a child")
+        })
+        .await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A process id as the kernel's calls take it.
+///
+/// # Panics
+///
+/// For zero, which is no process.
+#[must_use]
+pub fn pid(id: u32) -> Pid {
+    i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id")
+}
+
+/// A binary of this workspace, built together with the running test.
+///
+/// # Panics
+///
+/// If it was not built.
+#[must_use]
+pub fn built(binary: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    // target/PROFILE/deps/test-hash
+    let folder = test.ancestors().nth(2).expect("tests run inside target");
+    let path = folder.join(binary);
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo build --workspace",
+        path.display()
+    );
+    path
+}
+
+/// A loopback address nobody listens on at this moment.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+}
