@@ -16,21 +16,25 @@
 mod fault;
 mod layers;
 mod live;
+mod print;
 mod reader;
 mod secret;
 mod section;
 mod setting;
 mod sources;
+mod tree;
 mod unknown;
 
 use std::cell::RefCell;
 
 use layers::Layers;
-use reader::{Mode, Notes, Table};
+use reader::{Mode, Notes};
+use tree::Table;
 
 pub use crate::{__config_choice as choice, __config_section as section};
 pub use fault::{Fault, Faults, Origin};
 pub use live::{Live, Publisher};
+pub use print::markdown;
 pub use reader::{Check, Reader};
 pub use secret::Secret;
 pub use section::{Apply, Both, Key, Section};
@@ -57,6 +61,7 @@ pub struct Entry {
     /// What the key will be after a restart, where that differs.
     pub pending: Option<Pending>,
     identity: Option<String>,
+    steps: Vec<String>,
 }
 
 /// A changed value that waits for a restart.
@@ -130,6 +135,12 @@ impl<C: Section> Loaded<C> {
     /// Every key with its value and origin, in the order of declaration.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// What `--print-config` shows: TOML with each key's documentation, when a change of it
+    /// applies, and which layer had the last word. Secrets are `***` and eight digits.
+    pub fn print(&self) -> String {
+        print::toml(&self.entries)
     }
 
     /// The sources it was read from.

@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap, ffi::OsString, sync::Arc};
 
-use ::config::{Map, Source, Value, ValueKind};
+use ::config::{Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Fault, Origin,
-    reader::{Table, segment},
+    tree::{self, Table, is_bare},
 };
 
 /// Sections within sections at most; far more than anyone declares.
@@ -31,6 +31,26 @@ impl Origins {
         (self.list.len() - 1).to_string()
     }
 
+    /// A value that other layers gave, with its origins noted here.
+    pub(super) fn adopt(&mut self, value: &Value, theirs: &Self) -> Value {
+        let kind = match &value.kind {
+            ValueKind::Table(table) => {
+                let inside = table.iter();
+                ValueKind::Table(
+                    inside
+                        .map(|(name, value)| (name.clone(), self.adopt(value, theirs)))
+                        .collect(),
+                )
+            }
+            ValueKind::Array(values) => {
+                let values = values.iter();
+                ValueKind::Array(values.map(|value| self.adopt(value, theirs)).collect())
+            }
+            other => other.clone(),
+        };
+        Value::new(Some(&self.note(theirs.of(value))), kind)
+    }
+
     /// The origin of a value out of one of the layers.
     pub(super) fn of(&self, value: &Value) -> Origin {
         let position = value.origin().and_then(|text| text.parse::<usize>().ok());
@@ -43,9 +63,32 @@ impl Origins {
 /// Something that a layer says, whether or not a later one says otherwise.
 #[derive(Debug, Clone)]
 pub(super) struct Said {
-    pub(super) path: String,
+    /// The section it is said in.
+    pub(super) parent: String,
+    /// The key or section.
+    pub(super) name: String,
     pub(super) origin: Origin,
     pub(super) table: bool,
+}
+
+impl Said {
+    fn new(steps: &[String], origin: Origin, table: bool) -> Self {
+        let (name, parents) = steps.split_last().expect("what is said has a name");
+        Self {
+            parent: tree::join(parents),
+            name: tree::segment(name),
+            origin,
+            table,
+        }
+    }
+
+    /// The full path.
+    pub(super) fn path(&self) -> String {
+        if self.parent.is_empty() {
+            return self.name.clone();
+        }
+        format!("{}.{}", self.parent, self.name)
+    }
 }
 
 /// The layers so far, lowest first.
@@ -100,27 +143,26 @@ impl Layers {
             self.incomplete = true;
             return;
         }
-        let values = self.table(&place, "", table.into_inner());
+        let mut steps = Vec::new();
+        let values = self.table(&place, &mut steps, table.into_inner());
         self.stack.push(Layer { values });
     }
 
-    fn table(&mut self, place: &Place<'_>, path: &str, table: DeTable<'_>) -> Table {
-        let mut values = Map::new();
+    fn table(&mut self, place: &Place<'_>, steps: &mut Vec<String>, table: DeTable<'_>) -> Table {
+        let mut values = Table::new();
         for (key, value) in table {
             let origin = place.line(key.span().start);
-            let inside = join(path, key.get_ref());
-            self.said.push(Said {
-                path: inside.clone(),
-                origin: origin.clone(),
-                table: matches!(value.get_ref(), DeValue::Table(_)),
-            });
+            let name = key.into_inner().into_owned();
+            steps.push(name.clone());
+            let is_table = matches!(value.get_ref(), DeValue::Table(_));
+            self.said.push(Said::new(steps, origin.clone(), is_table));
+            let value = self.value(place, steps, &origin, value.into_inner());
+            steps.pop();
             // The merge takes names at the root apart at dots and brackets; such a name is
             // unknown in any case, and is reported from `said`.
-            if path.is_empty() && inside != *key.get_ref() {
-                continue;
+            if is_bare(&name) || !steps.is_empty() {
+                values.insert(name, value);
             }
-            let value = self.value(place, &inside, &origin, value.into_inner());
-            values.insert(key.into_inner().into_owned(), value);
         }
         values
     }
@@ -128,16 +170,16 @@ impl Layers {
     fn value(
         &mut self,
         place: &Place<'_>,
-        path: &str,
+        steps: &mut Vec<String>,
         origin: &Origin,
         value: DeValue<'_>,
     ) -> Value {
         let kind = match value {
-            DeValue::Table(table) => ValueKind::Table(self.table(place, path, table)),
+            DeValue::Table(table) => ValueKind::Table(self.table(place, steps, table)),
             DeValue::Array(values) => ValueKind::Array(
                 values
                     .into_iter()
-                    .map(|value| self.value(place, path, origin, value.into_inner()))
+                    .map(|value| self.value(place, steps, origin, value.into_inner()))
                     .collect(),
             ),
             DeValue::String(text) => ValueKind::String(text.into_owned()),
@@ -160,37 +202,38 @@ impl Layers {
 
     /// Adds the variables whose names begin with [`PREFIX`].
     pub(super) fn variables(&mut self, variables: &[(OsString, OsString)]) {
-        let mut named: BTreeMap<String, (String, Value)> = BTreeMap::new();
+        let mut by_path: BTreeMap<String, (&str, &str)> = BTreeMap::new();
         for (name, value) in variables {
-            let Some(name) = name.to_str().filter(|name| has_prefix(name)) else {
+            let lossy = name.to_string_lossy();
+            let Some(rest) = lossy.strip_prefix(PREFIX) else {
                 continue;
             };
-            let origin = Origin::Variable(name.to_owned());
-            let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-            let Some(value) = value.to_str() else {
-                self.fault(origin, &path, "the value is not valid Unicode".to_owned());
-                continue;
-            };
-            if let Some((other, _)) = named.get(&path) {
-                let reason = format!("{path} is given twice, also by {other}; keep one");
-                self.fault(origin, &path, reason);
+            let origin = Origin::Variable(lossy.to_string());
+            let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            if rest.is_empty() || !rest.chars().all(capitals) {
+                let reason = "expected a name in capitals, digits and underscores";
+                self.fault(origin, "", reason.to_owned());
                 continue;
             }
-            let value = Value::new(Some(&self.origins.note(origin)), value);
-            named.insert(path, (name.to_owned(), value));
+            let path = rest.to_lowercase().replace("__", ".");
+            match (name.to_str(), value.to_str()) {
+                (Some(name), Some(value)) => {
+                    by_path.insert(path, (name, value));
+                }
+                _ => self.fault(origin, &path, format!("{path}: expected valid Unicode")),
+            }
         }
-        let paths: Vec<_> = named.keys().cloned().collect();
-        let mut values = Map::new();
-        for (path, (name, value)) in named {
+        let mut values = Table::new();
+        for (path, (name, value)) in &by_path {
             let within = format!("{path}.");
-            if paths.iter().any(|other| other.starts_with(&within)) {
-                let reason = format!(
-                    "{path} is a section here and a value there: {PREFIX}… names keys inside it too"
-                );
-                self.fault(Origin::Variable(name), &path, reason);
+            let inside = by_path.iter().find(|(other, _)| other.starts_with(&within));
+            let origin = Origin::Variable((*name).to_owned());
+            if let Some((_, (other, _))) = inside {
+                let reason = format!("{path} is given whole here and in part by {other}; keep one");
+                self.fault(origin, path, reason);
                 continue;
             }
-            self.place(&mut values, &path, Origin::Variable(name), value);
+            self.place(&mut values, path, &origin, value);
         }
         self.stack.push(Layer { values });
     }
@@ -199,41 +242,26 @@ impl Layers {
     pub(super) fn flags(&mut self, flags: &[String]) {
         for flag in flags {
             let Some((path, value)) = flag.split_once('=') else {
-                let reason = format!("{flag:?}: expected section.key=value");
+                // Not repeated: it may be a secret.
+                let reason = "expected section.key=value".to_owned();
                 self.fault(Origin::Flag, "", reason);
                 continue;
             };
-            let mut values = Map::new();
-            let value = Value::new(Some(&self.origins.note(Origin::Flag)), value);
-            self.place(&mut values, path.trim(), Origin::Flag, value);
+            let mut values = Table::new();
+            self.place(&mut values, path.trim(), &Origin::Flag, value);
             self.stack.push(Layer { values });
         }
     }
 
     /// Puts a value where its dotted path says.
-    fn place(&mut self, values: &mut Table, path: &str, origin: Origin, value: Value) {
-        self.said.push(Said {
-            path: path.to_owned(),
-            origin,
-            table: false,
-        });
-        let steps: Vec<&str> = path.split('.').collect();
+    fn place(&mut self, values: &mut Table, path: &str, origin: &Origin, value: &str) {
+        let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
+        self.said.push(Said::new(&steps, origin.clone(), false));
         // A path with such a step is no key's; it is reported from `said`.
-        if steps.len() > DEPTH_MAX || steps.iter().any(|step| segment(step) != *step) {
-            return;
+        if steps.len() <= DEPTH_MAX && steps.iter().all(|step| is_bare(step)) {
+            let value = Value::new(Some(&self.origins.note(origin.clone())), value);
+            tree::set(values, &steps, Some(value));
         }
-        let (last, parents) = steps.split_last().expect("a split has at least one part");
-        let mut table = values;
-        for step in parents {
-            let parent = table
-                .entry((*step).to_owned())
-                .or_insert_with(|| Value::new(None, Table::new()));
-            let ValueKind::Table(inside) = &mut parent.kind else {
-                return;
-            };
-            table = inside;
-        }
-        table.insert((*last).to_owned(), value);
     }
 
     pub(super) fn fault(&mut self, origin: Origin, path: &str, reason: String) {
@@ -245,22 +273,9 @@ impl Layers {
     }
 }
 
-/// Whether a variable is meant for us. In capitals alone: that is how variables are written.
-fn has_prefix(name: &str) -> bool {
-    name.starts_with(PREFIX)
-}
-
 /// The variable that gives a key.
 pub(super) fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "__").to_uppercase())
-}
-
-fn join(path: &str, name: &str) -> String {
-    let name = segment(name);
-    if path.is_empty() {
-        return name;
-    }
-    format!("{path}.{name}")
 }
 
 /// A text that positions point into.

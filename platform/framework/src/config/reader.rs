@@ -10,11 +10,10 @@ use std::{
 use ::config::{Value, ValueKind};
 
 use super::{
-    Apply, Entry, Fault, Given, Key, Mismatch, Origin, Section, Setting, layers::Origins,
-    setting::quoted,
+    Apply, Entry, Fault, Given, Key, Mismatch, Origin, Section, Setting,
+    layers::Origins,
+    tree::{self, ANY, Table},
 };
-
-pub(super) type Table = ::config::Map<String, Value>;
 
 /// What the sections of a configuration say about it while they read it.
 #[derive(Debug, Default)]
@@ -37,7 +36,7 @@ pub(super) enum Known {
 /// A map of sections, or an optional section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
-    pub(super) path: String,
+    pub(super) steps: Vec<String>,
     pub(super) apply: Apply,
     /// Whether its members have names of their own.
     pub(super) named: bool,
@@ -58,7 +57,7 @@ pub struct Reader<'a> {
     notes: &'a RefCell<Notes>,
     origins: &'a Origins,
     mode: Mode,
-    path: String,
+    steps: Vec<String>,
     table: Option<&'a Table>,
     faults_before: usize,
 }
@@ -74,7 +73,7 @@ impl<'a> Reader<'a> {
             notes,
             origins,
             mode,
-            path: String::new(),
+            steps: Vec::new(),
             table: Some(table),
             faults_before: 0,
         }
@@ -83,7 +82,7 @@ impl<'a> Reader<'a> {
     /// A second reader of the same section, for [`Both`](super::Both).
     pub(super) fn again(&self) -> Self {
         Self {
-            path: self.path.clone(),
+            steps: self.steps.clone(),
             faults_before: self.notes.borrow().faults.len(),
             ..*self
         }
@@ -119,16 +118,18 @@ impl<'a> Reader<'a> {
         limits: Option<&str>,
         fits: impl Fn(&T) -> bool,
     ) -> T {
-        let path = self.declare(key.name, if T::SECRET { Known::Secret } else { Known::Key });
-        let given = self.table.and_then(|table| table.get(key.name));
+        let known = if T::SECRET { Known::Secret } else { Known::Key };
+        let steps = self.declare(key.name, known);
+        let given = self.given(key.name);
         let shown = default.show();
-        let understood = given.and_then(|given| self.understand(&path, given, limits, fits));
+        let understood = given.and_then(|given| self.understand(&steps, given, limits, fits));
         let (value, origin) = match (understood, given) {
             (Some(value), Some(given)) => (value, self.origins.of(given)),
             _ => (default, Origin::Default),
         };
         self.notes.borrow_mut().entries.push(Entry {
-            key: path,
+            key: tree::join(&steps),
+            steps,
             value: value.show(),
             identity: value.identity(),
             default: shown,
@@ -143,7 +144,7 @@ impl<'a> Reader<'a> {
 
     fn understand<T: Setting>(
         &self,
-        path: &str,
+        steps: &[String],
         given: &Value,
         limits: Option<&str>,
         fits: impl Fn(&T) -> bool,
@@ -168,6 +169,7 @@ impl<'a> Reader<'a> {
             format!(" = {}", view.show())
         };
         let limits = limits.map_or_else(String::new, |limits| format!(" {limits}"));
+        let path = tree::join(steps);
         let mut reason = format!("{path}{shown}: expected {}{limits}", T::expected());
         if let Some(because) = mismatch.because {
             reason.push_str("; ");
@@ -179,47 +181,48 @@ impl<'a> Reader<'a> {
 
     /// Reads a section within this one.
     pub fn section<S: Section>(&mut self, name: &'static str, default: S) -> S {
-        let path = self.declare(name, Known::Section);
-        let given = self.table.and_then(|table| table.get(name));
-        let table = given.and_then(|given| self.table_of(&path, given));
-        S::read(&mut self.within_section(path, table), default)
+        let steps = self.declare(name, Known::Section);
+        let table = self.table_of(&steps, self.given(name));
+        S::read(&mut self.within_section(steps, table), default)
     }
 
     /// Reads a section that need not be there.
     pub fn optional<S: Section>(&mut self, key: Key) -> Option<S> {
-        let path = self.declare(key.name, Known::Section);
-        self.note_group(&path, key.apply, false);
-        let given = self.table.and_then(|table| table.get(key.name));
-        let table = given.and_then(|given| self.table_of(&path, given));
+        let steps = self.declare(key.name, Known::Section);
+        self.note_group(&steps, key.apply, false);
+        let table = self.table_of(&steps, self.given(key.name));
         if table.is_none() && self.mode == Mode::Values {
             return None;
         }
-        Some(S::read(&mut self.within_section(path, table), S::default()))
+        Some(S::read(
+            &mut self.within_section(steps, table),
+            S::default(),
+        ))
     }
 
     /// Reads sections by name.
     pub fn map<S: Section>(&mut self, key: Key) -> BTreeMap<String, S> {
-        let path = self.declare(key.name, Known::Section);
-        self.note_group(&path, key.apply, true);
-        if self.mode == Mode::Describe {
-            let name = "<name>".to_owned();
-            let inside = format!("{path}.{name}");
-            let section = S::read(&mut self.within_section(inside, None), S::default());
-            return BTreeMap::from([(name, section)]);
-        }
-        let given = self.table.and_then(|table| table.get(key.name));
-        let Some(table) = given.and_then(|given| self.table_of(&path, given)) else {
-            return BTreeMap::new();
+        let steps = self.declare(key.name, Known::Section);
+        self.note_group(&steps, key.apply, true);
+        let members: Vec<(&str, Option<&Value>)> = match (self.mode, self.given(key.name)) {
+            (Mode::Describe, _) => vec![(ANY, None)],
+            (Mode::Values, given) => {
+                let table = self.table_of(&steps, given).into_iter().flatten();
+                table
+                    .map(|(name, value)| (name.as_str(), Some(value)))
+                    .collect()
+            }
         };
         // In the order of the names, so that what is shown does not change by itself.
-        let members: BTreeMap<&String, &Value> = table.iter().collect();
+        let members: BTreeMap<_, _> = members.into_iter().collect();
         let mut sections = BTreeMap::new();
         for (name, given) in members {
-            let inside = format!("{path}.{}", segment(name));
+            let mut inside = steps.clone();
+            inside.push(name.to_owned());
             self.note(&inside, Known::Section);
             let table = self.table_of(&inside, given);
             let section = S::read(&mut self.within_section(inside, table), S::default());
-            sections.insert(name.clone(), section);
+            sections.insert(name.to_owned(), section);
         }
         sections
     }
@@ -231,22 +234,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn within_section(&self, path: String, table: Option<&'a Table>) -> Reader<'a> {
+    fn given(&self, name: &str) -> Option<&'a Value> {
+        self.table.and_then(|table| table.get(name))
+    }
+
+    fn within_section(&self, steps: Vec<String>, table: Option<&'a Table>) -> Reader<'a> {
         Reader {
-            path,
+            steps,
             table,
             faults_before: self.notes.borrow().faults.len(),
             ..*self
         }
     }
 
-    fn table_of(&self, path: &str, given: &'a Value) -> Option<&'a Table> {
+    fn table_of(&self, steps: &[String], given: Option<&'a Value>) -> Option<&'a Table> {
+        let given = given?;
         if let ValueKind::Table(table) = &given.kind {
             return Some(table);
         }
-        let origin = self.origins.of(given);
+        let path = tree::join(steps);
         let reason = format!("{path}: expected a section with keys of its own, not a value");
-        self.fault(origin, path, reason);
+        self.fault(self.origins.of(given), path, reason);
         None
     }
 
@@ -255,36 +263,36 @@ impl<'a> Reader<'a> {
     /// # Panics
     ///
     /// If it is known already: two structs that are read from one section share no key.
-    fn declare(&self, name: &str, known: Known) -> String {
-        let path = self.path_of(name);
-        let before = self.note(&path, known);
-        assert!(before.is_none(), "{path} is declared twice");
-        path
+    fn declare(&self, name: &str, known: Known) -> Vec<String> {
+        let steps = self.inside(name);
+        let before = self.note(&steps, known);
+        assert!(before.is_none(), "{} is declared twice", tree::join(&steps));
+        steps
     }
 
-    fn note(&self, path: &str, known: Known) -> Option<Known> {
-        self.notes.borrow_mut().known.insert(path.to_owned(), known)
+    fn note(&self, steps: &[String], known: Known) -> Option<Known> {
+        let path = tree::join(steps);
+        self.notes.borrow_mut().known.insert(path, known)
     }
 
-    fn note_group(&self, path: &str, apply: Apply, named: bool) {
+    fn note_group(&self, steps: &[String], apply: Apply, named: bool) {
         self.notes.borrow_mut().groups.push(Group {
-            path: path.to_owned(),
+            steps: steps.to_owned(),
             apply,
             named,
         });
     }
 
-    fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            return name.to_owned();
-        }
-        format!("{}.{name}", self.path)
+    fn inside(&self, name: &str) -> Vec<String> {
+        let mut steps = self.steps.clone();
+        steps.push(name.to_owned());
+        steps
     }
 
-    fn fault(&self, origin: Origin, path: &str, reason: String) {
+    fn fault(&self, origin: Origin, key: String, reason: String) {
         self.notes.borrow_mut().faults.push(Fault {
             origin,
-            key: path.to_owned(),
+            key,
             reason,
         });
     }
@@ -301,7 +309,7 @@ impl Check<'_, '_> {
     ///
     /// `reason` completes "key = value: …": what is wrong, and what is expected instead.
     pub fn refuse(&mut self, key: &str, reason: impl std::fmt::Display) {
-        let path = self.reader.path_of(key);
+        let path = tree::join(&self.reader.inside(key));
         let (origin, shown) = {
             let notes = self.reader.notes.borrow();
             let entry = notes.entries.iter().find(|entry| entry.key == path);
@@ -313,8 +321,8 @@ impl Check<'_, '_> {
             )
         };
         let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
-        self.reader
-            .fault(origin, &path, format!("{path}{shown}: {reason}"));
+        let reason = format!("{path}{shown}: {reason}");
+        self.reader.fault(origin, path, reason);
     }
 }
 
@@ -341,13 +349,4 @@ fn in_words<T: Setting>(range: &impl RangeBounds<T>) -> String {
         }
         (Bound::Excluded(start), _) => format!("above {}", show(start)),
     }
-}
-
-/// One step of a path; quoted where it would not read as one.
-pub(super) fn segment(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !name.is_empty() && name.chars().all(bare) {
-        return name.to_owned();
-    }
-    quoted(name)
 }

@@ -170,3 +170,47 @@ wait_max = '1s'
         faults
     );
 }
+
+/// Goal: what is in use is shown with its origin, section by section, as TOML.
+/// Method: values from each layer, a key that is not set, a secret; read the outcome back.
+#[test]
+fn a_configuration_is_printed_with_its_origins() {
+    let toml = "password = 'hunter2'\n[listen]\naddress = '127.0.0.1:80'\n[peers.catalog]";
+    let sources = sources(toml)
+        .variables([("GANTRY_LISTEN__CONNECTIONS_MAX", "5")])
+        .set("share=0.25");
+
+    let printed = load::<Root>(sources).expect("valid").print();
+
+    let expected = r#"# How lines look.
+format = "text"           # live, default
+# Largest message.
+message_max = "4MiB"      # live, default
+# Share.
+share = 0.25              # live, --set
+# Names.
+names = []                # live, default
+# Password.
+password = "***f52fbd32"  # restart, a.toml:1
+
+[listen]
+# Address and port.
+# Port 0 lets the system choose.
+address = "127.0.0.1:80"  # restart, a.toml:3
+# Connections at most.
+connections_max = 5       # live, GANTRY_LISTEN__CONNECTIONS_MAX
+
+[peers.catalog]
+# Where it is.
+# target is not set  # restart, default
+
+[peers.catalog.retry]
+# Shortest wait.
+wait_min = "50ms"  # live, default
+# Longest wait.
+wait_max = "2s"    # live, default
+"#;
+    assert_eq!(expected, printed);
+    let again = load::<Root>(Sources::new().text("again", printed)).expect("valid");
+    assert_eq!("127.0.0.1:80", again.config().listen.address.to_string());
+}

@@ -15,48 +15,39 @@ pub(super) fn find(said: &[Said], known: &BTreeMap<String, Known>) -> Vec<Fault>
 }
 
 fn judge(said: &Said, known: &BTreeMap<String, Known>) -> Option<Fault> {
-    let fault = |reason| {
-        Some(Fault {
-            origin: said.origin.clone(),
-            key: said.path.clone(),
-            reason,
-        })
-    };
-    match known.get(&said.path) {
-        Some(Known::Section) if !said.table => {
-            let path = &said.path;
-            return fault(format!(
-                "{path}: expected a section with keys of its own, not a value"
-            ));
-        }
-        Some(_) => return None,
-        None => {}
-    }
-    // The files name each step of a path, so what is inside an unknown section is not news; the
-    // environment and the command line name the whole path at once.
-    let (parent, name) = said.path.rsplit_once('.').unwrap_or(("", &said.path));
+    let path = said.path();
     let in_file = matches!(said.origin, Origin::File { .. });
-    match known.get(parent) {
+    let reason = match (known.get(&path), known.get(&said.parent)) {
+        (Some(Known::Section), _) if !said.table => {
+            format!("{path}: expected a section with keys of its own, not a value")
+        }
+        (Some(_), _) => return None,
+        // The one thing a secret holds besides text.
+        (None, Some(Known::Secret)) if said.name == "file" => return None,
         // What is inside a key's value is for that key to judge.
-        Some(Known::Secret) if name == "file" => return None,
-        Some(Known::Key | Known::Secret) if in_file => return None,
-        None if in_file && !parent.is_empty() => return None,
-        _ => {}
-    }
-    fault(reason(said, parent, known))
+        (None, Some(Known::Key)) if in_file => return None,
+        // Files name each step of a path, so what is inside an unknown section is not news; the
+        // environment and the command line name the whole path at once.
+        (None, None) if in_file && !said.parent.is_empty() => return None,
+        (None, _) => unknown(said, &path, known),
+    };
+    Some(Fault {
+        origin: said.origin.clone(),
+        key: path,
+        reason,
+    })
 }
 
-fn reason(said: &Said, parent: &str, known: &BTreeMap<String, Known>) -> String {
+fn unknown(said: &Said, path: &str, known: &BTreeMap<String, Known>) -> String {
     let what = if said.table { "section" } else { "key" };
     let meant = match &said.origin {
         Origin::Variable(name) => {
             let variables: Vec<_> = keys(known).map(variable_of).collect();
             nearest(name, variables.iter().map(String::as_str)).map(str::to_owned)
         }
-        Origin::Flag => nearest(&said.path, keys(known)).map(str::to_owned),
-        Origin::File { .. } | Origin::Default => meant_in_file(&said.path, parent, known),
+        Origin::Flag => nearest(path, keys(known)).map(str::to_owned),
+        Origin::File { .. } | Origin::Default => meant_in_file(said, known),
     };
-    let path = &said.path;
     let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
     match &said.origin {
         Origin::Variable(_) => {
@@ -67,21 +58,20 @@ fn reason(said: &Said, parent: &str, known: &BTreeMap<String, Known>) -> String 
 }
 
 /// The nearest name in the same section, else a key of this very name in another one.
-fn meant_in_file(path: &str, parent: &str, known: &BTreeMap<String, Known>) -> Option<String> {
-    let name = &path[parent.len()..].trim_start_matches('.');
+fn meant_in_file(said: &Said, known: &BTreeMap<String, Known>) -> Option<String> {
     let siblings = known.keys().filter_map(|other| {
-        let rest = other.strip_prefix(parent)?;
-        let rest = if parent.is_empty() {
+        let rest = other.strip_prefix(&said.parent)?;
+        let rest = if said.parent.is_empty() {
             rest
         } else {
             rest.strip_prefix('.')?
         };
         (!rest.contains('.')).then_some(rest)
     });
-    if let Some(sibling) = nearest(name, siblings) {
+    if let Some(sibling) = nearest(&said.name, siblings) {
         return Some(sibling.to_owned());
     }
-    let elsewhere = format!(".{name}");
+    let elsewhere = format!(".{}", said.name);
     let mut same = keys(known).filter(|other| other.ends_with(&elsewhere));
     same.next().map(str::to_owned)
 }
