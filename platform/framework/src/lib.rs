@@ -26,8 +26,7 @@ pub mod telemetry;
 // Layer 3.
 pub mod transport;
 
-// Layer 4.
-pub mod limit;
+// Layer 4 is kept for policies: limits, breaker, retry, authentication, faults.
 
 // Layer 5.
 pub mod balance;
