@@ -4,6 +4,7 @@
 use std::{error::Error, io::Write as _, process::ExitCode};
 
 use gantry::{
+    config::Size,
     journal::Journal,
     server::{Router, Stack},
     shutdown::Tasks,
@@ -40,7 +41,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let config = listening(&asked, &folder)?;
     let mut limits = Limits::default();
     if asked.message_receive_limit > 0 {
-        limits.receive_message_max = usize::try_from(asked.message_receive_limit)?;
+        limits.receive_message_max = Size::bytes(asked.message_receive_limit.into());
     }
     let limits = limits.live();
     let listener = Listener::bind(&config, limits.clone())?;
