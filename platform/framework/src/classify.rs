@@ -1,1 +1,236 @@
-//! One verdict per call, from its head, its trailers, its reset or its drop.
+//! Judges outcomes: one verdict per call, used by balancing, breaking, retrying and metrics alike.
+//!
+//! A verdict says what a call's end tells about the *endpoint*, which is not what it tells the
+//! caller: `NOT_FOUND` is an error to the caller and a success of the endpoint.
+//!
+//! | end | verdict | why |
+//! | --- | --- | --- |
+//! | OK, `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`, `FAILED_PRECONDITION`, `OUT_OF_RANGE`, UNAUTHENTICATED | success | the handler worked |
+//! | UNKNOWN, INTERNAL, `DATA_LOSS`, UNAVAILABLE | hard | the endpoint is at fault |
+//! | UNAVAILABLE with pushback | soft | it sheds load and says so: ejecting it would load the others |
+//! | `RESOURCE_EXHAUSTED` | soft | a quota or overload |
+//! | `DEADLINE_EXCEEDED` | hard if the call had a fair time, else ignored | a caller with 1 ms left must not condemn an endpoint |
+//! | CANCELLED, ABORTED, `PERMISSION_DENIED`, UNIMPLEMENTED | ignored | says nothing about the endpoint |
+//! | no code, or none that can be read; reset; connection lost | hard | what a healthy endpoint never does |
+//! | never sent, refused before processing | ignored | connectivity already tells |
+//! | dropped by the caller | ignored | |
+
+use std::time::Duration;
+
+use h2::Reason;
+use http::HeaderMap;
+use tonic::Code;
+
+use crate::status;
+
+/// How far a request got whose answer never came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// It never left this process: sending it again is always safe.
+    NotSent,
+    /// It left, and the peer's transport says that no handler saw it.
+    Refused,
+    /// It may have been processed, in part or whole.
+    MaybeProcessed,
+}
+
+impl Fate {
+    /// The fate of a request whose stream failed with `error` after it was opened.
+    ///
+    /// A GOAWAY reaches only streams above its last stream id: those were not processed. Streams
+    /// at or below it go on, and end with an I/O error if the connection closes first.
+    #[must_use]
+    pub fn of_stream(error: &h2::Error) -> Self {
+        let refused = error.is_remote()
+            && (error.is_go_away()
+                || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)));
+        if refused {
+            Self::Refused
+        } else {
+            Self::MaybeProcessed
+        }
+    }
+}
+
+/// What a call's end says about the endpoint that answered it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The endpoint works.
+    Success,
+    /// The end says nothing about the endpoint.
+    Ignored,
+    /// The endpoint is overloaded and told so; with the pause it asked for.
+    Soft(Option<Duration>),
+    /// The endpoint is at fault.
+    Hard,
+}
+
+/// How a call ended, as its client saw it.
+#[derive(Debug, Clone, Copy)]
+pub enum End<'a> {
+    /// The peer ended it, with these trailers or trailers-only headers.
+    Answered(&'a HeaderMap),
+    /// Its stream failed.
+    Failed(Fate),
+    /// The answer was not gRPC, or had no readable end.
+    Malformed,
+    /// Our clock ended it.
+    DeadlinePassed,
+    /// The caller went away.
+    Dropped,
+}
+
+/// Judges `end`. `fair` says whether the call had as much time as calls to this endpoint need.
+#[must_use]
+pub fn judge(end: End<'_>, fair: bool) -> Verdict {
+    match end {
+        End::Answered(trailers) => match status::code_in(trailers) {
+            Some(code) => judge_code(code, Pushback::read(trailers), fair),
+            None => Verdict::Hard,
+        },
+        End::Failed(Fate::NotSent | Fate::Refused) | End::Dropped => Verdict::Ignored,
+        End::Failed(Fate::MaybeProcessed) | End::Malformed => Verdict::Hard,
+        End::DeadlinePassed => judge_code(Code::DeadlineExceeded, None, fair),
+    }
+}
+
+fn judge_code(code: Code, pushback: Option<Pushback>, fair: bool) -> Verdict {
+    match code {
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unauthenticated => Verdict::Success,
+        Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Hard,
+        Code::Unavailable => match pushback {
+            Some(pushback) => Verdict::Soft(pushback.pause()),
+            None => Verdict::Hard,
+        },
+        Code::ResourceExhausted => Verdict::Soft(pushback.and_then(Pushback::pause)),
+        Code::DeadlineExceeded if fair => Verdict::Hard,
+        Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Aborted
+        | Code::PermissionDenied
+        | Code::Unimplemented => Verdict::Ignored,
+    }
+}
+
+/// When a server says to try again (gRFC A6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushback {
+    /// Not before this long.
+    After(Duration),
+    /// Not at all: negative, unreadable or said twice.
+    Never,
+}
+
+impl Pushback {
+    /// Reads the pushback in `trailers`, where there is one.
+    #[must_use]
+    pub fn read(trailers: &HeaderMap) -> Option<Self> {
+        let mut values = trailers.get_all(status::PUSHBACK).iter();
+        let value = values.next()?;
+        let millis = match values.next() {
+            Some(_) => None,
+            None => value
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse::<i32>().ok()),
+        };
+        let pause = millis.and_then(|millis| u64::try_from(millis).ok());
+        Some(pause.map_or(Self::Never, |millis| {
+            Self::After(Duration::from_millis(millis))
+        }))
+    }
+
+    /// How long to wait, where trying again makes sense at all.
+    #[must_use]
+    pub fn pause(self) -> Option<Duration> {
+        match self {
+            Self::After(pause) => Some(pause),
+            Self::Never => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn trailers(code: Code, pushback: &[&'static str]) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert(status::GRPC_STATUS, HeaderValue::from(code as i32));
+        for value in pushback {
+            trailers.append(status::PUSHBACK, HeaderValue::from_static(value));
+        }
+        trailers
+    }
+
+    /// Goal: every code has the verdict of the table above.
+    /// Method: all seventeen codes, with a fair time and without.
+    #[test]
+    fn each_code_has_its_verdict() {
+        use Verdict::{Hard, Ignored, Soft, Success};
+        let table = [
+            (Code::Ok, Success, Success),
+            (Code::Cancelled, Ignored, Ignored),
+            (Code::Unknown, Hard, Hard),
+            (Code::InvalidArgument, Success, Success),
+            (Code::DeadlineExceeded, Hard, Ignored),
+            (Code::NotFound, Success, Success),
+            (Code::AlreadyExists, Success, Success),
+            (Code::PermissionDenied, Ignored, Ignored),
+            (Code::ResourceExhausted, Soft(None), Soft(None)),
+            (Code::FailedPrecondition, Success, Success),
+            (Code::Aborted, Ignored, Ignored),
+            (Code::OutOfRange, Success, Success),
+            (Code::Unimplemented, Ignored, Ignored),
+            (Code::Internal, Hard, Hard),
+            (Code::Unavailable, Hard, Hard),
+            (Code::DataLoss, Hard, Hard),
+            (Code::Unauthenticated, Success, Success),
+        ];
+        for (code, fair, unfair) in table {
+            let trailers = trailers(code, &[]);
+            assert_eq!(fair, judge(End::Answered(&trailers), true), "{code:?}");
+            assert_eq!(unfair, judge(End::Answered(&trailers), false), "{code:?}");
+        }
+    }
+
+    /// Goal: an endpoint that sheds and says so is not condemned.
+    /// Method: pushback readable, negative, garbled and doubled.
+    #[test]
+    fn pushback_makes_a_refusal_soft() {
+        let soft = |pushback: &[&'static str]| {
+            judge(End::Answered(&trailers(Code::Unavailable, pushback)), true)
+        };
+        let pause = Duration::from_millis(250);
+        assert_eq!(Verdict::Soft(Some(pause)), soft(&["250"]));
+        assert_eq!(Verdict::Soft(None), soft(&["-1"]));
+        assert_eq!(Verdict::Soft(None), soft(&["soon"]));
+        assert_eq!(Verdict::Soft(None), soft(&["250", "250"]));
+    }
+
+    /// Goal: ends without a code are judged by what the endpoint did.
+    /// Method: each such end.
+    #[test]
+    fn ends_without_a_code_are_judged_by_their_kind() {
+        let empty = HeaderMap::new();
+        assert_eq!(Verdict::Hard, judge(End::Answered(&empty), true));
+        assert_eq!(Verdict::Hard, judge(End::Malformed, true));
+        assert_eq!(
+            Verdict::Hard,
+            judge(End::Failed(Fate::MaybeProcessed), true)
+        );
+        assert_eq!(Verdict::Ignored, judge(End::Failed(Fate::NotSent), true));
+        assert_eq!(Verdict::Ignored, judge(End::Failed(Fate::Refused), true));
+        assert_eq!(Verdict::Ignored, judge(End::Dropped, true));
+        assert_eq!(Verdict::Hard, judge(End::DeadlinePassed, true));
+        assert_eq!(Verdict::Ignored, judge(End::DeadlinePassed, false));
+    }
+}

@@ -4,11 +4,15 @@
 //! answers with these alone. Every refusal says why in `google.rpc.ErrorInfo` and when to come
 //! back in `google.rpc.RetryInfo` and `grpc-retry-pushback-ms` (gRFC A6).
 
+mod wire;
+
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+pub use wire::{code_of_http, code_of_reset};
 
 /// The trailer that holds a call's code.
 pub const GRPC_STATUS: &str = "grpc-status";

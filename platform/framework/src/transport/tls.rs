@@ -118,17 +118,7 @@ impl Tls {
 
 fn read(files: &Files) -> Result<ServerConfig, LoadError> {
     let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| match source {
-        rustls_pki_types::pem::Error::NoItemsFound => LoadError::Empty {
-            what: "private key",
-            path: files.key.clone(),
-        },
-        source => LoadError::Read {
-            what: "private key",
-            path: files.key.clone(),
-            source,
-        },
-    })?;
+    let key = private_key(&files.key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -163,7 +153,24 @@ fn read(files: &Files) -> Result<ServerConfig, LoadError> {
     Ok(config)
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+/// The private key in the PEM file at `path`.
+pub(super) fn private_key(path: &PathBuf) -> Result<PrivateKeyDer<'static>, LoadError> {
+    let what = "private key";
+    PrivateKeyDer::from_pem_file(path).map_err(|source| match source {
+        rustls_pki_types::pem::Error::NoItemsFound => LoadError::Empty {
+            what,
+            path: path.clone(),
+        },
+        source => LoadError::Read {
+            what,
+            path: path.clone(),
+            source,
+        },
+    })
+}
+
+/// The certificates in the PEM file at `path`, at least one.
+pub(super) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let what = "certificate";
     let unreadable = |source| LoadError::Read {
         what,
