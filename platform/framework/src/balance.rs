@@ -1,1 +1,223 @@
-//! Which endpoint a call goes to.
+//! Which endpoint takes a call.
+//!
+//! A [`Balancer`] holds the endpoints of one target, connected, and picks among those that are
+//! ready: two at random, the cheaper one wins (power of two choices). The cost is the endpoint's
+//! recent latency times its calls in flight; an endpoint that fails fast is charged a penalty
+//! instead of its latency, so that failing attracts no calls.
+//!
+//! Picking reads one snapshot and a few atomics and takes no lock. Everything that changes (the
+//! resolver's list, an endpoint's state) goes through one task, which publishes a new snapshot.
+//!
+//! Every endpoint of the list is connected at once. Sets are small: subsetting comes with
+//! discovery.
+
+mod endpoint;
+mod load;
+mod set;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{self, Instant},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::set::Set;
+use crate::{
+    discovery::{Attributes, Resolution, Resolve},
+    journal::Journal,
+    transport::subchannel::{self, Connectivity, Slot},
+};
+
+pub use self::endpoint::Picked;
+
+/// What a [`Balancer`] needs to know about its target.
+#[derive(Debug)]
+pub struct Builder {
+    /// The name under which people know the target.
+    pub name: Arc<str>,
+    /// What requests name as their authority; each endpoint's address, where there is none.
+    pub authority: Option<http::uri::Authority>,
+    /// How long calls wait for a ready endpoint, counted from when there was none.
+    pub fail_fast: Duration,
+    /// How endpoints are connected.
+    pub common: subchannel::Common,
+    /// Where changes are written.
+    pub journal: Journal,
+}
+
+/// The connected endpoints of one target; clones share them.
+#[derive(Debug, Clone)]
+pub struct Balancer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: Arc<str>,
+    fail_fast: Duration,
+    set: arc_swap::ArcSwap<Set>,
+    /// Wakes calls that wait for an endpoint.
+    published: Notify,
+    /// Ends the task when the last handle goes.
+    _gone: DropGuard,
+}
+
+/// Why no endpoint took a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// None is ready, for as long as calls wait.
+    #[error("{target}: no endpoint is ready: {detail}")]
+    NotReady {
+        /// The target.
+        target: Arc<str>,
+        /// The endpoints and what is wrong with them.
+        detail: String,
+    },
+    /// The one that is has too many calls in line.
+    #[error("{target}: {endpoint} has too many calls in line")]
+    Full {
+        /// The target.
+        target: Arc<str>,
+        /// The endpoint.
+        endpoint: SocketAddr,
+    },
+}
+
+/// One endpoint as seen at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What the resolver knows about it.
+    pub attributes: Attributes,
+    /// Whether it can be used.
+    pub connectivity: Connectivity,
+    /// Since when.
+    pub since: Instant,
+    /// What went wrong last, if it is not ready.
+    pub error: Option<Arc<str>>,
+    /// Connections that take calls.
+    pub connections: usize,
+    /// Calls in flight.
+    pub pending: usize,
+    /// The latency it is judged by; none before the first answer.
+    pub latency: Option<Duration>,
+}
+
+impl Balancer {
+    /// Starts to follow `name` at `resolver` and to connect what it lists, in a task of its own;
+    /// returns at once.
+    #[must_use]
+    pub fn start(builder: Builder, resolver: Arc<dyn Resolve>, name: &str) -> Self {
+        let resolutions = resolver.resolve(name);
+        let name = name.to_owned();
+        Self::follow(builder, resolutions, move || resolver.refresh(&name))
+    }
+
+    /// As [`Balancer::start`], for a list that never changes.
+    #[must_use]
+    pub fn constant(builder: Builder, resolution: Resolution) -> Self {
+        let (_, resolutions) = watch::channel(resolution);
+        Self::follow(builder, resolutions, || {})
+    }
+
+    fn follow(
+        builder: Builder,
+        resolutions: watch::Receiver<Resolution>,
+        refresh: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let gone = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            name: Arc::clone(&builder.name),
+            fail_fast: builder.fail_fast,
+            set: arc_swap::ArcSwap::from_pointee(Set::empty()),
+            published: Notify::new(),
+            _gone: gone.clone().drop_guard(),
+        });
+        let tasks = builder.common.tasks.clone();
+        // Weak, so that the last call or channel that goes ends the task.
+        let keeper = set::Keeper::new(builder, Arc::downgrade(&shared), gone, Box::new(refresh));
+        tasks.spawn("endpoints", keeper.run(resolutions));
+        Self { shared }
+    }
+
+    /// A place for one call at the best endpoint that is ready. `since` is when the call began:
+    /// it waits no longer than the fail-fast bound after that, or after the moment since which no
+    /// endpoint is ready, whichever is earlier. Waiting in line at a ready endpoint is bounded by
+    /// the caller's deadline. Dropping the future leaves every line.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint became ready, naming each and what is wrong with it.
+    pub async fn place(&self, since: Instant) -> Result<(Picked, Slot), NoEndpoint> {
+        loop {
+            let picked = match self.pick() {
+                Some(picked) => picked,
+                None => self.wait(since).await?,
+            };
+            match picked.slot().await {
+                Ok(slot) => return Ok((picked, slot)),
+                // It left while this call was in line: another one, then.
+                Err(subchannel::NoSlot::Gone) => {}
+                Err(subchannel::NoSlot::Full) => {
+                    return Err(NoEndpoint::Full {
+                        target: Arc::clone(&self.shared.name),
+                        endpoint: picked.addr(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn pick(&self) -> Option<Picked> {
+        self.shared.set.load().pick(Instant::now())
+    }
+
+    async fn wait(&self, since: Instant) -> Result<Picked, NoEndpoint> {
+        loop {
+            let published = self.shared.published.notified();
+            let mut published = std::pin::pin!(published);
+            // From here on no snapshot is missed.
+            published.as_mut().enable();
+            if let Some(picked) = self.pick() {
+                return Ok(picked);
+            }
+            let unready_since = self.shared.set.load().unready_since().unwrap_or(since);
+            let bound = since.min(unready_since) + self.shared.fail_fast;
+            if time::timeout_at(bound, published).await.is_err() {
+                return match self.pick() {
+                    Some(picked) => Ok(picked),
+                    None => Err(self.not_ready()),
+                };
+            }
+        }
+    }
+
+    fn not_ready(&self) -> NoEndpoint {
+        NoEndpoint::NotReady {
+            target: Arc::clone(&self.shared.name),
+            detail: self.shared.set.load().complaint(),
+        }
+    }
+
+    /// Every endpoint as it is now.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Snapshot> {
+        self.shared.set.load().snapshots()
+    }
+
+    /// Whether some endpoint is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.set.load().is_ready()
+    }
+}
+
+impl Shared {
+    fn publish(&self, set: Set) {
+        self.set.store(Arc::new(set));
+        self.published.notify_waiters();
+    }
+}

@@ -1,1 +1,306 @@
-//! The client's whole stack in one readable function.
+//! Calling other services.
+//!
+//! [`Clients`] holds the configured targets of a process; a [`Channel`] is the virtual connection
+//! to one of them, taken by any tonic-generated client. Building either does no I/O: connections
+//! are made in the background, and a missing peer shows in [`Clients::targets`] and in calls,
+//! never as a failure to start.
+//!
+//! A call's way, outermost first; why each is where it is:
+//!
+//! | step | why here |
+//! | --- | --- |
+//! | span and metrics | see the whole call, waiting and every attempt included |
+//! | deadline | bounds everything below, the answer's body too |
+//! | transparent retry | above the pick, so that another endpoint may take the request |
+//! | attempt's span | one per request on the wire |
+//! | pick | waits for a ready endpoint, then the cheaper of two |
+//! | place on a connection | waits in line while the peer's limits leave none |
+//! | exchange | the stream itself |
+
+mod body;
+mod config;
+mod targets;
+mod timer;
+
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+use tower::Service;
+
+use self::timer::Timer;
+use crate::{
+    balance::{Balancer, NoEndpoint, Picked},
+    call,
+    classify::{self, End, Fate},
+    contract::{self, Method},
+    deadline::{self, Deadline, GRPC_TIMEOUT},
+    status::{self, Refusal},
+    telemetry::rpc::{Attempt, ClientCall, ClientMethod, Try},
+    transport::subchannel::{Outgoing, exchange},
+};
+
+pub use self::{
+    body::ResponseBody,
+    config::{Config, Tls},
+    targets::{Clients, TargetState},
+};
+
+/// Held back from what is inherited, so that a callee's `DEADLINE_EXCEEDED` still reaches the
+/// caller's caller in time.
+const MARGIN: Duration = Duration::from_millis(1);
+/// What we call ourselves where the caller says nothing.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
+/// Set by retries alone.
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
+/// The virtual connection to one target; clones are cheap and share everything.
+///
+/// Always ready: a call that finds no endpoint waits within its bounds and then fails alone.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    target: Arc<Target>,
+    methods: Arc<Methods>,
+}
+
+/// One target of a process.
+#[derive(Debug)]
+struct Target {
+    name: Arc<str>,
+    balancer: Balancer,
+    timeout_default: Duration,
+}
+
+/// What is known of the methods called through a channel.
+#[derive(Debug)]
+struct Methods {
+    known: Vec<(&'static Method, ClientMethod)>,
+    other: ClientMethod,
+}
+
+impl Methods {
+    fn new(methods: &'static [Method], target: &Arc<str>) -> Self {
+        Self {
+            known: methods
+                .iter()
+                .map(|method| (method, ClientMethod::new(method, target)))
+                .collect(),
+            other: ClientMethod::other(target),
+        }
+    }
+
+    fn find(&self, path: &str) -> (Option<&'static Method>, &ClientMethod) {
+        self.known
+            .iter()
+            .find(|(method, _)| method.path == path)
+            .map_or((None, &self.other), |(method, measured)| {
+                (Some(method), measured)
+            })
+    }
+}
+
+impl Channel {
+    fn new(target: Arc<Target>, methods: &'static [Method]) -> Self {
+        let methods = Arc::new(Methods::new(methods, &target.name));
+        Self { target, methods }
+    }
+
+    /// The name of the target, as configured.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    /// Whether a call would find a ready endpoint at this moment.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.target.balancer.is_ready()
+    }
+}
+
+/// A channel is its own client, for those who call methods they know no contract of.
+impl contract::Client<Channel> for Channel {
+    const NAME: &'static str = "";
+    const METHODS: &'static [Method] = &[];
+
+    fn from_channel(channel: Channel) -> Self {
+        channel
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (method, measured) = self.methods.find(request.uri().path());
+        // Here and not in the future: what is inherited is the context of whoever calls.
+        let call = Call {
+            measured: measured.start(),
+            deadline: self.target.deadline_of(method, request.headers()),
+            began: Instant::now(),
+            target: Arc::clone(&self.target),
+        };
+        Box::pin(call.run(request))
+    }
+}
+
+impl Target {
+    /// When the caller of a request stops waiting: what it says itself, or the default of a unary
+    /// method, and never later than the call being served allows.
+    fn deadline_of(
+        &self,
+        method: Option<&Method>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Deadline>, deadline::MalformedTimeout> {
+        let own = match headers.get(GRPC_TIMEOUT) {
+            Some(timeout) => Some(deadline::parse_timeout(timeout)?),
+            None => method
+                .is_some_and(Method::is_unary)
+                .then_some(self.timeout_default),
+        };
+        let inherited = call::with_current(|current| current.and_then(|call| call.deadline))
+            .map(|deadline| deadline.instant() - MARGIN)
+            .map(Deadline::at);
+        Ok(Deadline::earlier(own.and_then(Deadline::after), inherited))
+    }
+}
+
+/// One call on its way.
+struct Call {
+    measured: ClientCall,
+    deadline: Result<Option<Deadline>, deadline::MalformedTimeout>,
+    began: Instant,
+    target: Arc<Target>,
+}
+
+impl Call {
+    /// The whole stack.
+    async fn run(self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
+        let answered = match self.deadline {
+            Ok(deadline) => self.attempts(deadline, request).await,
+            Err(malformed) => Err(Refusal::MalformedHeader.status(malformed.to_string())),
+        };
+        match answered {
+            Ok(answered) => body::begin(answered, self.measured),
+            Err(status) => {
+                self.measured.end(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn attempts(
+        &self,
+        deadline: Option<Deadline>,
+        request: Request<Body>,
+    ) -> Result<Answered, Status> {
+        let mut timer = Timer::new(deadline);
+        if deadline.is_some_and(Deadline::has_passed) {
+            return Err(self.too_late("before it was sent"));
+        }
+        let (head, body) = request.into_parts();
+        let mut outgoing = Outgoing::new(body);
+        let mut which = Try::First;
+        let mut refused = false;
+        loop {
+            let place = timer.bound(self.target.balancer.place(self.began)).await;
+            let (mut picked, slot) = place
+                .map_err(|_| self.too_late("waiting for an endpoint"))?
+                .map_err(|error| no_endpoint(&error))?;
+            let attempt = self.measured.attempt(which);
+            attempt.picked(picked.addr());
+            let request = on_the_wire(&head, deadline, &attempt);
+            let fair = deadline.is_none_or(|deadline| {
+                picked.is_fair(deadline.instant().saturating_duration_since(self.began))
+            });
+            match timer.bound(exchange(slot, request, &mut outgoing)).await {
+                Ok(Ok(response)) => {
+                    return Ok(Answered {
+                        response,
+                        timer,
+                        picked,
+                        attempt,
+                        fair,
+                    });
+                }
+                Ok(Err(failed)) => {
+                    picked.judged(classify::judge(failed.end(), fair));
+                    attempt.end(failed.status.code());
+                    let again = match failed.fate {
+                        Some(Fate::NotSent) => true,
+                        Some(Fate::Refused) => !mem::replace(&mut refused, true),
+                        Some(Fate::MaybeProcessed) | None => false,
+                    };
+                    if !again || !outgoing.rewind() {
+                        return Err(failed.status);
+                    }
+                    which = Try::Transparent;
+                }
+                Err(timer::Passed) => {
+                    let status = self.too_late(&format!("waiting for {}", picked.addr()));
+                    picked.judged(classify::judge(End::DeadlinePassed, fair));
+                    attempt.end(status.code());
+                    return Err(status);
+                }
+            }
+        }
+    }
+
+    fn too_late(&self, when: &str) -> Status {
+        Refusal::DeadlineExceeded.status(format!(
+            "{}: deadline exceeded after {:?}, {when}",
+            self.target.name,
+            self.began.elapsed()
+        ))
+    }
+}
+
+/// An attempt whose answer began.
+struct Answered {
+    response: Response<crate::transport::subchannel::Incoming>,
+    timer: Timer,
+    picked: Picked,
+    attempt: Attempt,
+    fair: bool,
+}
+
+/// The request of one attempt: what the caller wrote, and what the platform owns.
+fn on_the_wire(
+    head: &http::request::Parts,
+    deadline: Option<Deadline>,
+    attempt: &Attempt,
+) -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = head.uri.clone();
+    let headers = request.headers_mut();
+    headers.clone_from(&head.headers);
+    if let Some(deadline) = deadline {
+        let timeout = deadline::format_timeout(deadline.remaining());
+        headers.insert(GRPC_TIMEOUT, timeout);
+    }
+    headers.remove(PREVIOUS_ATTEMPTS);
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    attempt.inject(headers);
+    request
+}
+
+fn no_endpoint(error: &NoEndpoint) -> Status {
+    Refusal::NoEndpoint.status(status::chain(error))
+}
+
+#[cfg(test)]
+mod tests;

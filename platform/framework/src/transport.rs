@@ -20,4 +20,5 @@
 
 pub mod memory;
 pub mod server;
+pub mod subchannel;
 pub mod tls;

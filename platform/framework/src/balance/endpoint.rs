@@ -1,0 +1,131 @@
+//! One endpoint: its connections and what is known of its load.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Snapshot, load::Load};
+use crate::{
+    classify::Verdict,
+    discovery::Attributes,
+    transport::subchannel::{NoSlot, Slot, Subchannel},
+};
+
+/// Charged instead of a latency when a call failed, so that failing fast attracts no calls.
+const PENALTY: Duration = Duration::from_secs(5);
+/// An endpoint that asks for a longer pause is charged no more than this.
+const PENALTY_MAX: Duration = Duration::from_mins(5);
+/// A call was given a fair time if it had this many times the endpoint's latency.
+const FAIR_FACTOR: f32 = 4.0;
+/// A time that is fair at any endpoint.
+const FAIR: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) addr: SocketAddr,
+    pub(super) attributes: Attributes,
+    pub(super) subchannel: Arc<Subchannel>,
+    pub(super) load: Arc<Load>,
+}
+
+impl Endpoint {
+    pub(super) fn is_ready(&self) -> bool {
+        self.subchannel.is_ready()
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.subchannel.state();
+        Snapshot {
+            addr: self.addr,
+            attributes: self.attributes.clone(),
+            connectivity: state.connectivity,
+            since: state.since,
+            error: state.error,
+            connections: self.subchannel.connections(),
+            pending: self.load.pending(),
+            latency: self
+                .load
+                .latency(Instant::now())
+                .map(Duration::from_secs_f32),
+        }
+    }
+}
+
+/// A call's hold on the endpoint picked for it: counts as in flight until dropped, and takes in
+/// how the call went.
+#[derive(Debug)]
+pub struct Picked {
+    endpoint: Arc<Endpoint>,
+    since: Instant,
+    measured: bool,
+}
+
+impl Picked {
+    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
+        endpoint.load.begin();
+        Self {
+            endpoint,
+            since: now,
+            measured: false,
+        }
+    }
+
+    /// Where the endpoint listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.endpoint.addr
+    }
+
+    pub(super) async fn slot(&self) -> Result<Slot, NoSlot> {
+        self.endpoint.subchannel.slot().await
+    }
+
+    /// The answer begins: its first message, not its headers, which a server may send early.
+    pub fn answered(&mut self) {
+        if !self.measured {
+            self.measured = true;
+            let now = Instant::now();
+            self.endpoint.load.observe(now - self.since, now);
+        }
+    }
+
+    /// The call is over.
+    pub fn judged(&mut self, verdict: Verdict) {
+        let now = Instant::now();
+        let load = &self.endpoint.load;
+        match verdict {
+            Verdict::Success | Verdict::Ignored if self.measured => {}
+            Verdict::Success => load.observe(now - self.since, now),
+            Verdict::Ignored => load.observe_at_least(now - self.since, now),
+            Verdict::Hard => load.observe(PENALTY, now),
+            Verdict::Soft(pause) => {
+                let penalty = pause.unwrap_or(PENALTY).clamp(PENALTY, PENALTY_MAX);
+                load.observe(penalty, now);
+            }
+        }
+        self.measured = true;
+    }
+
+    /// Whether `time` is enough for a call to this endpoint, as far as is known.
+    #[must_use]
+    pub fn is_fair(&self, time: Duration) -> bool {
+        let usual = self
+            .endpoint
+            .load
+            .latency(self.since)
+            .map_or(FAIR, |latency| {
+                Duration::try_from_secs_f32(latency * FAIR_FACTOR).unwrap_or(FAIR)
+            });
+        time >= usual.min(FAIR)
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        // Nobody waited for the end: all that is known is that it had not come yet.
+        if !self.measured {
+            self.judged(Verdict::Ignored);
+        }
+        self.endpoint.load.end();
+    }
+}

@@ -1,0 +1,182 @@
+//! How loaded an endpoint is: its latency, remembered with a bias to the worst, and its calls in
+//! flight.
+
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How fast old measurements fade (Finagle's and linkerd's value).
+const DECAY: Duration = Duration::from_secs(10);
+/// What a call in flight at an endpoint that was never measured counts for: more than any
+/// measured one, so that a new endpoint gets one call at a time until it has answered one.
+const UNMEASURED_COST: f64 = 1e9;
+/// Shortest latency; zero stands for "never measured".
+const LATENCY_MIN: f32 = 1e-9;
+
+/// Peak-EWMA latency times calls in flight, without locks.
+///
+/// A latency above the average replaces it at once; below, it pulls the average down with a time
+/// constant of ten seconds. Nothing measured is a measurement too: the average decays toward
+/// zero, so an endpoint that was slow is tried again in the end.
+#[derive(Debug)]
+pub(super) struct Load {
+    epoch: Instant,
+    /// Seconds as `f32` above, milliseconds since `epoch` of the last measurement below.
+    latency: AtomicU64,
+    pending: AtomicUsize,
+}
+
+impl Load {
+    pub(super) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            latency: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+        }
+    }
+
+    /// Higher is worse; only the order of two costs means anything.
+    pub(super) fn cost(&self, now: Instant) -> f64 {
+        // Precise far beyond any number of calls in flight.
+        #[allow(clippy::cast_precision_loss)]
+        let pending = self.pending() as f64;
+        match self.latency(now) {
+            Some(latency) => f64::from(latency) * (pending + 1.0),
+            None if pending == 0.0 => 0.0,
+            None => UNMEASURED_COST + pending,
+        }
+    }
+
+    /// The average latency as of `now`, in seconds; none before the first measurement.
+    pub(super) fn latency(&self, now: Instant) -> Option<f32> {
+        let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
+        (latency > 0.0).then(|| latency * fading(self.millis(now).wrapping_sub(stamp)))
+    }
+
+    /// Takes in a latency measured at `now`.
+    pub(super) fn observe(&self, latency: Duration, now: Instant) {
+        let measured = latency.as_secs_f32().max(LATENCY_MIN);
+        self.update(now, |average, faded| {
+            if measured > average {
+                measured
+            } else {
+                average * faded + measured * (1.0 - faded)
+            }
+        });
+    }
+
+    /// Takes in that an answer took longer than `latency`, and how much longer is not known.
+    pub(super) fn observe_at_least(&self, latency: Duration, now: Instant) {
+        let measured = latency.as_secs_f32().max(LATENCY_MIN);
+        self.update(now, |average, faded| (average * faded).max(measured));
+    }
+
+    fn update(&self, now: Instant, next: impl Fn(f32, f32) -> f32) {
+        let now = self.millis(now);
+        let updated = self
+            .latency
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
+                let (average, stamp) = unpack(packed);
+                let faded = fading(now.wrapping_sub(stamp));
+                Some(pack(next(average, faded).max(LATENCY_MIN), now))
+            });
+        debug_assert!(updated.is_ok(), "the update is unconditional");
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Wraps after 49 days; only differences are used.
+    #[allow(clippy::cast_possible_truncation)]
+    fn millis(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.epoch).as_millis() as u32
+    }
+}
+
+/// What is left of a value after `millis`.
+fn fading(millis: u32) -> f32 {
+    // A stamp slightly ahead of a racing reader's clock is no time at all.
+    if millis > u32::MAX / 2 {
+        return 1.0;
+    }
+    (-Duration::from_millis(millis.into()).as_secs_f32() / DECAY.as_secs_f32()).exp()
+}
+
+fn pack(latency: f32, stamp: u32) -> u64 {
+    u64::from(latency.to_bits()) << 32 | u64::from(stamp)
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn unpack(packed: u64) -> (f32, u32) {
+    (f32::from_bits((packed >> 32) as u32), packed as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn latency_ms(load: &Load, now: Instant) -> f32 {
+        load.latency(now).unwrap() * 1_000.0
+    }
+
+    /// Goal: a peak counts at once, an improvement slowly, and silence forgets.
+    /// Method: measurements at known times against the formula.
+    #[tokio::test(start_paused = true)]
+    async fn latency_follows_peaks_at_once_and_improvements_slowly() {
+        let load = Load::new();
+        let start = Instant::now();
+        assert_eq!(None, load.latency(start));
+
+        load.observe(10 * MS, start);
+        assert!((latency_ms(&load, start) - 10.0).abs() < 0.01);
+        load.observe(100 * MS, start);
+        assert!((latency_ms(&load, start) - 100.0).abs() < 0.01);
+
+        let later = start + Duration::from_secs(10);
+        load.observe(10 * MS, later);
+        let expected = 100.0 * (-1.0_f32).exp() + 10.0 * (1.0 - (-1.0_f32).exp());
+        assert!((latency_ms(&load, later) - expected).abs() < 0.1);
+
+        let idle = later + Duration::from_secs(30);
+        assert!((latency_ms(&load, idle) - expected * (-3.0_f32).exp()).abs() < 0.1);
+    }
+
+    /// Goal: an answer nobody waited for never makes an endpoint look better.
+    /// Method: a lower bound below and above the average.
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_bound_only_raises() {
+        let load = Load::new();
+        let now = Instant::now();
+        load.observe(50 * MS, now);
+        load.observe_at_least(10 * MS, now);
+        assert!((latency_ms(&load, now) - 50.0).abs() < 0.01);
+        load.observe_at_least(90 * MS, now);
+        assert!((latency_ms(&load, now) - 90.0).abs() < 0.01);
+    }
+
+    /// Goal: an endpoint that never answered gets one call at a time.
+    /// Method: its cost against that of a slow measured one, without and with a call in flight.
+    #[tokio::test(start_paused = true)]
+    async fn an_unmeasured_endpoint_is_tried_once() {
+        let now = Instant::now();
+        let (fresh, slow) = (Load::new(), Load::new());
+        slow.observe(Duration::from_secs(60), now);
+        assert!(fresh.cost(now) < slow.cost(now));
+        fresh.begin();
+        assert!(fresh.cost(now) > slow.cost(now));
+    }
+}

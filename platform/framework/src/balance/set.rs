@@ -1,0 +1,298 @@
+//! The endpoints of one target as of one moment, and the task that keeps them current.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Builder, Shared, Snapshot,
+    endpoint::{Endpoint, Picked},
+    load::Load,
+};
+use crate::{
+    discovery::Resolution,
+    journal::Kind,
+    transport::subchannel::{Connectivity, State, Subchannel},
+};
+
+/// How long the statistics of an endpoint that left wait for its return.
+const REMEMBER: Duration = Duration::from_mins(10);
+/// How many such endpoints are remembered at most.
+const REMEMBER_MAX: usize = 1_024;
+
+/// The endpoints as of one moment.
+#[derive(Debug)]
+pub(super) struct Set {
+    all: Vec<Arc<Endpoint>>,
+    /// Those of `all` that were ready; one that is not any more is passed over.
+    ready: Vec<Arc<Endpoint>>,
+    /// Since when none is ready.
+    unready_since: Option<Instant>,
+    /// What the resolver complains about.
+    error: Option<Arc<str>>,
+}
+
+impl Set {
+    pub(super) fn empty() -> Self {
+        Self {
+            all: Vec::new(),
+            ready: Vec::new(),
+            unready_since: Some(Instant::now()),
+            error: None,
+        }
+    }
+
+    /// The cheaper of two endpoints taken at random.
+    pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
+        let endpoint = match self.ready.as_slice() {
+            [] => return None,
+            [only] => only,
+            ready => {
+                let first = fastrand::usize(..ready.len());
+                let other = fastrand::usize(..ready.len() - 1);
+                let other = if other < first { other } else { other + 1 };
+                let (first, other) = (&ready[first], &ready[other]);
+                if first.load.cost(now) <= other.load.cost(now) {
+                    first
+                } else {
+                    other
+                }
+            }
+        };
+        // A connection may have gone since this snapshot was taken.
+        let endpoint = if endpoint.is_ready() {
+            endpoint
+        } else {
+            self.cheapest(now)?
+        };
+        Some(Picked::new(Arc::clone(endpoint), now))
+    }
+
+    fn cheapest(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+        self.ready
+            .iter()
+            .filter(|endpoint| endpoint.is_ready())
+            .min_by(|one, other| one.load.cost(now).total_cmp(&other.load.cost(now)))
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.iter().any(|endpoint| endpoint.is_ready())
+    }
+
+    pub(super) fn unready_since(&self) -> Option<Instant> {
+        self.unready_since
+    }
+
+    pub(super) fn snapshots(&self) -> Vec<Snapshot> {
+        self.all
+            .iter()
+            .map(|endpoint| endpoint.snapshot())
+            .collect()
+    }
+
+    /// What is wrong, for a call that found no endpoint.
+    pub(super) fn complaint(&self) -> String {
+        if self.all.is_empty() {
+            return match &self.error {
+                Some(error) => error.to_string(),
+                None => "the name stands for no endpoint".to_owned(),
+            };
+        }
+        let complaints: Vec<_> = self
+            .all
+            .iter()
+            .map(|endpoint| {
+                let State {
+                    connectivity,
+                    error,
+                    ..
+                } = endpoint.subchannel.state();
+                match error {
+                    Some(error) => format!("{} {connectivity} ({error})", endpoint.addr),
+                    None => format!("{} {connectivity}", endpoint.addr),
+                }
+            })
+            .collect();
+        complaints.join(", ")
+    }
+}
+
+/// Keeps a set current: the only one that changes it.
+pub(super) struct Keeper {
+    builder: Builder,
+    shared: Weak<Shared>,
+    gone: CancellationToken,
+    refresh: Box<dyn Fn() + Send + Sync>,
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Last known connectivity by address, to notice changes.
+    states: HashMap<SocketAddr, Connectivity>,
+    /// Statistics of endpoints that left, and when.
+    left: HashMap<SocketAddr, (Arc<Load>, Instant)>,
+    unready_since: Option<Instant>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        builder: Builder,
+        shared: Weak<Shared>,
+        gone: CancellationToken,
+        refresh: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            builder,
+            shared,
+            gone,
+            refresh,
+            endpoints: Vec::new(),
+            states: HashMap::new(),
+            left: HashMap::new(),
+            unready_since: Some(Instant::now()),
+        }
+    }
+
+    /// Runs until the target is dropped or its owner stops.
+    pub(super) async fn run(mut self, mut resolutions: watch::Receiver<Resolution>) {
+        let stopping = self.builder.common.tasks.stopping();
+        let on_change = Arc::clone(&self.builder.common.on_change);
+        let mut resolving = true;
+        self.take_in(&resolutions.borrow_and_update().clone());
+        loop {
+            let error = resolutions.borrow().error.clone();
+            self.look();
+            let Some(shared) = self.shared.upgrade() else {
+                break;
+            };
+            shared.publish(self.set(error));
+            drop(shared);
+            // Every arm is a level: what is missed in one round is seen in the next.
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                () = self.gone.cancelled() => break,
+                () = on_change.notified() => {}
+                changed = resolutions.changed(), if resolving => {
+                    // A fixed list has nobody to change it.
+                    resolving = changed.is_ok();
+                    let resolution = resolutions.borrow_and_update().clone();
+                    self.take_in(&resolution);
+                }
+            }
+        }
+        for endpoint in &self.endpoints {
+            endpoint.subchannel.close();
+        }
+    }
+
+    /// Follows a new list: starts what joined, closes what left, keeps the rest as it is.
+    fn take_in(&mut self, resolution: &Resolution) {
+        let now = Instant::now();
+        let mut before: HashMap<_, _> = std::mem::take(&mut self.endpoints)
+            .into_iter()
+            .map(|endpoint| (endpoint.addr, endpoint))
+            .collect();
+        for listed in resolution.endpoints.iter() {
+            // Named twice is named once.
+            if self.endpoints.iter().any(|known| known.addr == listed.addr) {
+                continue;
+            }
+            let endpoint = match before.remove(&listed.addr) {
+                Some(known) if known.attributes == listed.attributes => known,
+                Some(known) => Arc::new(Endpoint {
+                    addr: known.addr,
+                    attributes: listed.attributes.clone(),
+                    subchannel: Arc::clone(&known.subchannel),
+                    load: Arc::clone(&known.load),
+                }),
+                None => self.join(listed.addr, listed.attributes.clone()),
+            };
+            self.endpoints.push(endpoint);
+        }
+        for (addr, endpoint) in before {
+            endpoint.subchannel.close();
+            self.states.remove(&addr);
+            if self.left.len() < REMEMBER_MAX {
+                self.left.insert(addr, (Arc::clone(&endpoint.load), now));
+            }
+            self.record(Kind::EndpointLeft, addr, "");
+        }
+        self.left.retain(|_, (_, since)| now - *since < REMEMBER);
+    }
+
+    fn join(
+        &mut self,
+        addr: SocketAddr,
+        attributes: crate::discovery::Attributes,
+    ) -> Arc<Endpoint> {
+        let authority = self.builder.authority.clone().unwrap_or_else(|| {
+            addr.to_string()
+                .parse()
+                .expect("an address is an authority")
+        });
+        let load = match self.left.remove(&addr) {
+            Some((load, _)) => load,
+            None => Arc::new(Load::new()),
+        };
+        self.record(Kind::EndpointJoined, addr, "");
+        Arc::new(Endpoint {
+            addr,
+            attributes,
+            subchannel: Arc::new(Subchannel::start(
+                addr,
+                authority,
+                self.builder.common.clone(),
+            )),
+            load,
+        })
+    }
+
+    /// Notices and reports what changed at the endpoints.
+    fn look(&mut self) {
+        let mut failing = false;
+        for endpoint in &self.endpoints {
+            let state = endpoint.subchannel.state();
+            let before = self.states.insert(endpoint.addr, state.connectivity);
+            if before == Some(state.connectivity) {
+                continue;
+            }
+            failing |= state.connectivity == Connectivity::TransientFailure;
+            let detail = match &state.error {
+                Some(error) => format!("{}: {error}", state.connectivity),
+                None => state.connectivity.to_string(),
+            };
+            self.record(Kind::EndpointState, endpoint.addr, detail);
+        }
+        if failing {
+            (self.refresh)();
+        }
+    }
+
+    fn set(&mut self, error: Option<Arc<str>>) -> Set {
+        let ready: Vec<_> = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_ready())
+            .cloned()
+            .collect();
+        if ready.is_empty() {
+            self.unready_since.get_or_insert_with(Instant::now);
+        } else {
+            self.unready_since = None;
+        }
+        Set {
+            all: self.endpoints.clone(),
+            ready,
+            unready_since: self.unready_since,
+            error,
+        }
+    }
+
+    fn record(&self, kind: Kind, addr: SocketAddr, detail: impl Into<String>) {
+        let subject = format!("{}/{addr}", self.builder.name);
+        self.builder.journal.record(kind, subject, detail);
+    }
+}

@@ -1,0 +1,228 @@
+//! The answer to a call, measured and bounded to its end.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header, response};
+use http_body::{Body, Frame};
+use tonic::{Code, Status};
+
+use super::{Answered, timer::Timer};
+use crate::{
+    balance::Picked,
+    classify::{self, End},
+    status::{self, Refusal},
+    telemetry::rpc::{Attempt, ClientCall},
+    transport::subchannel::{Failed, Incoming},
+};
+
+/// The body of an answer; ends with the trailers or a [`Status`].
+///
+/// The call counts as in flight, and its deadline holds, until this ends or is dropped. Dropping
+/// it early resets the stream.
+#[derive(Debug)]
+pub struct ResponseBody {
+    // Boxed: tonic moves a body several times before it reads it.
+    live: Option<Box<Live>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    // First, so that the stream is reset before the call counts as over.
+    incoming: Incoming,
+    timer: Timer,
+    ends: Ends,
+    /// Whether a message, or a part of one, has come.
+    answered: bool,
+}
+
+/// Whom the end of the call is told.
+#[derive(Debug)]
+struct Ends {
+    picked: Picked,
+    attempt: Attempt,
+    call: ClientCall,
+    fair: bool,
+}
+
+impl Ends {
+    fn end(mut self, end: End<'_>, code: Code) {
+        self.picked.judged(classify::judge(end, self.fair));
+        self.attempt.end(code);
+        self.call.end(code);
+    }
+}
+
+/// Takes over an answer that has begun. Headers that already end the call end it here.
+pub(super) fn begin(
+    answered: Answered,
+    call: ClientCall,
+) -> Result<Response<ResponseBody>, Status> {
+    let Answered {
+        response,
+        timer,
+        picked,
+        attempt,
+        fair,
+    } = answered;
+    let ends = Ends {
+        picked,
+        attempt,
+        call,
+        fair,
+    };
+    let (head, incoming) = response.into_parts();
+    if let Some(status) = not_grpc(&head) {
+        ends.end(End::Malformed, status.code());
+        return Err(status);
+    }
+    if let Some(code) = status::code_in(&head.headers) {
+        ends.end(End::Answered(&head.headers), code);
+        return Ok(Response::from_parts(head, ResponseBody { live: None }));
+    }
+    if incoming.is_over() {
+        let status = no_end();
+        ends.end(End::Malformed, status.code());
+        return Err(status);
+    }
+    let live = Live {
+        incoming,
+        timer,
+        ends,
+        answered: false,
+    };
+    let body = ResponseBody {
+        live: Some(Box::new(live)),
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// What to tell the caller of an answer that is not gRPC.
+fn not_grpc(head: &response::Parts) -> Option<Status> {
+    let content_type = head.headers.get(header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|kind| {
+        kind.as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    });
+    if is_grpc && (head.status == StatusCode::OK || head.headers.contains_key(status::GRPC_STATUS))
+    {
+        return None;
+    }
+    let code = match head.status {
+        StatusCode::OK => Code::Unknown,
+        other => status::code_of_http(other),
+    };
+    let kind = content_type.map_or("none".into(), |kind| {
+        String::from_utf8_lossy(kind.as_bytes())
+    });
+    let message = format!(
+        "the answer is not gRPC: HTTP status {}, content-type {kind}",
+        head.status.as_u16()
+    );
+    Some(Status::new(code, message))
+}
+
+fn no_end() -> Status {
+    Status::internal("the server ended the stream without trailers")
+}
+
+impl Live {
+    /// What the caller sees of a stream that broke.
+    fn status_of(&self, failed: &Failed) -> Status {
+        // A server that gives up when the deadline passes resets with CANCEL.
+        if failed.status.code() == Code::Cancelled && self.timer.has_passed() {
+            return too_late();
+        }
+        failed.status.clone()
+    }
+}
+
+fn too_late() -> Status {
+    Refusal::DeadlineExceeded.status("deadline exceeded while the answer was read")
+}
+
+/// How a frame, or its absence, ends a call; none if it goes on.
+enum Step {
+    Goes(Frame<Bytes>),
+    Ends(HeaderMap),
+    Fails(Status, End<'static>),
+}
+
+impl Live {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                return self
+                    .timer
+                    .poll_passed(cx)
+                    .map(|()| Step::Fails(too_late(), End::DeadlinePassed));
+            }
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => match frame.into_trailers() {
+                Ok(trailers) => Step::Ends(trailers),
+                // A stream that always has data never waits, and is bounded all the same.
+                Err(_) if self.answered && self.timer.has_passed() => {
+                    Step::Fails(too_late(), End::DeadlinePassed)
+                }
+                Err(frame) => {
+                    if !self.answered {
+                        self.answered = true;
+                        self.ends.picked.answered();
+                    }
+                    Step::Goes(frame)
+                }
+            },
+            Some(Err(failed)) => Step::Fails(self.status_of(&failed), failed.end()),
+            None => Step::Fails(no_end(), End::Malformed),
+        })
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(live) = &mut self.live else {
+            return Poll::Ready(None);
+        };
+        let step = std::task::ready!(live.step(cx));
+        if let Step::Goes(frame) = step {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(live) = self.live.take() else {
+            return Poll::Ready(None);
+        };
+        let Live { incoming, ends, .. } = *live;
+        drop(incoming);
+        Poll::Ready(Some(match step {
+            Step::Goes(frame) => Ok(frame),
+            Step::Ends(trailers) => {
+                if let Some(code) = status::code_in(&trailers) {
+                    ends.end(End::Answered(&trailers), code);
+                    Ok(Frame::trailers(trailers))
+                } else {
+                    ends.end(End::Malformed, Code::Unknown);
+                    Err(Status::unknown("the server's trailers hold no grpc-status"))
+                }
+            }
+            Step::Fails(status, end) => {
+                ends.end(end, status.code());
+                Err(status)
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.live.is_none()
+    }
+}

@@ -1,0 +1,219 @@
+//! The targets of one process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::uri::Authority;
+use tokio::sync::Notify;
+
+use super::{Channel, Config, Target};
+use crate::{
+    balance::{self, Balancer, Snapshot},
+    contract::{self, Method},
+    discovery::{self, Dns, Resolution, Resolve},
+    journal::Journal,
+    shutdown::Tasks,
+    transport::subchannel::{self, Common, Connect, Tcp},
+};
+
+/// The targets of one process: each name is resolved and connected once, however many clients
+/// use it. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    configs: BTreeMap<String, Config>,
+    resolvers: HashMap<String, Arc<dyn Resolve>>,
+    connector: Option<Arc<dyn Connect>>,
+    tasks: Tasks,
+    journal: Journal,
+    targets: Mutex<BTreeMap<String, Arc<Target>>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients")
+            .field("configs", &self.configs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One target and its endpoints at one moment.
+#[derive(Debug, Clone)]
+pub struct TargetState {
+    /// Its name, as configured.
+    pub name: Arc<str>,
+    /// Its endpoints, in the resolver's order.
+    pub endpoints: Vec<Snapshot>,
+}
+
+impl Clients {
+    /// Knows the targets in `configs` and connects none yet. Their tasks belong to `tasks`: when
+    /// those are stopped, connections are closed. Changes of endpoints are written to `journal`.
+    #[must_use]
+    pub fn new(configs: BTreeMap<String, Config>, tasks: Tasks, journal: Journal) -> Self {
+        let dns: Arc<dyn Resolve> = Arc::new(Dns::new(tasks.clone()));
+        let shared = Shared {
+            configs,
+            resolvers: HashMap::from([("dns".to_owned(), dns)]),
+            connector: None,
+            tasks,
+            journal,
+            targets: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Resolves names of the form `scheme:///name` by `resolver`.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn with_resolver(mut self, scheme: &str, resolver: Arc<dyn Resolve>) -> Self {
+        self.unshared()
+            .resolvers
+            .insert(scheme.to_owned(), resolver);
+        self
+    }
+
+    /// Connects through `connector` in place of TCP, as tests do.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn with_connector(mut self, connector: Arc<dyn Connect>) -> Self {
+        self.unshared().connector = Some(connector);
+        self
+    }
+
+    fn unshared(&mut self) -> &mut Shared {
+        Arc::get_mut(&mut self.shared).expect("clients are set up before they are shared")
+    }
+
+    /// A client of the target `name`. The first one starts to connect it in the background;
+    /// nothing waits and nothing fails here: calls to a target that is not configured do.
+    #[must_use]
+    pub fn client<C: contract::Client<Channel>>(&self, name: &str) -> C {
+        C::from_channel(self.channel(name, C::METHODS))
+    }
+
+    /// A channel to the target `name` for calling `methods`, whose unary ones have a default
+    /// deadline. See [`Clients::client`].
+    #[must_use]
+    pub fn channel(&self, name: &str, methods: &'static [Method]) -> Channel {
+        let mut targets = self.targets();
+        let target = targets
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(self.shared.start(name)));
+        Channel::new(Arc::clone(target), methods)
+    }
+
+    /// Whether there is a target of this name.
+    #[must_use]
+    pub fn is_configured(&self, name: &str) -> bool {
+        let config = self.shared.configs.get(name);
+        config.is_some_and(|config| config.target.is_some())
+    }
+
+    /// Every target in use, with its endpoints as they are now.
+    #[must_use]
+    pub fn states(&self) -> Vec<TargetState> {
+        self.targets()
+            .values()
+            .map(|target| TargetState {
+                name: Arc::clone(&target.name),
+                endpoints: target.balancer.endpoints(),
+            })
+            .collect()
+    }
+
+    fn targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Target>>> {
+        self.shared
+            .targets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn start(&self, name: &str) -> Target {
+        let config = self.configs.get(name).cloned().unwrap_or_default();
+        let target = config
+            .target
+            .as_deref()
+            .map(str::parse::<discovery::Target>);
+        let authority = match &target {
+            Some(Ok(target)) => target.authority(),
+            _ => None,
+        };
+        let connector = self.connector(&config, authority.as_ref());
+        let builder = balance::Builder {
+            name: name.into(),
+            authority,
+            fail_fast: config.fail_fast,
+            common: Common {
+                config: Arc::new(config.subchannel()),
+                connector,
+                tasks: self.tasks.clone(),
+                on_change: Arc::new(Notify::new()),
+            },
+            journal: self.journal.clone(),
+        };
+        let balancer = match target {
+            Some(Ok(discovery::Target::Fixed(addrs))) => {
+                Balancer::constant(builder, Resolution::new(addrs))
+            }
+            Some(Ok(discovery::Target::Named { scheme, name })) => {
+                match self.resolvers.get(&scheme) {
+                    Some(resolver) => Balancer::start(builder, Arc::clone(resolver), &name),
+                    None => broken(builder, format!("no resolver knows `{scheme}:///` names")),
+                }
+            }
+            Some(Err(error)) => broken(builder, error.to_string()),
+            None => broken(builder, format!("clients.{name}.target is not set")),
+        };
+        Target {
+            name: name.into(),
+            balancer,
+            timeout_default: config.timeout_default,
+        }
+    }
+
+    fn connector(&self, config: &Config, authority: Option<&Authority>) -> Arc<dyn Connect> {
+        let plain: Arc<dyn Connect> = match &self.connector {
+            Some(connector) => Arc::clone(connector),
+            None => Arc::new(Tcp),
+        };
+        let Some(tls) = &config.tls else {
+            return plain;
+        };
+        let server_name = tls
+            .server_name
+            .clone()
+            .or_else(|| authority.map(|authority| authority.host().to_owned()));
+        Arc::new(subchannel::Tls::new(plain, tls.files(), server_name))
+    }
+}
+
+/// A target whose calls fail, saying why.
+fn broken(builder: balance::Builder, error: String) -> Balancer {
+    tracing::warn!(
+        client = &*builder.name,
+        error,
+        "calls to this target will fail"
+    );
+    let resolution = Resolution {
+        error: Some(error.into()),
+        ..Resolution::default()
+    };
+    Balancer::constant(builder, resolution)
+}

@@ -1,0 +1,246 @@
+//! One attempt: a request into a stream, and its answer out of it.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, client::ResponseFuture};
+use http::{Method, Request, Response, Uri, Version, header, uri};
+use http_body::{Body, Frame};
+use tonic::{Code, Status};
+
+use super::{
+    connection::{Shared, Slot},
+    outgoing::Outgoing,
+    pump::{Pump, Running},
+};
+use crate::{
+    classify::{End, Fate},
+    status::{self, Refusal},
+};
+
+/// An attempt that got no answer, or lost it half-way.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", status.message())]
+pub struct Failed {
+    /// How far the request got; none if it was the request's own body that failed.
+    pub fate: Option<Fate>,
+    /// What the caller sees, if nothing else is tried.
+    pub status: Status,
+}
+
+impl Failed {
+    /// How the call ended, for judging it.
+    #[must_use]
+    pub fn end(&self) -> End<'static> {
+        self.fate.map_or(End::Dropped, End::Failed)
+    }
+
+    fn own(status: Status) -> Self {
+        Self { fate: None, status }
+    }
+}
+
+/// Sends a request on the place it was given, and returns the beginning of the answer.
+///
+/// `head` holds path and headers; scheme and authority are the endpoint's. Until this returns
+/// `Ok`, `outgoing` still owns the request's body and may be rewound for another attempt.
+/// Dropping the future resets the stream.
+///
+/// # Errors
+///
+/// If no answer began; says how far the request got.
+pub async fn exchange(
+    slot: Slot,
+    head: Request<()>,
+    outgoing: &mut Outgoing,
+) -> Result<Response<Incoming>, Failed> {
+    let request = on_the_wire(head, slot.shared())?;
+    let last = outgoing.is_end();
+    let (response, stream) = slot
+        .send_request(request, last)
+        .map_err(|error| not_sent(&error, slot.shared()))?;
+    let mut pump = (!last).then(|| Pump::new(stream));
+    let response = head_of_answer(response, &mut pump, outgoing, slot.shared()).await?;
+    let rest = outgoing.commit();
+    let (parts, stream) = response.into_parts();
+    let pump = pump.map(|pump| Running::spawn(pump, rest, &slot.shared().tasks));
+    let incoming = Incoming {
+        open: Some(Open { pump, stream, slot }),
+        data_ended: false,
+    };
+    Ok(Response::from_parts(parts, incoming))
+}
+
+/// Waits for the head of the answer and sends the request meanwhile.
+async fn head_of_answer(
+    mut response: ResponseFuture,
+    pump: &mut Option<Pump>,
+    outgoing: &mut Outgoing,
+    shared: &Shared,
+) -> Result<Response<RecvStream>, Failed> {
+    poll_fn(|cx| {
+        if let Some(sending) = pump
+            && let Poll::Ready(sent) = sending.poll(outgoing, cx)
+        {
+            if let Err(status) = sent {
+                return Poll::Ready(Err(Failed::own(status)));
+            }
+            *pump = None;
+        }
+        Pin::new(&mut response)
+            .poll(cx)
+            .map_err(|error| failed(&error, shared))
+    })
+    .await
+}
+
+fn on_the_wire(head: Request<()>, shared: &Shared) -> Result<Request<()>, Failed> {
+    let (mut parts, ()) = head.into_parts();
+    let mut target = uri::Parts::default();
+    target.scheme = Some(shared.scheme.clone());
+    target.authority = Some(shared.authority.clone());
+    target.path_and_query = parts.uri.into_parts().path_and_query;
+    parts.uri = Uri::from_parts(target).map_err(|error| {
+        Failed::own(Status::internal(format!(
+            "the request has no path: {error}"
+        )))
+    })?;
+    parts.method = Method::POST;
+    parts.version = Version::HTTP_2;
+    parts
+        .headers
+        .insert(header::TE, header::HeaderValue::from_static("trailers"));
+    Ok(Request::from_parts(parts, ()))
+}
+
+fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
+    if error.is_go_away() || error.is_io() || error.is_reset() {
+        // The connection is over, whether or not its driver has noticed yet.
+        shared.retire(status::chain(error));
+        return Failed {
+            fate: Some(Fate::NotSent),
+            status: lost(shared, error),
+        };
+    }
+    // A request that h2 would not take, or a connection out of stream ids. The latter is fixed by
+    // another connection, so it counts as refused: one more try.
+    shared.retire(status::chain(error));
+    Failed {
+        fate: Some(Fate::Refused),
+        status: Status::internal(format!("the request cannot be sent: {error}")),
+    }
+}
+
+/// What became of a stream that was open.
+fn failed(error: &h2::Error, shared: &Shared) -> Failed {
+    let fate = Some(Fate::of_stream(error));
+    let status = match error.reason() {
+        Some(reason) if error.is_reset() && error.is_remote() => Status::new(
+            status::code_of_reset(reason),
+            format!("{} reset the stream: {reason:?}", shared.peer),
+        ),
+        Some(reason) if error.is_reset() => Status::new(
+            Code::Internal,
+            format!("{} broke the protocol: {reason:?}", shared.peer),
+        ),
+        _ => lost(shared, error),
+    };
+    Failed { fate, status }
+}
+
+/// The connection's own reason says more than the stream's, which is a broken pipe at best.
+fn lost(shared: &Shared, error: &h2::Error) -> Status {
+    let reason = match shared.reason() {
+        Some(reason) => reason.to_owned(),
+        None => status::chain(error),
+    };
+    Refusal::ConnectionLost.status(format!("connection to {} lost: {reason}", shared.peer))
+}
+
+/// The body of an answer. Dropped before its end it resets the stream.
+pub struct Incoming {
+    open: Option<Open>,
+    data_ended: bool,
+}
+
+// In the order in which they go: the request stops, the stream closes, its place becomes free.
+struct Open {
+    pump: Option<Running>,
+    stream: RecvStream,
+    slot: Slot,
+}
+
+impl Incoming {
+    /// Whether the stream ended with what was read so far.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|open| open.stream.is_end_stream())
+    }
+
+    /// Why the stream broke: the request's own body, or what h2 says.
+    fn failed(open: &Open, error: &h2::Error) -> Failed {
+        let own = open.pump.as_ref().and_then(Running::failure);
+        match own {
+            Some(status) => Failed::own(status),
+            None => failed(error, open.slot.shared()),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let this = &mut *self;
+        let Some(open) = &mut this.open else {
+            return Poll::Ready(None);
+        };
+        if !this.data_ended {
+            match ready!(open.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Taken by the caller, so the peer may send as much again. It cannot be more
+                    // than was received.
+                    drop(open.stream.flow_control().release_capacity(data.len()));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => {
+                    let failed = Self::failed(open, &error);
+                    this.open = None;
+                    return Poll::Ready(Some(Err(failed)));
+                }
+                None => this.data_ended = true,
+            }
+        }
+        let trailers = ready!(open.stream.poll_trailers(cx));
+        let end = match trailers {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(Self::failed(open, &error))),
+        };
+        this.open = None;
+        Poll::Ready(end)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over()
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.open.as_ref().map(|open| open.slot.shared().peer);
+        f.debug_struct("Incoming")
+            .field("peer", &peer)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! A request's body on its way out, kept for as long as it may have to be sent again.
+
+use std::{
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body as _;
+use tonic::{Status, body::Body};
+
+/// Bytes of a request body kept for sending it again; a body beyond this is sent once.
+pub const REPLAY_MAX: usize = 64 * 1024;
+
+/// A request body that remembers what was taken from it, up to [`REPLAY_MAX`] bytes, until the
+/// answer begins.
+#[derive(Debug)]
+pub struct Outgoing {
+    source: Body,
+    source_ended: bool,
+    /// Everything taken from `source`, as long as `replayable`.
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// How many of `kept` this attempt has taken.
+    position: usize,
+    replayable: bool,
+    trailers: Option<HeaderMap>,
+}
+
+/// The next piece of a body.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+}
+
+impl Outgoing {
+    /// Takes over a body of which nothing was taken yet.
+    #[must_use]
+    pub fn new(source: Body) -> Self {
+        Self {
+            source_ended: source.is_end_stream(),
+            source,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            position: 0,
+            replayable: true,
+            trailers: None,
+        }
+    }
+
+    /// Begins again from the first byte; `false` if that is no longer possible.
+    #[must_use]
+    pub fn rewind(&mut self) -> bool {
+        self.position = 0;
+        self.replayable
+    }
+
+    /// Whether nothing is left to send.
+    pub(super) fn is_end(&self) -> bool {
+        self.source_ended && self.position == self.kept.len() && self.trailers.is_none()
+    }
+
+    /// The answer has begun, so nothing will be sent again: forgets what was kept and hands over
+    /// what is still to come.
+    pub(super) fn commit(&mut self) -> Self {
+        let mut rest = mem::replace(self, Self::new(Body::empty()));
+        rest.forget();
+        rest
+    }
+
+    /// Drops what this attempt has taken; what is left of a replay stays.
+    fn forget(&mut self) {
+        self.kept.drain(..self.position);
+        self.position = 0;
+        self.replayable = false;
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Status>> {
+        if let Some(data) = self.kept.get(self.position) {
+            self.position += 1;
+            return Poll::Ready(Ok(Piece::Data(data.clone())));
+        }
+        if let Some(trailers) = self.trailers.clone() {
+            return Poll::Ready(Ok(Piece::Trailers(trailers)));
+        }
+        if self.source_ended {
+            return Poll::Ready(Ok(Piece::End));
+        }
+        let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(status)) => return Poll::Ready(Err(status)),
+            None => {
+                self.source_ended = true;
+                return Poll::Ready(Ok(Piece::End));
+            }
+        };
+        Poll::Ready(Ok(match frame.into_data() {
+            Ok(data) => {
+                self.source_ended = self.source.is_end_stream();
+                self.keep(&data);
+                Piece::Data(data)
+            }
+            Err(frame) => {
+                self.source_ended = true;
+                let trailers = frame.into_trailers().unwrap_or_default();
+                self.trailers = Some(trailers.clone());
+                Piece::Trailers(trailers)
+            }
+        }))
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if !self.replayable {
+            return;
+        }
+        self.kept_bytes += data.len();
+        if self.kept_bytes > REPLAY_MAX {
+            // All of it is on its way: the source is read only once a replay is through.
+            self.forget();
+        } else {
+            self.kept.push(data.clone());
+            self.position = self.kept.len();
+        }
+    }
+}

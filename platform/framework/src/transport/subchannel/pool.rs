@@ -1,0 +1,141 @@
+//! The connections of one subchannel that take calls, and the calls that wait for a place.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, oneshot};
+
+use super::connection::{Connection, Slot};
+
+/// Hands out places on connections, oldest connection first, in the order of asking.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// Oldest first, so that the youngest empties when there is little to do.
+    usable: ArcSwap<Vec<Arc<Connection>>>,
+    waiting: Mutex<VecDeque<oneshot::Sender<Slot>>>,
+    /// Length of `waiting`, readable without its lock.
+    waiting_count: AtomicUsize,
+    waiting_max: usize,
+    /// Wakes the supervisor: a connection changed, or calls wait.
+    pub(super) changed: Notify,
+}
+
+/// What became of a call that asked for a place.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// It has one.
+    Slot(Slot),
+    /// It is in line; the line is dismissed when the last connection goes.
+    Wait(oneshot::Receiver<Slot>),
+    /// There is no connection.
+    Gone,
+    /// The line is full.
+    Full,
+}
+
+impl Pool {
+    pub(super) fn new(waiting_max: usize) -> Self {
+        Self {
+            usable: ArcSwap::default(),
+            waiting: Mutex::default(),
+            waiting_count: AtomicUsize::new(0),
+            waiting_max,
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn ask(&self) -> Asked {
+        // Nobody overtakes those in line.
+        if self.waiting_count() == 0
+            && let Some(slot) = self.open()
+        {
+            return Asked::Slot(slot);
+        }
+        let mut waiting = self.lock();
+        if self.usable.load().is_empty() {
+            return Asked::Gone;
+        }
+        waiting.retain(|waiter| !waiter.is_closed());
+        if waiting.len() >= self.waiting_max {
+            self.waiting_count.store(waiting.len(), Ordering::SeqCst);
+            return Asked::Full;
+        }
+        let (sender, receiver) = oneshot::channel();
+        waiting.push_back(sender);
+        self.waiting_count.store(waiting.len(), Ordering::SeqCst);
+        drop(waiting);
+        // A place may have been freed between the first look and joining the line.
+        self.serve();
+        self.changed.notify_one();
+        Asked::Wait(receiver)
+    }
+
+    /// Calls in line, those that gave up meanwhile included.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting_count.load(Ordering::SeqCst)
+    }
+
+    /// Gives free places to those in line.
+    pub(super) fn serve(&self) {
+        if self.waiting_count() == 0 {
+            return;
+        }
+        // Dropped after the lock: a slot that goes serves the line itself.
+        let mut unwanted = None;
+        let mut waiting = self.lock();
+        while !waiting.is_empty() {
+            let Some(slot) = unwanted.take().or_else(|| self.open()) else {
+                break;
+            };
+            let waiter = waiting.pop_front().expect("the line is not empty");
+            // One that gave up returns the slot, for the next.
+            unwanted = waiter.send(slot).err();
+        }
+        self.waiting_count.store(waiting.len(), Ordering::SeqCst);
+        drop(waiting);
+        drop(unwanted);
+    }
+
+    /// Replaces the connections that take calls. Without any, the line is dismissed.
+    pub(super) fn publish(&self, usable: Vec<Arc<Connection>>) {
+        let dismissed = {
+            let mut waiting = self.lock();
+            let empty = usable.is_empty();
+            self.usable.store(Arc::new(usable));
+            if empty {
+                self.waiting_count.store(0, Ordering::SeqCst);
+                std::mem::take(&mut *waiting)
+            } else {
+                VecDeque::new()
+            }
+        };
+        drop(dismissed);
+        self.serve();
+    }
+
+    /// Whether some connection takes calls, full or not.
+    pub(super) fn is_usable(&self) -> bool {
+        let usable = self.usable.load();
+        usable
+            .iter()
+            .any(|connection| connection.shared().is_usable())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.usable.load().len()
+    }
+
+    fn open(&self) -> Option<Slot> {
+        self.usable.load().iter().find_map(Connection::open)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<oneshot::Sender<Slot>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
