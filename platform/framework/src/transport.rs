@@ -22,3 +22,6 @@ pub mod memory;
 pub mod server;
 pub mod subchannel;
 pub mod tls;
+
+#[cfg(test)]
+pub(crate) mod wire;

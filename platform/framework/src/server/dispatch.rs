@@ -33,7 +33,7 @@ pub(super) trait Handler: Send + Sync {
 }
 
 /// The body of a handler's answer, measured and with its trailers.
-pub type Answered = Measured<Trailing<Body>>;
+pub(super) type Answered = Measured<Trailing<Body>>;
 
 /// Calls the handler of one method.
 #[derive(Clone)]

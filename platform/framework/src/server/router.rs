@@ -209,8 +209,8 @@ impl Handler for Unimplemented {
 
 /// The handler of a path that is not served.
 pub(super) fn unimplemented(path: &str, services: &HashSet<&'static str>) -> Arc<dyn Handler> {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let message = match path.rsplit_once('/') {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    let message = match name.rsplit_once('/') {
         Some((service, method)) if services.contains(service) => {
             format!("service {service} has no method {method}")
         }
