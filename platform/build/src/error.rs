@@ -30,6 +30,12 @@ pub enum Error {
     /// A `.proto` is not what it should be: `file:line:column: what`.
     #[error("{0}")]
     Proto(String),
+    /// Rules that cannot be honoured, `file:line: what: why` each.
+    #[error("{}", faults.join("\n"))]
+    Rules {
+        /// One line for each.
+        faults: Vec<String>,
+    },
     /// Two packages could not become Rust, or a path of `extern_path` is not one.
     #[error("generate code")]
     Generate {

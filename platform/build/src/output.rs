@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use prost_build::Module;
 use prost_reflect::FileDescriptor;
 
-use crate::{Builder, Error, descriptors, rules, services::Services, sources::Sources};
+use crate::{
+    Builder, Error, descriptors,
+    rules::{self, Rules},
+    services::Services,
+    sources::Sources,
+};
 
 /// Name of the file that includes all others.
 const INCLUDES: &str = "contracts.rs";
@@ -42,15 +47,21 @@ pub(crate) fn generate(builder: &Builder, sources: &Sources) -> Result<Vec<Packa
         .generate(requests.collect())
         .map_err(|source| Error::Generate { source })?;
 
+    let rules = builder.runtime.as_ref().map(|runtime| {
+        let runtime = runtime.parse().expect("the path of the runtime is Rust");
+        Rules::new(&sources.pool, &builder.proto_dir, runtime)
+    });
     let mut packages = Vec::new();
+    let mut faults = Vec::new();
     for (module, files) in files {
         // Absent where the files declare nothing but options.
         let Some(mut code) = modules.remove(&module) else {
             continue;
         };
         code.push_str(&descriptors_item(&module));
-        if let Some(runtime) = &builder.runtime {
-            code.push_str(&validation(&files, runtime)?);
+        match &rules {
+            Some(rules) => code.push_str(&validation(rules, &files)?),
+            None => faults.extend(rules::unchecked(&files, &builder.proto_dir)),
         }
         packages.push(Package {
             code,
@@ -58,7 +69,12 @@ pub(crate) fn generate(builder: &Builder, sources: &Sources) -> Result<Vec<Packa
             module,
         });
     }
-    Ok(packages)
+    faults.extend(rules.map(Rules::into_faults).unwrap_or_default());
+    if faults.is_empty() {
+        Ok(packages)
+    } else {
+        Err(Error::Rules { faults })
+    }
 }
 
 fn configuration(builder: &Builder) -> prost_build::Config {
@@ -85,14 +101,15 @@ fn descriptors_item(module: &Module) -> String {
     )
 }
 
-fn validation(files: &[FileDescriptor], runtime: &str) -> Result<String, Error> {
-    let runtime = runtime.parse().expect("the path of the runtime is Rust");
-    let package = files.first().map_or("", FileDescriptor::package_name);
-    let file =
-        syn::parse2(rules::implementations(files, &runtime)).map_err(|source| Error::Syntax {
-            package: package.to_owned(),
-            source,
-        })?;
+fn validation(rules: &Rules<'_>, files: &[FileDescriptor]) -> Result<String, Error> {
+    let tokens = rules.implementations(files);
+    let file = syn::parse2(tokens).map_err(|source| Error::Syntax {
+        package: files
+            .first()
+            .map_or("", FileDescriptor::package_name)
+            .to_owned(),
+        source,
+    })?;
     Ok(prettyplease::unparse(&file))
 }
 

@@ -3,6 +3,9 @@
 //! `gantry-build` implements [`Server`], [`Client`] and [`Validate`] for what it generates; the
 //! rest of the platform works from these facts and never from names.
 
+pub mod check;
+mod violations;
+
 use std::marker::PhantomData;
 
 use prost::Message;
@@ -18,6 +21,7 @@ pub use prost_types;
 pub use tonic;
 pub use tonic_prost;
 
+pub use self::violations::{At, Validate, Violation, Violations};
 use crate::status;
 
 /// Includes what `gantry-build` generated for this crate, as modules that follow the packages.
@@ -118,78 +122,9 @@ pub trait Client<C>: Sized {
     fn from_channel(channel: C) -> Self;
 }
 
-/// A message with rules, generated from `buf.validate` options.
-pub trait Validate {
-    /// Adds every broken rule of this message, and of the messages in it, to `violations`.
-    fn validate(&self, violations: &mut Violations);
-}
-
-/// Every broken rule of one message, in field order.
-#[derive(Debug, Default)]
-pub struct Violations {
-    path: Vec<String>,
-    found: Vec<Violation>,
-}
-
-/// One broken rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Path to the field from the request: `lines[0].quantity`.
-    pub field: String,
-    /// What the value must be, as a sentence for the caller.
-    pub description: String,
-    /// The rule, as `buf.validate` names it: `uint32.gte`.
-    pub rule: &'static str,
-}
-
-impl Violations {
-    /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Notes that `field` of the current message breaks `rule`.
-    pub fn add(&mut self, field: &str, rule: &'static str, description: impl Into<String>) {
-        let mut path = self.path.join(".");
-        if !path.is_empty() && !field.is_empty() {
-            path.push('.');
-        }
-        path.push_str(field);
-        self.found.push(Violation {
-            field: path,
-            description: description.into(),
-            rule,
-        });
-    }
-
-    /// Checks a message held by `field` of the current one.
-    pub fn within(&mut self, field: &str, message: &impl Validate) {
-        self.path.push(field.to_owned());
-        message.validate(self);
-        self.path.pop();
-    }
-
-    /// Checks an element of the repeated or map field `field`.
-    pub fn within_element(
-        &mut self,
-        field: &str,
-        key: impl std::fmt::Display,
-        message: &impl Validate,
-    ) {
-        self.within(&format!("{field}[{key}]"), message);
-    }
-
-    /// What was found.
-    #[must_use]
-    pub fn found(&self) -> &[Violation] {
-        &self.found
-    }
-}
-
 /// The codec of generated servers: protobuf, and every decoded message checked by its rules.
 ///
-/// A message that breaks them ends the stream with INVALID_ARGUMENT and all violations, before
+/// A message that breaks them ends the stream with `INVALID_ARGUMENT` and all violations, before
 /// the handler sees it. Generated clients use `tonic_prost::ProstCodec`: answers are not judged.
 #[derive(Debug)]
 pub struct Codec<T, U> {
@@ -246,12 +181,12 @@ where
         };
         let mut violations = Violations::new();
         message.validate(&mut violations);
-        if violations.found.is_empty() {
+        if violations.is_empty() {
             Ok(Some(message))
         } else {
             Err(status::invalid_argument(
                 violations
-                    .found
+                    .into_found()
                     .into_iter()
                     .map(|violation| (violation.field, violation.description)),
             ))

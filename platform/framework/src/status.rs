@@ -23,8 +23,15 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Who speaks in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "gantry";
 
+/// Bytes of the first violation that are repeated in the message; encoded for a header they can be
+/// three times as many.
+const SUMMARY_MAX: usize = 256;
+
 /// A request that breaks its contract's rules: `INVALID_ARGUMENT` with one `google.rpc.BadRequest`
 /// entry per broken field, all of them at once.
+///
+/// All of it travels in the headers of the answer, of which many peers take 8 KiB:
+/// [`crate::contract::Violations`] holds no more than fits.
 pub fn invalid_argument(
     violations: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
 ) -> Status {
@@ -34,7 +41,9 @@ pub fn invalid_argument(
     for (field, description) in violations {
         let (field, description) = (field.into(), description.into());
         if first.is_none() {
-            first = Some(format!("{field}: {description}"));
+            let mut summary = format!("{field}: {description}");
+            summary.truncate(summary.floor_char_boundary(SUMMARY_MAX));
+            first = Some(summary);
         }
         count += 1;
         details.add_bad_request_violation(field, description);
