@@ -1,12 +1,22 @@
 //! The side port: what a process tells its operators, and the few things they can tell it.
 
-#![allow(dead_code)]
+mod convert;
+mod follow;
+mod grpc;
+mod guard;
+mod pages;
+mod service;
+mod side_port;
 
 use std::net::SocketAddr;
 
-use crate::config;
+pub(crate) use convert::{ago, duration, key};
+pub(crate) use grpc::Grpc;
+pub(crate) use pages::Pages;
+pub(crate) use service::{Admin, Inside};
+pub use side_port::{BindError, SidePort};
 
-mod guard;
+use crate::config;
 
 config::section! {
     /// The side port: `/livez`, `/readyz`, `/metrics` and the admin service.

@@ -15,33 +15,40 @@
 //! }
 //! ```
 
-#![allow(dead_code)]
-
 mod command_line;
 mod context;
 mod drain;
 mod identity;
+mod inside;
 mod process;
 mod reflection;
 mod settings;
-mod stop;
+mod upkeep;
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime;
 
 pub use crate::{__identity as identity, BoxError};
 pub use context::App;
+
 pub use identity::Identity;
 pub use settings::{Platform, Runtime};
 
 use crate::{
-    config::{self, Live, Section, Sources},
-    shutdown::Signals,
+    config::{self, Both, Live, Loaded, Section, Sources},
+    journal::Journal,
+    shutdown::{Signals, Stop, Tasks},
     status::chain,
+    telemetry,
 };
-use process::{Process, Settings};
-use stop::Stop;
+use process::{Process, Running};
+use settings::{Settings, Shown};
 
 /// Something failed while starting or running.
 const FAILED: u8 = 1;
@@ -71,14 +78,18 @@ where
     };
     let file = arguments.config.as_deref();
     let sources = Sources::of_process(identity.name, file, &arguments.overrides);
-    let loaded = match config::load::<Settings<C>>(sources) {
+    let loaded = match config::load::<Both<Platform, C>>(sources) {
         Ok(loaded) => loaded,
         Err(faults) => {
             eprintln!("{faults}");
             return ExitCode::from(USAGE);
         }
     };
-    match live(identity, loaded.config(), start) {
+    if arguments.print_config {
+        let printed = io::stdout().write_all(loaded.print().as_bytes());
+        return ExitCode::from(if printed.is_ok() { 0 } else { FAILED });
+    }
+    match live(identity, loaded, start) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {}", identity.name, chain(error.as_ref()));
@@ -88,26 +99,60 @@ where
 }
 
 /// The part of a process that has threads.
-fn live<C, S>(identity: Identity, settings: &Settings<C>, start: S) -> Result<ExitCode, BoxError>
+fn live<C, S>(
+    identity: Identity,
+    loaded: Loaded<Both<Platform, C>>,
+    start: S,
+) -> Result<ExitCode, BoxError>
 where
     C: Section,
     S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
 {
     // Before the first await, and before threads that could be interrupted.
-    let signals = Signals::install(|| drop(std::io::stdout().flush()))?;
+    let signals = Signals::install(|| drop(io::stdout().flush()))?;
     let mut builder = runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.first.runtime.worker_threads {
+    if let Some(threads) = loaded.config().first.runtime.worker_threads {
         builder.worker_threads(threads);
     }
     let runtime = builder.thread_name(identity.name).enable_all().build()?;
-    let process = Process {
-        identity,
-        settings: Live::fixed(settings.clone()),
-        stop: Stop::default(),
-    };
-    let ended = runtime.block_on(until_drained(process, start, signals));
+    let ended = runtime.block_on(async {
+        let process = prepare(identity, loaded)?;
+        until_drained(process, start, signals).await
+    });
     runtime.shutdown_timeout(BLOCKING_GRACE);
     ended
+}
+
+/// Sets up what tells of a process before there is anything to tell.
+fn prepare<C: Section>(
+    identity: Identity,
+    loaded: Loaded<Both<Platform, C>>,
+) -> Result<Process<C>, BoxError> {
+    let journal = Journal::new();
+    let platform = Tasks::new(journal.clone());
+    let instance = format!("{:016x}", fastrand::u64(..));
+    let named = telemetry::Identity {
+        service: identity.name,
+        version: identity.version,
+        instance: &instance,
+    };
+    let telemetry = telemetry::init(&named, &telemetry::Config::default(), &platform)?;
+    let live = Live::fixed(loaded.config().clone());
+    Ok(Process {
+        identity,
+        instance,
+        settings: Settings {
+            live,
+            shown: Arc::new(move || Shown {
+                entries: loaded.entries().to_vec(),
+                faults: Vec::new(),
+            }),
+        },
+        journal,
+        stop: Stop::new(),
+        platform,
+        telemetry,
+    })
 }
 
 async fn until_drained<C, S>(
@@ -119,17 +164,16 @@ where
     C: Section,
     S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
 {
-    let stop = process.stop.clone();
+    let (stop, telemetry) = (process.stop.clone(), process.telemetry.clone());
     let work = async {
-        let running = process.start(start).await?;
-        tracing::info!(address = %running.address, "serving");
-        let why = running.stopped().await;
-        running.drain(&why.reason, std::future::ready(())).await;
-        Ok(if why.failed {
-            ExitCode::from(FAILED)
-        } else {
-            ExitCode::SUCCESS
-        })
+        match process.start(start).await {
+            Ok(running) => Ok(serve(running, telemetry.shutdown()).await),
+            Err(error) => {
+                // The last lines of a start-up that failed are those that matter most.
+                telemetry.shutdown().await;
+                Err(error.into())
+            }
+        }
     };
     let signalled = async {
         signals.stop().cancelled().await;
@@ -140,4 +184,15 @@ where
         ended = work => ended,
         () = signalled => unreachable!("a pending future never ends"),
     }
+}
+
+async fn serve(running: Running, flush: impl Future<Output = ()>) -> ExitCode {
+    tracing::info!(
+        address = %running.address,
+        side_address = %running.side_address,
+        "serving"
+    );
+    let asked = running.stopped().await;
+    running.drain(&asked.why, flush).await;
+    ExitCode::from(if asked.failed { FAILED } else { 0 })
 }

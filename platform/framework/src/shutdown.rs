@@ -6,8 +6,10 @@
 
 mod phases;
 mod signals;
+mod stop;
 mod tasks;
 
 pub use phases::{Outcome, Phases};
 pub use signals::{InstallError, Signals};
+pub use stop::{Request, Stop};
 pub use tasks::{Failed, Tasks};

@@ -77,7 +77,12 @@ impl Pages {
             (StatusCode::OK, Status::Serving, Verdict::Passing, "")
         } else {
             let stuck = "the runtime lets no task run";
-            (StatusCode::SERVICE_UNAVAILABLE, Status::NotServing, Verdict::Failing, stuck)
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Status::NotServing,
+                Verdict::Failing,
+                stuck,
+            )
         };
         let check = Check {
             name: "runtime",
@@ -139,6 +144,9 @@ fn page(code: StatusCode, kind: HeaderValue, body: impl Into<bytes::Bytes>) -> R
     // A probe is about now, and a browser must not guess at what it is.
     let headers = page.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     page
 }

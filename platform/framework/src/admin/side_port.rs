@@ -166,7 +166,7 @@ async fn connection(
     // Hyper waits for ever for the first bytes, which tell the version.
     let silent = async {
         time::sleep(REQUEST_TIMEOUT).await;
-        while asked.load(Ordering::Relaxed) {
+        if asked.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     };

@@ -1,6 +1,6 @@
 //! What a service builds itself from while it starts.
 
-use std::{convert::Infallible, fmt, future::Future, mem};
+use std::{collections::BTreeSet, convert::Infallible, fmt, future::Future, mem};
 
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +9,7 @@ use tower::Service;
 
 use super::{Identity, drain::Hook};
 use crate::{
+    client::{Channel, Clients},
     config::{Live, Section},
     contract,
     health::{Check, Health},
@@ -37,8 +38,11 @@ pub struct App<C> {
     pub(super) journal: Journal,
     pub(super) tasks: Tasks,
     pub(super) draining: CancellationToken,
+    pub(super) clients: Clients,
     pub(super) router: Router,
     pub(super) hooks: Vec<Hook>,
+    /// Names of the targets that are checked already.
+    pub(super) called: BTreeSet<String>,
 }
 
 impl<C: Section> App<C> {
@@ -72,6 +76,18 @@ impl<C: Section> App<C> {
     {
         self.health.register(S::NAME);
         self.router = mem::take(&mut self.router).add(server);
+    }
+
+    /// A client of the target that `[clients.<name>]` configures: any generated client, or a
+    /// [`Channel`]. Building it does no I/O; a target that is missing or not configured shows in
+    /// calls, and as a health check that reports.
+    #[must_use]
+    pub fn client<T: contract::Client<Channel>>(&mut self, name: &str) -> T {
+        let channel: Channel = self.clients.client(name);
+        if self.called.insert(name.to_owned()) {
+            self.check(dependency(name, channel));
+        }
+        self.clients.client(name)
     }
 
     /// Runs a background task for as long as the process does. It is told to stop through
@@ -130,6 +146,18 @@ impl<C: Section> App<C> {
             close: Box::pin(close),
         });
     }
+}
+
+/// Whether calls to a target would find a ready endpoint.
+fn dependency(name: &str, channel: Channel) -> Check {
+    Check::dependency(name, move || {
+        let ready = channel.is_ready();
+        std::future::ready(if ready {
+            Ok(())
+        } else {
+            Err("no endpoint is ready".into())
+        })
+    })
 }
 
 impl<C> fmt::Debug for App<C> {

@@ -17,7 +17,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config,
+    config::{self, Live},
     health::Health,
     journal::{Journal, Kind},
     shutdown::{Outcome, Phases, Tasks},
@@ -84,7 +84,7 @@ pub(super) struct Hook {
 
 /// Everything that has to end.
 pub(super) struct Ending {
-    pub(super) config: Config,
+    pub(super) config: Live<Config>,
     pub(super) journal: Journal,
     pub(super) health: Health,
     /// Cancelled when calls should come to their end.
@@ -101,46 +101,41 @@ pub(super) struct Ending {
 impl Ending {
     /// Ends everything, `why` it is done; `flush` comes last.
     pub(super) async fn run(self, why: &str, flush: impl Future<Output = ()>) {
-        let Config { delay, .. } = self.config;
-        tracing::info!(why, bound = ?self.config.total(), "draining");
+        let config = *self.config.load();
+        tracing::info!(why, bound = ?config.total(), "draining");
         self.journal.record(Kind::Draining, "process", why);
         let phases = Phases::begin(self.journal.clone());
 
         // A registration is taken back here too: whoever registers watches health.
         self.health.latch();
-        phases.run("delay", Duration::MAX, time::sleep(delay)).await;
-        self.finish(&phases).await;
-        self.stop_tasks(&phases).await;
-        let close = close(self.hooks, self.config.close, &self.journal);
-        phases.run("close", self.config.close, close).await;
+        let delay = time::sleep(config.delay);
+        // The first of two phases that are bounded by themselves.
+        phases.run("delay", Duration::MAX, delay).await;
+        self.finish(&config, &phases).await;
+        let tasks = self.tasks.stop_within(config.tasks);
+        phases.run("tasks", Duration::MAX, tasks).await;
+        let close = close(self.hooks, config.close, &self.journal);
+        phases.run("close", config.close, close).await;
 
         tracing::info!(took = ?phases.elapsed(), "drained");
-        self.journal.record(
-            Kind::Stopped,
-            "process",
-            format!("drained in {} ms", phases.elapsed().as_millis()),
-        );
-        self.platform.stop_within(self.config.side_port).await;
-        phases.run("flush", self.config.flush, flush).await;
+        let took = format!("drained in {} ms", phases.elapsed().as_millis());
+        self.journal.record(Kind::Stopped, "process", took);
+        self.platform.stop_within(config.side_port).await;
+        phases.run("flush", config.flush, flush).await;
     }
 
-    async fn finish(&self, phases: &Phases) {
-        let Config { finish, cut, .. } = self.config;
+    async fn finish(&self, config: &Config, phases: &Phases) {
         self.serving.drain();
         // Long-lived streams end now: their callers go elsewhere, because of the GOAWAY.
         self.draining.cancel();
-        let outcome = phases.run("finish", finish, self.serving.closed()).await;
+        let closed = self.serving.closed();
+        let outcome = phases.run("finish", config.finish, closed).await;
         if outcome == Outcome::Cut {
             self.serving.end_calls();
-            phases.run("cut", cut, self.serving.closed()).await;
+            let closed = self.serving.closed();
+            phases.run("cut", config.cut, closed).await;
         }
         self.serving.cut();
-    }
-
-    async fn stop_tasks(&self, phases: &Phases) {
-        let stop = self.tasks.stop_within(self.config.tasks);
-        // Bounded by itself; the phase writes down what it took.
-        phases.run("tasks", Duration::MAX, stop).await;
     }
 }
 

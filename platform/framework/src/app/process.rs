@@ -5,41 +5,50 @@
 //! already answers, and says what the start-up waits for.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     mem,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    App, Identity, Platform,
+    App, Identity,
     drain::{Ending, Serving},
+    inside::View,
     reflection,
-    stop::Stop,
+    settings::Settings,
+    upkeep,
 };
 use crate::{
     BoxError,
-    config::{Both, Live, Section},
-    health::{self, Health},
-    journal::{Journal, Kind},
+    admin::{self, Admin, Grpc, Pages, SidePort},
+    client::Clients,
+    config::{Live, Section},
+    health::{self, Health, Liveness},
+    journal::{self, Journal, Kind},
     server::{DescriptorError, Router, Stack},
-    shutdown::Tasks,
-    transport::server::{BindError, Handle, Limits, Listener},
+    shutdown::{Request, Stop, Tasks},
+    telemetry::Telemetry,
+    transport::server::{BindError, Handle, Listener},
 };
-
-/// The whole configuration of a process.
-pub(super) type Settings<C> = Both<Platform, C>;
 
 /// Why a process does not run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error(transparent)]
     Listen(#[from] BindError),
+    #[error(transparent)]
+    SidePort(#[from] admin::BindError),
     #[error("describe the services")]
     Describe(#[from] reflection::Error),
+    #[error("describe the side port")]
+    DescribeSidePort(#[from] tonic_reflection::server::Error),
     #[error("serve the platform's own services")]
     Own(#[from] DescriptorError),
     #[error("start {service}")]
@@ -52,18 +61,44 @@ pub(super) enum StartError {
 /// What a process needs before it is a service.
 pub(super) struct Process<C> {
     pub(super) identity: Identity,
-    pub(super) settings: Live<Settings<C>>,
+    /// This process among all of the service.
+    pub(super) instance: String,
+    pub(super) settings: Settings<C>,
+    pub(super) journal: Journal,
     pub(super) stop: Stop,
+    /// The platform's own tasks, which end after everything else.
+    pub(super) platform: Tasks,
+    pub(super) telemetry: Telemetry,
 }
 
-/// A process that serves.
+/// A process that serves, or was asked to stop before it did.
 pub(super) struct Running {
     pub(super) address: SocketAddr,
+    pub(super) side_address: SocketAddr,
     pub(super) health: Health,
-    pub(super) journal: Journal,
-    stop: Stop,
-    tasks: Tasks,
+    pub(super) stop: Stop,
     ending: Ending,
+}
+
+/// Sockets that are bound and not accepted from.
+struct Bound {
+    listener: Listener,
+    address: SocketAddr,
+    side_port: SidePort,
+}
+
+impl Bound {
+    async fn bind<C: Section>(settings: &Settings<C>) -> Result<Self, StartError> {
+        let all = settings.live.load();
+        let platform = &all.first;
+        let listener = Listener::bind(&platform.listen, platform.limits.clone().live())?;
+        let address = listener.handle().local_addr();
+        Ok(Self {
+            address: address.expect("a socket of TCP has an address"),
+            listener,
+            side_port: SidePort::bind(&platform.admin).await?,
+        })
+    }
 }
 
 impl<C: Section> Process<C> {
@@ -72,46 +107,21 @@ impl<C: Section> Process<C> {
     where
         S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
     {
-        let settings = self.settings.load();
-        let platform = &settings.first;
-        let journal = Journal::new();
-        journal.record(Kind::Starting, self.identity.name, self.identity.version);
-        let limits = Limits::default().live();
-        let listener =
-            Listener::bind(&crate::transport::server::Config::default(), limits.clone())?;
-        let health = Health::new(journal.clone(), platform.health);
-        let draining = CancellationToken::new();
-        let mut app = App {
-            identity: self.identity,
-            config: self.settings.map(|settings| &settings.second),
-            health: health.clone(),
-            journal: journal.clone(),
-            tasks: Tasks::new(journal.clone()),
-            draining: draining.clone(),
-            router: Router::new(),
-            hooks: Vec::new(),
-        };
+        let Identity { name, version, .. } = self.identity;
+        self.journal.record(Kind::Starting, name, version);
+        let bound = Bound::bind(&self.settings).await?;
+        let side_address = bound.side_port.local_addr();
+        let mut app = self.app();
         let served = Arc::new(OnceLock::new());
         let mut running = Running {
-            address: listener.handle().local_addr().expect("TCP has an address"),
-            health: health.clone(),
-            journal: journal.clone(),
+            address: bound.address,
+            side_address,
+            health: app.health.clone(),
             stop: self.stop.clone(),
-            tasks: app.tasks.clone(),
-            ending: Ending {
-                config: platform.shutdown,
-                journal: journal.clone(),
-                health: health.clone(),
-                draining: draining.clone(),
-                serving: Box::new(Served {
-                    handle: listener.handle(),
-                    stack: Arc::clone(&served),
-                }),
-                tasks: app.tasks.clone(),
-                hooks: Vec::new(),
-                platform: Tasks::new(journal.clone()),
-            },
+            ending: self.ending(&app, &bound.listener, &served),
         };
+        self.open_side_port(bound.side_port, bound.listener.handle(), &app)?;
+        upkeep::start(&self, &bound.listener.handle());
 
         // Cancel-safe: a start-up that is told to stop is dropped as a whole.
         let started = tokio::select! {
@@ -120,64 +130,143 @@ impl<C: Section> Process<C> {
         };
         running.ending.hooks = mem::take(&mut app.hooks);
         match started {
-            Some(Ok(())) => {}
+            Some(Ok(())) => {
+                self.serve(bound.listener, app, &served, bound.address)?;
+                Ok(running)
+            }
             Some(Err(source)) => {
                 running.abandon().await;
-                return Err(StartError::Service {
-                    service: self.identity.name,
+                Err(StartError::Service {
+                    service: name,
                     source,
-                });
+                })
             }
-            None => return Ok(running),
+            None => Ok(running),
         }
+    }
 
-        let describe = platform
-            .reflection
-            .unwrap_or_else(|| running.address.ip().to_canonical().is_loopback());
-        let router = own_services(app.router, &health, &draining, describe)?;
+    fn app(&self) -> App<C> {
+        let settings = self.settings.live.load();
+        App {
+            identity: self.identity,
+            config: self.settings.live.map(|settings| &settings.second),
+            health: Health::new(self.journal.clone(), settings.first.health),
+            journal: self.journal.clone(),
+            tasks: Tasks::new(self.journal.clone()),
+            draining: CancellationToken::new(),
+            clients: Clients::new(
+                settings.first.clients.clone(),
+                self.platform.clone(),
+                self.journal.clone(),
+            ),
+            router: Router::new(),
+            hooks: Vec::new(),
+            called: BTreeSet::new(),
+        }
+    }
+
+    fn ending(&self, app: &App<C>, listener: &Listener, served: &Arc<OnceLock<Stack>>) -> Ending {
+        Ending {
+            config: self
+                .settings
+                .live
+                .derive(|settings| settings.first.shutdown),
+            journal: self.journal.clone(),
+            health: app.health.clone(),
+            draining: app.draining.clone(),
+            serving: Box::new(Served {
+                handle: listener.handle(),
+                stack: Arc::clone(served),
+            }),
+            tasks: app.tasks.clone(),
+            hooks: Vec::new(),
+            platform: self.platform.clone(),
+        }
+    }
+
+    fn open_side_port(
+        &self,
+        side_port: SidePort,
+        listener: Handle,
+        app: &App<C>,
+    ) -> Result<(), StartError> {
+        let admin = Admin {
+            name: self.identity.name,
+            version: self.identity.version,
+            instance: self.instance.clone(),
+            started: journal::now(),
+            begun: Instant::now(),
+            inside: Box::new(View {
+                settings: self.settings.clone(),
+                clients: app.clients.clone(),
+                health: app.health.clone(),
+            }),
+            listener,
+            health: app.health.clone(),
+            journal: self.journal.clone(),
+            log_level: self.telemetry.log_level().clone(),
+            stop: self.stop.clone(),
+            stopping: self.platform.stopping(),
+        };
+        let telemetry = self.telemetry.clone();
+        let pages = Pages {
+            health: app.health.clone(),
+            liveness: Liveness::watch(&self.platform),
+            metrics: Arc::new(move || telemetry.render_metrics()),
+            grpc: Grpc::new(admin)?,
+            hosts: self
+                .settings
+                .live
+                .read(|settings| settings.first.admin.hosts.clone()),
+        };
+        let serve = side_port.serve(Arc::new(pages), self.platform.clone());
+        self.platform.spawn_essential("side port", serve);
+        Ok(())
+    }
+
+    fn serve(
+        &self,
+        listener: Listener,
+        app: App<C>,
+        served: &OnceLock<Stack>,
+        address: SocketAddr,
+    ) -> Result<(), StartError> {
+        let own = health::service::server(app.health.clone(), app.draining.clone());
+        let mut router = app
+            .router
+            .add_plain(own, gantry_api::health::v1::DESCRIPTORS)?;
+        let reflection = self
+            .settings
+            .live
+            .read(|settings| settings.first.reflection);
+        if reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
+            router = reflection::add(router)?;
+        }
+        let limits = listener.handle().limits().clone();
         let stack = Stack::new(router, limits);
         drop(served.set(stack.clone()));
-        let tasks = running.ending.platform.clone();
-        let serve = listener.serve(stack, tasks.clone());
-        tasks.spawn_essential("listener", serve);
-        health.started();
-        journal.record(
-            Kind::Serving,
-            self.identity.name,
-            running.address.to_string(),
-        );
-        Ok(running)
+        let serve = listener.serve(stack, self.platform.clone());
+        self.platform.spawn_essential("listener", serve);
+        app.health.started();
+        self.journal
+            .record(Kind::Serving, self.identity.name, address.to_string());
+        Ok(())
     }
-}
-
-/// Adds what every service serves beside its own: health, and reflection where it may.
-fn own_services(
-    router: Router,
-    health: &Health,
-    draining: &CancellationToken,
-    describe: bool,
-) -> Result<Router, StartError> {
-    let own = health::service::server(health.clone(), draining.clone());
-    let router = router.add_plain(own, gantry_api::health::v1::DESCRIPTORS)?;
-    if describe {
-        return Ok(reflection::add(router)?);
-    }
-    Ok(router)
 }
 
 impl Running {
     /// Completes once the process should end, and says why.
-    pub(super) async fn stopped(&self) -> Why {
-        let mut failed = self.tasks.failed();
-        // Cancel-safe: both arms only wait. The sender lives in `self.tasks`.
-        tokio::select! {
-            why = self.stop.requested() => Why { reason: why.to_owned(), failed: false },
-            failed = failed.wait_for(Option::is_some) => {
-                let task = failed.ok().and_then(|failed| failed.clone());
-                let task = task.map_or("unknown", |failed| failed.task);
-                Why { reason: format!("task {task} panicked"), failed: true }
-            }
-        }
+    pub(super) async fn stopped(&self) -> Request {
+        let mut failed = self.ending.tasks.failed();
+        let mut platform_failed = self.ending.platform.failed();
+        // Cancel-safe: all arms only wait. The senders live in `self`.
+        let failed = tokio::select! {
+            asked = self.stop.requested() => return asked,
+            Ok(failed) = failed.wait_for(Option::is_some) => failed.clone(),
+            Ok(failed) = platform_failed.wait_for(Option::is_some) => failed.clone(),
+        };
+        let task = failed.map_or("", |failed| failed.task);
+        self.stop.fail(format!("task {task} panicked")).clone()
     }
 
     /// Ends everything in order; `flush` comes last.
@@ -187,18 +276,12 @@ impl Running {
 
     /// Lets go of what a start-up that failed had opened.
     async fn abandon(mut self) {
-        self.ending.config.delay = std::time::Duration::ZERO;
-        self.ending
-            .run("start-up failed", std::future::ready(()))
-            .await;
+        let mut config = *self.ending.config.load();
+        config.delay = Duration::ZERO;
+        self.ending.config = Live::fixed(config);
+        let nothing = std::future::ready(());
+        self.ending.run("the start-up failed", nothing).await;
     }
-}
-
-/// Why a process ends.
-pub(super) struct Why {
-    pub(super) reason: String,
-    /// Whether it ends because something is broken.
-    pub(super) failed: bool,
 }
 
 /// The listener and, once the start-up is done, what it serves.

@@ -1,14 +1,24 @@
 //! The platform's part of every service's configuration.
 
-use crate::{admin, config, health};
+use std::sync::Arc;
 
 use super::drain;
+use crate::{
+    admin, client,
+    config::{self, Both, Entry, Live},
+    health,
+    transport::server,
+};
 
 config::section! {
     /// The platform's sections; a service's own stand beside them in the same files.
     pub struct Platform {
-        /// How the process works inside.
-        pub runtime: section Runtime;
+        /// Where calls are taken.
+        pub listen: section server::Config;
+        /// How much is taken on.
+        pub limits: section server::Limits;
+        /// Whom the service calls, by the names it uses in `app.client(…)`.
+        pub clients: map of client::Config, restart;
         /// Describe the services to whoever asks (gRPC reflection). By default where the listener
         /// is loopback.
         pub reflection: Option<bool> = None, restart;
@@ -18,6 +28,8 @@ config::section! {
         pub health: section health::Config;
         /// The end of the process.
         pub shutdown: section drain::Config;
+        /// How the process works inside.
+        pub runtime: section Runtime;
     }
 }
 
@@ -27,4 +39,38 @@ config::section! {
         /// Threads that run tasks; by default one for each processor.
         pub worker_threads: Option<usize> = None, restart;
     }
+    validate = Runtime::check;
+}
+
+impl Runtime {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.worker_threads == Some(0) {
+            check.refuse("worker_threads", "expected at least 1");
+        }
+    }
+}
+
+/// The whole configuration of a process.
+pub(super) struct Settings<C> {
+    /// The values in force.
+    pub(super) live: Live<Both<Platform, C>>,
+    /// Every key with its value and origin.
+    pub(super) shown: Arc<dyn Fn() -> Shown + Send + Sync>,
+}
+
+impl<C> Clone for Settings<C> {
+    fn clone(&self) -> Self {
+        Self {
+            live: self.live.clone(),
+            shown: Arc::clone(&self.shown),
+        }
+    }
+}
+
+/// A configuration as operators see it.
+pub(super) struct Shown {
+    /// Every key with its value and origin.
+    pub(super) entries: Vec<Entry>,
+    /// Why the newest change was refused; empty where it was not.
+    pub(super) faults: Vec<String>,
 }

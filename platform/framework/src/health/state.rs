@@ -222,6 +222,18 @@ impl Health {
         self.shared.state().statuses()
     }
 
+    /// Whether [`Health::started`] was called.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.shared.state().started
+    }
+
+    /// Whether [`Health::latch`] was called.
+    #[must_use]
+    pub fn is_latched(&self) -> bool {
+        self.shared.state().latched
+    }
+
     /// What keeps `service` from serving; none where it serves or is not known.
     #[must_use]
     pub fn reason(&self, service: &str) -> Option<String> {
@@ -287,7 +299,7 @@ impl Health {
                 self.shared
                     .journal
                     .record(journal::Kind::HealthChanged, subject, status.as_str());
-                tracing::info!(service = subject, %status, "health changed");
+                tracing::info!(name = subject, %status, "health changed");
             }
         }
         // Under the lock, so that who wakes reads no older state.

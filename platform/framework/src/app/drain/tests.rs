@@ -71,7 +71,7 @@ fn ending(log: &Log, rest: Option<Duration>, obeys: bool) -> Ending {
     let health = Health::new(journal.clone(), health::Config::default());
     health.started();
     Ending {
-        config: Config::default(),
+        config: Live::fixed(Config::default()),
         journal: journal.clone(),
         health,
         draining: CancellationToken::new(),

@@ -1,0 +1,88 @@
+//! gRPC on the side port: the admin service, and reflection to find it.
+
+use std::{convert::Infallible, sync::Arc};
+
+use gantry_api::admin::v1::{self, admin_service_server::AdminServiceServer};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
+use tonic_reflection::server::{Builder, Error};
+use tower::Service;
+
+use super::service::Admin;
+use crate::status::Refusal;
+
+/// Largest request taken; the longest has a log filter in it.
+const REQUEST_MAX: usize = 16 * 1_024;
+
+type Answer = BoxFuture<Response<Body>, Infallible>;
+
+/// A generated server with its type forgotten.
+trait Handler: Send + Sync {
+    fn call(&self, request: Request<Incoming>) -> Answer;
+}
+
+impl<S> Handler for S
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answer>
+        + Clone
+        + Send
+        + Sync,
+{
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        Service::call(&mut self.clone(), request)
+    }
+}
+
+/// The gRPC services of the side port, by name.
+pub(crate) struct Grpc {
+    services: Vec<(&'static str, Arc<dyn Handler>)>,
+}
+
+impl Grpc {
+    /// The admin service `admin`, and reflection.
+    ///
+    /// # Errors
+    ///
+    /// If the descriptors that were compiled in cannot be read.
+    pub(crate) fn new(admin: Admin) -> Result<Self, Error> {
+        let described =
+            || Builder::configure().register_encoded_file_descriptor_set(v1::DESCRIPTORS);
+        let admin = AdminServiceServer::new(admin).max_decoding_message_size(REQUEST_MAX);
+        let mut grpc = Self {
+            services: Vec::new(),
+        };
+        grpc.add(admin);
+        grpc.add(
+            described()
+                .build_v1()?
+                .max_decoding_message_size(REQUEST_MAX),
+        );
+        grpc.add(
+            described()
+                .build_v1alpha()?
+                .max_decoding_message_size(REQUEST_MAX),
+        );
+        Ok(grpc)
+    }
+
+    fn add<S: Handler + NamedService + 'static>(&mut self, service: S) {
+        self.services.push((S::NAME, Arc::new(service)));
+    }
+
+    /// Answers one call.
+    pub(super) async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let name = path.split('/').nth(1).unwrap_or_default();
+        let service = self.services.iter().find(|(known, _)| *known == name);
+        match service {
+            Some((_, service)) => {
+                let Ok(answer) = service.call(request).await;
+                answer
+            }
+            None => Refusal::Unimplemented
+                .status("the side port serves no such service")
+                .into_http(),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `gantry.admin.v1`: looks into the process, sets its log level, drains it.
+//!
+//! What changes something is for this machine alone, wherever the side port listens.
+
+use std::{
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use futures_core::Stream;
+use gantry_api::admin::v1::{
+    Connection, DrainRequest, DrainResponse, Endpoint, GetConfigRequest, GetConfigResponse,
+    GetInfoRequest, GetInfoResponse, GetLogLevelRequest, GetLogLevelResponse,
+    ListConnectionsRequest, ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse,
+    ListHealthChecksRequest, ListHealthChecksResponse, ProcessState, ServiceHealth,
+    SetLogLevelRequest, SetLogLevelResponse, WatchJournalRequest, WatchJournalResponse,
+    admin_service_server::AdminService,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{convert, follow};
+use crate::{
+    caller::Peer,
+    health::{self, Health},
+    journal::{Journal, Kind},
+    shutdown::Stop,
+    status::{self, Refusal},
+    telemetry::LogLevel,
+    transport::server::Handle,
+};
+
+/// Longest log filter taken, as the contract says.
+const FILTER_MAX: usize = 4_096;
+
+/// What only the application knows.
+pub(crate) trait Inside: Send + Sync {
+    /// The configuration in force, secrets masked.
+    fn config(&self) -> GetConfigResponse;
+    /// Version of the configuration in force.
+    fn config_version(&self) -> u64;
+    /// The endpoints of every client.
+    fn endpoints(&self) -> Vec<Endpoint>;
+    /// Full names of the services that are served.
+    fn services(&self) -> Vec<String>;
+    /// The longest a drain can take.
+    fn drain_bound(&self) -> Duration;
+}
+
+/// Everything the admin service tells or changes.
+pub(crate) struct Admin {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) instance: String,
+    pub(crate) started: SystemTime,
+    pub(crate) begun: Instant,
+    pub(crate) inside: Box<dyn Inside>,
+    pub(crate) listener: Handle,
+    pub(crate) health: Health,
+    pub(crate) journal: Journal,
+    pub(crate) log_level: LogLevel,
+    pub(crate) stop: Stop,
+    /// Ends the streams of this service.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Admin {
+    fn state(&self) -> ProcessState {
+        let whole = self.health.status("");
+        match whole {
+            _ if self.health.is_latched() => ProcessState::Draining,
+            _ if !self.health.is_started() => ProcessState::Starting,
+            Some(health::Status::Serving) => ProcessState::Serving,
+            _ => ProcessState::NotServing,
+        }
+    }
+}
+
+/// Refuses whoever is not on this machine.
+fn local<T>(request: &Request<T>) -> Result<(), Status> {
+    let peer = request.extensions().get::<Peer>();
+    if peer.is_some_and(Peer::is_loopback) {
+        return Ok(());
+    }
+    Err(Refusal::Remote.status("only a caller on this machine may change anything"))
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn get_info(
+        &self,
+        _request: Request<GetInfoRequest>,
+    ) -> Result<Response<GetInfoResponse>, Status> {
+        let connections = self.listener.connections();
+        let address = self.listener.local_addr();
+        Ok(Response::new(GetInfoResponse {
+            name: self.name.to_owned(),
+            version: self.version.to_owned(),
+            platform_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            address: address.map(|addr| addr.to_string()).unwrap_or_default(),
+            pid: std::process::id(),
+            start_time: Some(self.started.into()),
+            uptime: convert::duration(self.begun.elapsed()),
+            state: self.state().into(),
+            services: self.inside.services(),
+            config_version: self.inside.config_version(),
+            calls_in_flight: connections.iter().map(|c| c.streams_open).sum(),
+            rss_bytes: convert::resident_bytes().unwrap_or(0),
+        }))
+    }
+
+    async fn get_config(
+        &self,
+        _request: Request<GetConfigRequest>,
+    ) -> Result<Response<GetConfigResponse>, Status> {
+        Ok(Response::new(self.inside.config()))
+    }
+
+    async fn list_endpoints(
+        &self,
+        request: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        let client = &request.get_ref().client;
+        let mut endpoints = self.inside.endpoints();
+        endpoints.retain(|endpoint| client.is_empty() || endpoint.client == *client);
+        Ok(Response::new(ListEndpointsResponse { endpoints }))
+    }
+
+    async fn list_health_checks(
+        &self,
+        _request: Request<ListHealthChecksRequest>,
+    ) -> Result<Response<ListHealthChecksResponse>, Status> {
+        let statuses = self.health.statuses().into_iter();
+        let services = statuses.map(|(service, status)| {
+            let health = ServiceHealth {
+                serving: status == health::Status::Serving,
+                reason: self.health.reason(&service).unwrap_or_default(),
+            };
+            (service, health)
+        });
+        let checks = self.health.report().checks;
+        Ok(Response::new(ListHealthChecksResponse {
+            services: services.collect(),
+            checks: checks.into_iter().map(convert::check).collect(),
+        }))
+    }
+
+    async fn list_connections(
+        &self,
+        _request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<ListConnectionsResponse>, Status> {
+        let local = self.listener.local_addr();
+        let local = local.map(|addr| addr.to_string()).unwrap_or_default();
+        let connections = self.listener.connections().into_iter();
+        let connections = connections.map(|open| Connection {
+            id: open.id,
+            peer: open.peer.to_string(),
+            local: local.clone(),
+            open_time: convert::ago(open.age),
+            tls: open.tls,
+            calls_in_flight: u32::try_from(open.streams_open).unwrap_or(u32::MAX),
+            calls_started: open.streams_total,
+        });
+        Ok(Response::new(ListConnectionsResponse {
+            connections: connections.collect(),
+        }))
+    }
+
+    async fn get_log_level(
+        &self,
+        _request: Request<GetLogLevelRequest>,
+    ) -> Result<Response<GetLogLevelResponse>, Status> {
+        let filter = self.log_level.get();
+        Ok(Response::new(GetLogLevelResponse { filter }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<SetLogLevelRequest>,
+    ) -> Result<Response<SetLogLevelResponse>, Status> {
+        local(&request)?;
+        let filter = request.into_inner().filter;
+        if filter.is_empty() || filter.len() > FILTER_MAX {
+            let bounds = format!("must have 1 to {FILTER_MAX} bytes");
+            return Err(status::invalid_argument([("filter", bounds)]));
+        }
+        let previous_filter = self.log_level.get();
+        self.log_level
+            .set(&filter)
+            .map_err(|error| status::invalid_argument([("filter", error.to_string())]))?;
+        tracing::info!(filter, previous_filter, "log level changed");
+        self.journal.record(Kind::LogLevel, "admin", filter);
+        Ok(Response::new(SetLogLevelResponse { previous_filter }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<DrainRequest>,
+    ) -> Result<Response<DrainResponse>, Status> {
+        local(&request)?;
+        let begun = self.stop.request("asked over the side port");
+        Ok(Response::new(DrainResponse {
+            begin_time: Some(begun.time.into()),
+            bound: convert::duration(self.inside.drain_bound()),
+        }))
+    }
+
+    type WatchJournalStream =
+        Pin<Box<dyn Stream<Item = Result<WatchJournalResponse, Status>> + Send>>;
+
+    async fn watch_journal(
+        &self,
+        request: Request<WatchJournalRequest>,
+    ) -> Result<Response<Self::WatchJournalStream>, Status> {
+        let entries = follow::entries(&self.journal, request.get_ref(), self.stopping.clone());
+        Ok(Response::new(Box::pin(entries)))
+    }
+}

@@ -1,0 +1,77 @@
+//! What the side port tells that only the application knows.
+
+use std::time::Duration;
+
+use gantry_api::admin::v1::{Endpoint, GetConfigResponse, endpoint::State};
+
+use super::settings::Settings;
+use crate::{
+    admin::{self, Inside},
+    balance::Snapshot,
+    client::Clients,
+    config::Section,
+    health::Health,
+    transport::subchannel::Connectivity,
+};
+
+/// The application as the admin service sees it.
+pub(super) struct View<C> {
+    pub(super) settings: Settings<C>,
+    pub(super) clients: Clients,
+    pub(super) health: Health,
+}
+
+impl<C: Section> Inside for View<C> {
+    fn config(&self) -> GetConfigResponse {
+        let shown = (self.settings.shown)();
+        GetConfigResponse {
+            version: self.config_version(),
+            keys: shown.entries.iter().map(admin::key).collect(),
+            faults: shown.faults,
+        }
+    }
+
+    fn config_version(&self) -> u64 {
+        self.settings.live.version()
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let targets = self.clients.states();
+        let endpoints = targets.iter().flat_map(|target| {
+            let endpoints = target.endpoints.iter();
+            endpoints.map(|endpoint| on_wire(&target.name, endpoint))
+        });
+        endpoints.collect()
+    }
+
+    fn services(&self) -> Vec<String> {
+        let services = self.health.statuses().into_keys();
+        services.filter(|service| !service.is_empty()).collect()
+    }
+
+    fn drain_bound(&self) -> Duration {
+        self.settings
+            .live
+            .read(|settings| settings.first.shutdown.total())
+    }
+}
+
+fn on_wire(client: &str, endpoint: &Snapshot) -> Endpoint {
+    let state = match endpoint.connectivity {
+        Connectivity::Idle => State::Idle,
+        Connectivity::Connecting => State::Connecting,
+        Connectivity::Ready => State::Ready,
+        Connectivity::TransientFailure => State::TransientFailure,
+        Connectivity::Shutdown => State::Unspecified,
+    };
+    Endpoint {
+        client: client.to_owned(),
+        address: endpoint.addr.to_string(),
+        state: state.into(),
+        reason: endpoint.error.as_deref().unwrap_or_default().to_owned(),
+        state_time: admin::ago(endpoint.since.elapsed()),
+        connections: u32::try_from(endpoint.connections).unwrap_or(u32::MAX),
+        calls_in_flight: u64::try_from(endpoint.pending).unwrap_or(u64::MAX),
+        latency: endpoint.latency.and_then(admin::duration),
+    }
+}

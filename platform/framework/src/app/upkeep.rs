@@ -1,0 +1,101 @@
+//! Carries changes of the configuration and of files to the parts that follow them.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::process::Process;
+use crate::{
+    config::{Live, Section},
+    journal::{Journal, Kind},
+    status::chain,
+    transport::{server::Handle, tls::Files},
+};
+
+/// How often the files of a certificate are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Starts what follows changes, as tasks of the platform.
+pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
+    let settings = &process.settings.live;
+    let tasks = &process.platform;
+
+    let limits = settings.map(|settings| &settings.first.limits);
+    let limited = listener.clone();
+    let limits = follow(limits, tasks.stopping(), move |limits| {
+        limited.set_limits(limits.clone());
+    });
+    tasks.spawn("limits", limits);
+
+    if let Some(tls) = listener.tls() {
+        let files = tls.files().clone();
+        let (listener, journal) = (listener.clone(), process.journal.clone());
+        let renewal = renew(files, listener, journal);
+        let stopping = tasks.stopping();
+        tasks.spawn("certificate", async move {
+            stopping.run_until_cancelled(renewal).await;
+        });
+    }
+}
+
+/// Calls `apply` with each change of `live`, until told to stop.
+async fn follow<T>(live: Live<T>, stopping: CancellationToken, apply: impl Fn(&T))
+where
+    T: Send + Sync + 'static,
+{
+    let mut changes = live.subscribe();
+    changes.mark_unchanged();
+    while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {
+        let value = changes.borrow_and_update().clone();
+        apply(&value);
+    }
+}
+
+/// Reads a certificate again whenever one of its files has changed.
+///
+/// Looks at the files instead of being told: a certificate is often replaced by turning a link to
+/// its folder (Kubernetes), which those who watch a file do not see.
+async fn renew(files: Files, listener: Handle, journal: Journal) {
+    let mut seen = look(&files);
+    loop {
+        time::sleep(LOOK).await;
+        let now = look(&files);
+        if now == seen {
+            continue;
+        }
+        let file = files.certificate.display().to_string();
+        match listener.reload_tls() {
+            Ok(()) => {
+                tracing::info!(file, "certificate loaded");
+                journal.record(Kind::Certificate, file, "loaded");
+            }
+            Err(error) => {
+                // Key and chain are seldom replaced in one step: the next look may be better.
+                let reason = chain(&error);
+                tracing::warn!(
+                    file,
+                    error = reason,
+                    "certificate refused; the old one stays"
+                );
+                journal.record(Kind::Certificate, file, format!("refused: {reason}"));
+            }
+        }
+        seen = now;
+    }
+}
+
+/// What tells one content of the files from another without reading it.
+fn look(files: &Files) -> Vec<Option<(SystemTime, u64)>> {
+    let look = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.modified().ok()?, file.len()))
+    };
+    let mut all = vec![look(&files.certificate), look(&files.key)];
+    all.extend(files.client_ca.as_deref().map(look));
+    all
+}
