@@ -129,11 +129,27 @@ impl Refusal {
         }
     }
 
-    /// The status a caller sees: code, `message`, and the reason as a detail.
+    /// The status a caller sees: code, `message`, and the reason as a detail where it is ours.
     #[must_use]
     pub fn status(self, message: impl Into<String>) -> Status {
+        if self.is_the_protocols() {
+            return Status::new(self.code(), message);
+        }
         let details = ErrorDetails::with_error_info(self.reason(), DOMAIN, []);
         Status::with_error_details(self.code(), message, details)
+    }
+
+    /// Whether gRPC itself defines this answer, down to having no details: any implementation
+    /// gives it, and its code says all there is. Only a refusal that is ours explains itself.
+    fn is_the_protocols(self) -> bool {
+        matches!(
+            self,
+            Self::DeadlineExceeded
+                | Self::Unimplemented
+                | Self::MessageTooLarge
+                | Self::MalformedHeader
+                | Self::Cancelled
+        )
     }
 
     /// As [`Refusal::status`], and when to come back: `RetryInfo` and pushback in milliseconds,

@@ -56,12 +56,13 @@ where
     }
 }
 
-/// `application/grpc`, alone or with a message format or parameters.
+/// `application/grpc`, alone, with the one message format there is, or with parameters.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
-    matches!(rest, Some([] | [b'+' | b';', ..]))
+    matches!(rest, Some([] | b"+proto" | [b';', ..]))
+        || rest.is_some_and(|it| it.starts_with(b"+proto;"))
 }
 
 pin_project! {
