@@ -4,7 +4,7 @@
 //! metrics do (gRFC A66, A96) follows gRPC; the rest begins with `gantry_`. Metric names are in
 //! Prometheus' spelling: unit last, `_total` on what only grows.
 
-use metrics::Unit;
+pub use metrics::Unit;
 
 pub mod field;
 pub mod label;
