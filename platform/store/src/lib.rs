@@ -1,1 +1,39 @@
-//! x
+//! SQL for services: pools, transactions, migrations, checks and telemetry around named statements.
+//!
+//! A service writes its queries as [`Statement`]s, each with a name, and runs them on a
+//! [`Database`] or in a [`Transaction`]. SQLite is built in and needs no installation. The same
+//! statements run on PostgreSQL: placeholders are `$1`, column types are `TEXT`, `BIGINT` and
+//! `BYTEA` or `BLOB`, and nothing else is assumed. Which engine it is, is a [`Url`] in the
+//! configuration; sqlx's `Any` driver carries both and does not show in this interface.
+//!
+//! ```text
+//! Database ──statement──▶ Query ──bind, fetch──▶ Row
+//!    │                      ▲
+//!    └──begin──▶ Transaction┘
+//!    └──▶ Pool, swapped whole when its size changes
+//! ```
+//!
+//! Values are bound, never logged; errors and spans carry the statement's name alone.
+
+mod config;
+mod database;
+mod error;
+mod migrate;
+mod page;
+mod pool;
+mod query;
+mod time;
+mod transaction;
+mod url;
+mod value;
+
+pub use config::Config;
+pub use database::{Database, OpenError};
+pub use error::{Error, Kind};
+pub use migrate::{MigrateError, Migration};
+pub use page::{Page, PageTokenError};
+pub use query::{Query, Statement};
+pub use time::Timestamp;
+pub use transaction::Transaction;
+pub use url::{Url, UrlError};
+pub use value::{Row, Value};

@@ -1,0 +1,42 @@
+//! The `[database]` section.
+
+use std::{path::PathBuf, time::Duration};
+
+use gantry::config;
+
+use crate::Url;
+
+config::section! {
+    /// Where a service keeps its rows, and how patiently it reaches for them.
+    pub struct Config {
+        /// The database: `sqlite:PATH`, a file that is created where it is missing.
+        pub url: Url = Url::sqlite(".gantry/data/service.db"), restart;
+        /// Connections open at once. A change swaps the pool; statements that run are not touched.
+        pub pool_max: u32 = 4, in 1..=256, live;
+        /// Longest wait for a free connection; after it a call fails as UNAVAILABLE.
+        pub acquire_timeout: Duration = Duration::from_secs(2), in Duration::from_millis(1)..=Duration::from_mins(1), live;
+        /// Longest run of one statement, the wait for other writers included.
+        pub statement_timeout: Duration = Duration::from_secs(5), in Duration::from_millis(1)..=Duration::from_mins(10), live;
+        /// Longest wait of one statement for a writer in another process.
+        pub busy_timeout: Duration = Duration::from_secs(2), in Duration::ZERO..=Duration::from_mins(1), live;
+        /// Longest wait for the database at start, migrations included.
+        pub open_timeout: Duration = Duration::from_secs(10), in Duration::from_millis(1)..=Duration::from_mins(10), restart;
+    }
+}
+
+impl Config {
+    /// The defaults for `service`: a SQLite file of its name in the state folder.
+    #[must_use]
+    pub fn of(service: &str) -> Self {
+        Self::file(PathBuf::from(".gantry/data").join(format!("{service}.db")))
+    }
+
+    /// The defaults, with the SQLite file at `path`.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            url: Url::sqlite(path),
+            ..Self::default()
+        }
+    }
+}

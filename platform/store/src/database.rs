@@ -1,0 +1,340 @@
+//! A service's database: statements, transactions, and a pool that can be swapped.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gantry::{
+    app::App,
+    config::{Live, Section},
+    health::Check,
+};
+use sqlx::{
+    Any, AnyConnection, Connection as _, SqlSafeStr as _, any::AnyConnectOptions,
+    pool::PoolConnection,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use crate::{
+    Config, Error, Kind, MigrateError, Migration, Query, Statement, Transaction, UrlError, migrate,
+    pool::{self, Pool},
+    query::On,
+};
+
+/// Asks whether the database answers.
+const PING: Statement = Statement::new("store.ping", "SELECT 1 AS one");
+
+/// How long connections of a replaced pool may take to come back before they are left to
+/// themselves; each still closes when it is returned.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A service's database; clones share it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    options: AnyConnectOptions,
+    pool: ArcSwap<Pool>,
+    // SQLite has one writer at a time. Those of this process wait here, in order and without
+    // holding a connection, instead of polling for the lock against each other.
+    writers: Arc<Semaphore>,
+    swaps: AtomicU64,
+}
+
+/// Why a database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address is none.
+    #[error("read the database's address")]
+    Url(#[from] UrlError),
+    /// The file or its folder cannot be made.
+    #[error("make {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It cannot be opened.
+    #[error("open {url}")]
+    Connect {
+        /// The database.
+        url: String,
+        /// What it said.
+        source: sqlx::Error,
+    },
+    /// It cannot be brought to its shape.
+    #[error("migrate {url}")]
+    Migrate {
+        /// The database.
+        url: String,
+        /// Which step, and why.
+        source: MigrateError,
+    },
+    /// Another process held it all the time.
+    #[error("open {url}: not done after {timeout:?}")]
+    TimedOut {
+        /// The database.
+        url: String,
+        /// How long it was tried.
+        timeout: Duration,
+    },
+}
+
+impl Database {
+    /// Opens the database, creating it where it is missing, and runs the `migrations` it has not
+    /// seen. Processes that open one database together take turns.
+    ///
+    /// # Errors
+    ///
+    /// If it is not open and in its shape within the configured time.
+    pub async fn open(config: &Config, migrations: &[Migration]) -> Result<Self, OpenError> {
+        sqlx::any::install_default_drivers();
+        let url = config.url.to_string();
+        let unmade = |source| OpenError::File {
+            path: config.url.path().display().to_string(),
+            source,
+        };
+        if let Some(parent) = config.url.path().parent() {
+            tokio::fs::create_dir_all(parent).await.map_err(unmade)?;
+        }
+        create_private(config.url.path()).await.map_err(unmade)?;
+        let driver_url = config.url.to_driver().map_err(unmade)?;
+        let options = pool::options(&driver_url).map_err(|source| OpenError::Connect {
+            url: url.clone(),
+            source,
+        })?;
+        let prepared = prepare(&options, config, migrations, &url);
+        match time::timeout(config.open_timeout, prepared).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                return Err(OpenError::TimedOut {
+                    url,
+                    timeout: config.open_timeout,
+                });
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                pool: ArcSwap::new(Pool::lazy(&options, config)),
+                options,
+                writers: Arc::new(Semaphore::new(1)),
+                swaps: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Opens the database of a service that starts, and ties it to the process: its pool follows
+    /// `config`, a check gates health on it, and it is closed at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`].
+    pub async fn attach<C: Section>(
+        app: &mut App<C>,
+        config: Live<Config>,
+        migrations: &[Migration],
+    ) -> Result<Self, OpenError> {
+        let database = Self::open(&config.load(), migrations).await?;
+        let checked = database.clone();
+        app.check(Check::database("database", move || {
+            let checked = checked.clone();
+            async move { Ok(checked.ping().await?) }
+        }));
+        let follow = database.clone().follow(config);
+        let stopping = app.tasks().stopping();
+        app.spawn("database pool", async move {
+            stopping.run_until_cancelled(follow).await;
+        });
+        let closed = database.clone();
+        app.on_close("database", async move { closed.close().await });
+        Ok(database)
+    }
+
+    /// A statement to run by itself.
+    pub fn statement(&self, statement: &Statement) -> Query<'_> {
+        Query::new(On::Database(self), statement)
+    }
+
+    /// Begins a transaction that may write; `name` is for telemetry and errors.
+    ///
+    /// # Errors
+    ///
+    /// If its turn or a connection does not come in time.
+    pub async fn begin(&self, name: &'static str) -> Result<Transaction, Error> {
+        let shared = &self.shared;
+        let turn = shared.turn(name).await?;
+        let connection = shared.acquire(name).await?;
+        let begin = sqlx::Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str()));
+        let inner = match time::timeout(shared.statement_timeout(), begin).await {
+            Ok(Ok(inner)) => inner,
+            Ok(Err(error)) => return Err(Error::new(name, error)),
+            Err(_) => return Err(Error::of_kind(name, Kind::TimedOut)),
+        };
+        Ok(Transaction::new(
+            name,
+            Arc::clone(shared),
+            inner,
+            Some(turn),
+        ))
+    }
+
+    /// Answers once the database does.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.statement(&PING).fetch_one().await?.integer("one")?;
+        Ok(())
+    }
+
+    /// Puts `config` into effect for whatever begins from now on; a change of what only takes
+    /// effect at a restart is left out.
+    ///
+    /// sqlx cannot resize a pool, so a new one takes the old one's place. Statements on the old
+    /// pool finish; those that waited for one of its connections take one of the new pool.
+    /// Returns when the old pool is drained, or after half a minute.
+    pub async fn apply(&self, config: &Config) {
+        let shared = &self.shared;
+        if shared.pool.load().config == *config {
+            return;
+        }
+        let old = shared.pool.swap(Pool::lazy(&shared.options, config));
+        shared.swaps.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            connections_before = old.config.pool_max,
+            connections_now = config.pool_max,
+            "database pool swapped"
+        );
+        if time::timeout(DRAIN_TIMEOUT, old.close()).await.is_err() {
+            tracing::warn!("connections of the replaced database pool are still in use");
+        }
+    }
+
+    /// Applies `config` whenever it changes; runs until it is dropped.
+    pub async fn follow(self, config: Live<Config>) {
+        let mut changes = config.subscribe();
+        while changes.changed().await.is_ok() {
+            let config = Arc::clone(&changes.borrow_and_update());
+            self.apply(&config).await;
+        }
+    }
+
+    /// Closes all connections once they are back; the last one of a SQLite file folds its log in.
+    pub async fn close(&self) {
+        let pool = self.shared.pool.load_full();
+        if time::timeout(DRAIN_TIMEOUT, pool.close()).await.is_err() {
+            tracing::warn!("database connections are still in use at close");
+        }
+    }
+
+    /// Connections open, and those of them nobody uses.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        self.shared.pool.load().connections()
+    }
+
+    /// How often the pool was swapped.
+    #[must_use]
+    pub fn swaps(&self) -> u64 {
+        self.shared.swaps.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    pub(crate) fn statement_timeout(&self) -> Duration {
+        self.pool.load().config.statement_timeout
+    }
+
+    pub(crate) async fn acquire(
+        &self,
+        statement: &'static str,
+    ) -> Result<PoolConnection<Any>, Error> {
+        loop {
+            let pool = self.pool.load_full();
+            match pool.acquire().await {
+                Ok(connection) => return Ok(connection),
+                // The pool was swapped between load and acquire, or while waiting: take the new
+                // one. Each round needs a swap, so there is an end.
+                Err(sqlx::Error::PoolClosed) if !Arc::ptr_eq(&pool, &self.pool.load()) => {}
+                Err(error) => return Err(Error::new(statement, error)),
+            }
+        }
+    }
+
+    async fn turn(&self, name: &'static str) -> Result<OwnedSemaphorePermit, Error> {
+        let timeout = self.pool.load().config.acquire_timeout;
+        let turn = Arc::clone(&self.writers).acquire_owned();
+        match time::timeout(timeout, turn).await {
+            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+            Err(_) => Err(Error::of_kind(name, Kind::Busy)),
+        }
+    }
+}
+
+/// Creates the file, where it is missing, for this user alone: it may hold hashes and keys. SQLite
+/// gives its log the same mode.
+async fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = tokio::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    options.open(path).await.map(drop)
+}
+
+/// Turns on the write-ahead log and migrates, over a connection of its own.
+async fn prepare(
+    options: &AnyConnectOptions,
+    config: &Config,
+    migrations: &[Migration],
+    url: &str,
+) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Connect {
+        url: url.to_owned(),
+        source,
+    };
+    let mut connection = AnyConnection::connect_with(options).await.map_err(failed)?;
+    write_ahead(&mut connection, config).await.map_err(failed)?;
+    migrate::run(&mut connection, migrations)
+        .await
+        .map_err(|source| OpenError::Migrate {
+            url: url.to_owned(),
+            source,
+        })?;
+    connection.close().await.map_err(failed)
+}
+
+/// Turns on the write-ahead log, which the file then keeps: readers and the writer do not wait for
+/// each other. SQLite refuses the change at once while another process has the file open in the
+/// old mode, whatever the busy timeout: it is tried until the caller's time is up.
+async fn write_ahead(connection: &mut AnyConnection, config: &Config) -> Result<(), sqlx::Error> {
+    let busy = format!("PRAGMA busy_timeout = {}", config.busy_timeout.as_millis());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(busy))
+        .execute(&mut *connection)
+        .await?;
+    let mut pauses = [5_u64, 10, 20, 40].into_iter().chain(std::iter::repeat(80));
+    loop {
+        let turned_on = sqlx::raw_sql("PRAGMA journal_mode = WAL")
+            .execute(&mut *connection)
+            .await;
+        match turned_on {
+            Ok(_) => return Ok(()),
+            Err(error) if Kind::of(&error) == Kind::Busy => {}
+            Err(error) => return Err(error),
+        }
+        time::sleep(Duration::from_millis(pauses.next().unwrap_or(80))).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! Brings a database to the shape its service expects.
+
+use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _, SqlSafeStr as _};
+
+/// One step of a database's shape. Steps are only ever added: what ran once is never edited.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Position, from 1, without gaps.
+    pub version: i64,
+    /// What it does, in a word or two.
+    pub name: &'static str,
+    /// The statements; portable, as everything else.
+    pub sql: &'static str,
+}
+
+/// Why a database was not brought to its shape.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The list itself is wrong: a mistake in the program.
+    #[error("migration {found} stands at place {expected} of the list")]
+    OutOfOrder {
+        /// Where it stands.
+        expected: i64,
+        /// What its version says.
+        found: i64,
+    },
+    /// What ran once was edited since.
+    #[error("migration {version} is not the one this database went through")]
+    Edited {
+        /// The step.
+        version: i64,
+    },
+    /// The database has seen a newer version of the service.
+    #[error("the database is at migration {found}, this version of the service ends at {known}")]
+    Newer {
+        /// The last step the database went through.
+        found: i64,
+        /// The last step this program has.
+        known: i64,
+    },
+    /// A step failed; nothing of any step is kept.
+    #[error("run migration {version}")]
+    Step {
+        /// The step.
+        version: i64,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// The list of steps in the database cannot be read or written.
+    #[error("read and write the migrations of the database")]
+    Bookkeeping(#[from] sqlx::Error),
+}
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS gantry_migrations (
+    version BIGINT PRIMARY KEY,
+    name TEXT NOT NULL,
+    statements TEXT NOT NULL
+)";
+const APPLIED: &str = "SELECT version, statements FROM gantry_migrations ORDER BY version";
+const RECORD: &str =
+    "INSERT INTO gantry_migrations (version, name, statements) VALUES ($1, $2, $3)";
+
+/// Runs the steps the database has not seen, all in one transaction that locks out other writers:
+/// of processes that start together one does the work and the others find it done.
+pub(crate) async fn run(
+    connection: &mut AnyConnection,
+    migrations: &[Migration],
+) -> Result<(), MigrateError> {
+    for (expected, migration) in (1..).zip(migrations) {
+        if migration.version != expected {
+            return Err(MigrateError::OutOfOrder {
+                expected,
+                found: migration.version,
+            });
+        }
+    }
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    transaction.execute(TABLE).await?;
+    let applied = transaction.fetch_all(APPLIED).await?;
+    for row in &applied {
+        let (version, statements) = (row.try_get::<i64, _>(0)?, row.try_get::<String, _>(1)?);
+        let known = migrations.iter().find(|known| known.version == version);
+        match known {
+            None => {
+                return Err(MigrateError::Newer {
+                    found: version,
+                    known: migrations.last().map_or(0, |last| last.version),
+                });
+            }
+            Some(known) if known.sql != statements => {
+                return Err(MigrateError::Edited { version });
+            }
+            Some(_) => {}
+        }
+    }
+    for migration in migrations.iter().skip(applied.len()) {
+        transaction
+            .execute(sqlx::raw_sql(migration.sql.into_sql_str()))
+            .await
+            .map_err(|source| MigrateError::Step {
+                version: migration.version,
+                source,
+            })?;
+        sqlx::query(RECORD)
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(migration.sql)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    Ok(transaction.commit().await?)
+}

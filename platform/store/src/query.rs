@@ -1,0 +1,196 @@
+//! Named statements, and running them.
+
+use sqlx::{
+    AnyConnection, SqlSafeStr as _,
+    any::{AnyArguments, AnyRow},
+};
+use tokio::time;
+
+use crate::{Database, Error, Kind, Row, Transaction, Value, database::Shared};
+
+/// A piece of SQL and the name by which telemetry and errors know it.
+///
+/// Names are `service.what`, fixed in the program. Placeholders are `$1`, `$2`, ….
+#[derive(Debug, Clone, Copy)]
+pub struct Statement {
+    name: &'static str,
+    sql: &'static str,
+}
+
+impl Statement {
+    /// The statement `sql`, known as `name`.
+    #[must_use]
+    pub const fn new(name: &'static str, sql: &'static str) -> Self {
+        Self { name, sql }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// A statement with its values, ready to run.
+#[must_use = "a query does nothing until it is run"]
+pub struct Query<'a> {
+    on: On<'a>,
+    statement: Statement,
+    arguments: AnyArguments,
+}
+
+impl std::fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query")
+            .field("statement", &self.statement.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What runs the query.
+pub(crate) enum On<'a> {
+    Database(&'a Database),
+    Transaction(&'a mut Transaction),
+}
+
+/// How much of an answer is wanted.
+#[derive(Clone, Copy)]
+enum Want {
+    Count,
+    First,
+    All,
+}
+
+#[derive(Default)]
+struct Answer {
+    count: u64,
+    rows: Vec<AnyRow>,
+}
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(on: On<'a>, statement: &Statement) -> Self {
+        Self {
+            on,
+            statement: *statement,
+            arguments: AnyArguments::default(),
+        }
+    }
+
+    /// Gives the next placeholder its value.
+    pub fn bind(mut self, value: impl Into<Value>) -> Self {
+        value.into().add_to(&mut self.arguments);
+        self
+    }
+
+    /// Runs it and answers how many rows it changed.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be run; outside a transaction its effect may be unknown.
+    pub async fn execute(self) -> Result<u64, Error> {
+        Ok(self.run(Want::Count).await?.count)
+    }
+
+    /// Runs it and answers all rows: bound the number in the statement.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be run.
+    pub async fn fetch_all(self) -> Result<Vec<Row>, Error> {
+        let name = self.statement.name;
+        let answer = self.run(Want::All).await?;
+        Ok(answer
+            .rows
+            .into_iter()
+            .map(|row| Row::new(name, row))
+            .collect())
+    }
+
+    /// Runs it and answers the first row, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be run.
+    pub async fn fetch_optional(self) -> Result<Option<Row>, Error> {
+        let name = self.statement.name;
+        let answer = self.run(Want::First).await?;
+        Ok(answer
+            .rows
+            .into_iter()
+            .next()
+            .map(|row| Row::new(name, row)))
+    }
+
+    /// Runs a statement that always answers a row, and answers it.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be run or answered none.
+    pub async fn fetch_one(self) -> Result<Row, Error> {
+        let name = self.statement.name;
+        self.fetch_optional()
+            .await?
+            .ok_or(Error::of_kind(name, Kind::Broken))
+    }
+
+    async fn run(self, want: Want) -> Result<Answer, Error> {
+        let Self {
+            on,
+            statement,
+            arguments,
+        } = self;
+        match on {
+            On::Database(database) => {
+                let shared = &database.shared;
+                let mut connection = shared.acquire(statement.name).await?;
+                bounded(shared, &mut connection, statement, arguments, want).await
+            }
+            On::Transaction(transaction) => {
+                let (shared, connection) = transaction.parts();
+                bounded(shared, connection, statement, arguments, want).await
+            }
+        }
+    }
+}
+
+async fn bounded(
+    shared: &Shared,
+    connection: &mut AnyConnection,
+    statement: Statement,
+    arguments: AnyArguments,
+    want: Want,
+) -> Result<Answer, Error> {
+    let run = perform(connection, statement, arguments, want);
+    match time::timeout(shared.statement_timeout(), run).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Error::new(statement.name, error)),
+        Err(_) => Err(Error::of_kind(statement.name, Kind::TimedOut)),
+    }
+}
+
+async fn perform(
+    connection: &mut AnyConnection,
+    statement: Statement,
+    arguments: AnyArguments,
+    want: Want,
+) -> Result<Answer, sqlx::Error> {
+    let query = sqlx::query_with(statement.sql.into_sql_str(), arguments);
+    Ok(match want {
+        Want::Count => Answer {
+            count: query.execute(connection).await?.rows_affected(),
+            rows: Vec::new(),
+        },
+        Want::First => Answer {
+            count: 0,
+            rows: query
+                .fetch_optional(connection)
+                .await?
+                .into_iter()
+                .collect(),
+        },
+        Want::All => Answer {
+            count: 0,
+            rows: query.fetch_all(connection).await?,
+        },
+    })
+}

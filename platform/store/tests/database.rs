@@ -1,0 +1,515 @@
+//! Statements, transactions, migrations and pool swaps against SQLite files.
+
+// Helpers of tests fail like tests.
+#![allow(clippy::unwrap_used)]
+
+use std::{future::poll_fn, path::PathBuf, pin::pin, task::Poll, time::Duration};
+
+use gantry::config::Publisher;
+use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError, Statement};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinSet};
+
+const COUNTERS: Migration = Migration {
+    version: 1,
+    name: "counters",
+    sql: "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+          INSERT INTO counters (name, value) VALUES ('a', 0);",
+};
+const LABELS: Migration = Migration {
+    version: 2,
+    name: "labels",
+    sql: "CREATE TABLE labels (name TEXT PRIMARY KEY REFERENCES counters (name), label TEXT)",
+};
+
+const READ: Statement = Statement::new("test.read", "SELECT value FROM counters WHERE name = $1");
+const WRITE: Statement = Statement::new(
+    "test.write",
+    "UPDATE counters SET value = $2 WHERE name = $1",
+);
+const INSERT: Statement = Statement::new(
+    "test.insert",
+    "INSERT INTO counters (name, value) VALUES ($1, $2)",
+);
+const INSERT_LABEL: Statement = Statement::new(
+    "test.insert_label",
+    "INSERT INTO labels (name, label) VALUES ($1, $2)",
+);
+const READ_LABEL: Statement = Statement::new(
+    "test.read_label",
+    "SELECT label FROM labels WHERE name = $1",
+);
+const SLOW: Statement = Statement::new(
+    "test.slow",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+     SELECT COUNT(*) AS rows FROM n",
+);
+const TABLES: Statement = Statement::new(
+    "test.tables",
+    "SELECT COUNT(*) AS tables FROM sqlite_master WHERE name IN ('counters', 'labels')",
+);
+
+/// A folder with one database file in it.
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self {
+            folder: TempDir::new().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("deep/er/test.db")
+    }
+
+    fn config(&self) -> Config {
+        Config::file(self.path())
+    }
+
+    async fn open(&self) -> Database {
+        Database::open(&self.config(), &[COUNTERS, LABELS])
+            .await
+            .unwrap()
+    }
+}
+
+async fn read(database: &Database) -> i64 {
+    let row = database.statement(&READ).bind("a").fetch_one().await;
+    row.unwrap().integer("value").unwrap()
+}
+
+/// Adds one the way that loses updates unless the transaction keeps others out.
+async fn add_one(database: &Database) -> Result<(), gantry_store::Error> {
+    let mut transaction = database.begin("test.add_one").await?;
+    let row = transaction.statement(&READ).bind("a").fetch_one().await?;
+    let value = row.integer("value")?;
+    transaction
+        .statement(&WRITE)
+        .bind("a")
+        .bind(value + 1)
+        .execute()
+        .await?;
+    transaction.commit().await
+}
+
+/// Goal: processes that start together on no database yet all end up with the same one.
+/// Method: open one missing file sixteen times at once, then look at its shape and content.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_open_and_migrate_at_once() {
+    let files = Files::new();
+    let mut opening = JoinSet::new();
+    for _ in 0..16 {
+        let config = files.config();
+        opening.spawn(async move { Database::open(&config, &[COUNTERS, LABELS]).await });
+    }
+    let databases: Vec<Database> = opening
+        .join_all()
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    for database in &databases {
+        assert_eq!(0, read(database).await);
+    }
+    let row = databases[0].statement(&TABLES).fetch_one().await.unwrap();
+    assert_eq!(2, row.integer("tables").unwrap());
+}
+
+/// Goal: a later version adds its steps, and keeps what is there.
+/// Method: open with one step, write, open with two.
+#[tokio::test]
+async fn new_steps_run_once_and_keep_the_rows() {
+    let files = Files::new();
+    let old = Database::open(&files.config(), &[COUNTERS]).await.unwrap();
+    add_one(&old).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(1, read(&files.open().await).await);
+    }
+}
+
+/// Goal: a database that does not fit the program is refused, and by name.
+/// Method: an edited step, a missing one, a misnumbered one, a broken one.
+#[tokio::test]
+async fn unfit_databases_are_refused() {
+    let files = Files::new();
+    files.open().await.close().await;
+    let edited = Migration {
+        sql: "CREATE TABLE counters (name TEXT)",
+        ..COUNTERS
+    };
+    let misnumbered = Migration {
+        version: 7,
+        ..LABELS
+    };
+    let broken = Migration {
+        version: 3,
+        name: "broken",
+        sql: "CREATE TABLE extra (name TEXT); CREATE TABEL broken (name TEXT)",
+    };
+    let refusal = async |migrations: &[Migration]| {
+        let refused = Database::open(&files.config(), migrations).await;
+        match refused.unwrap_err() {
+            OpenError::Migrate { source, .. } => source,
+            other => panic!("{other}"),
+        }
+    };
+    let error = refusal(&[edited, LABELS]).await;
+    assert!(
+        matches!(error, MigrateError::Edited { version: 1 }),
+        "{error}"
+    );
+    let error = refusal(&[COUNTERS]).await;
+    assert!(
+        matches!(error, MigrateError::Newer { found: 2, known: 1 }),
+        "{error}"
+    );
+    let error = refusal(&[COUNTERS, misnumbered]).await;
+    assert!(
+        matches!(
+            error,
+            MigrateError::OutOfOrder {
+                expected: 2,
+                found: 7
+            }
+        ),
+        "{error}"
+    );
+    let error = refusal(&[COUNTERS, LABELS, broken]).await;
+    assert!(
+        matches!(error, MigrateError::Step { version: 3, .. }),
+        "{error}"
+    );
+    // Nothing of the broken step stayed: mended, it runs.
+    let mended = Migration {
+        sql: "CREATE TABLE extra (name TEXT)",
+        ..broken
+    };
+    Database::open(&files.config(), &[COUNTERS, LABELS, mended])
+        .await
+        .unwrap();
+}
+
+/// Goal: what is read in a transaction stays true until it commits, across pools as well.
+/// Method: three pools on one file, each with tasks that read, add one and write; no add is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transactions_of_several_pools_lose_no_update() {
+    const TASKS: i64 = 12;
+    const ROUNDS: i64 = 10;
+    let files = Files::new();
+    let pools = [files.open().await, files.open().await, files.open().await];
+    let mut tasks = JoinSet::new();
+    for (_, pool) in (0..TASKS).zip(pools.iter().cycle()) {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            for _ in 0..ROUNDS {
+                add_one(&pool).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(TASKS * ROUNDS, read(&pools[0]).await);
+}
+
+/// Goal: a transaction that is not committed never happened, however it ends.
+/// Method: drop one, roll one back, cancel one in the middle; then write again.
+#[tokio::test]
+async fn uncommitted_transactions_leave_nothing() {
+    let files = Files::new();
+    let database = files.open().await;
+    let mut dropped = database.begin("test.dropped").await.unwrap();
+    let write = dropped.statement(&WRITE).bind("a").bind(7);
+    assert_eq!(1, write.execute().await.unwrap());
+    drop(dropped);
+    assert_eq!(0, read(&database).await);
+
+    let mut undone = database.begin("test.undone").await.unwrap();
+    let write = undone.statement(&WRITE).bind("a").bind(8);
+    assert_eq!(1, write.execute().await.unwrap());
+    undone.rollback().await.unwrap();
+    assert_eq!(0, read(&database).await);
+
+    drop(database.begin("test.idle").await.unwrap());
+    add_one(&database).await.unwrap();
+    assert_eq!(1, read(&database).await);
+}
+
+/// Polls `future` so many times, then drops it.
+async fn polled<F: Future>(times: u32, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    poll_fn(move |cx| {
+        polls += 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls >= times => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Goal: a caller that leaves at any await takes nothing with it: no half of a transaction, no
+/// connection, no turn.
+/// Method: cancel an addition after one poll, after two, and so on until it gets through; after
+/// each, the value has moved by one or not at all, and the next addition works.
+#[tokio::test]
+async fn cancelled_transactions_leave_nothing_half_done() {
+    let files = Files::new();
+    let config = Config {
+        pool_max: 1,
+        ..files.config()
+    };
+    let database = Database::open(&config, &[COUNTERS, LABELS]).await.unwrap();
+    let mut expected = 0;
+    for times in 1.. {
+        let outcome = polled(times, add_one(&database)).await;
+        // Cancelled while it commits, it may have committed.
+        let value = read(&database).await;
+        let moved = value - expected;
+        match &outcome {
+            Some(done) => assert!(done.is_ok() && moved == 1, "{done:?} {moved}"),
+            None => assert!((0..=1).contains(&moved), "{moved} after {times} polls"),
+        }
+        add_one(&database).await.unwrap();
+        expected = value + 1;
+        assert_eq!(expected, read(&database).await);
+        if outcome.is_some() {
+            assert!(times > 1, "an addition waits at least once");
+            break;
+        }
+    }
+}
+
+/// Goal: each failure is told by its kind and the statement's name, never by a value.
+/// Method: a duplicate key, a missing parent row, a wrong column.
+#[tokio::test]
+async fn failures_have_a_kind_and_a_name_but_no_value() {
+    let files = Files::new();
+    let database = files.open().await;
+    let insert = |name: &str| {
+        let name = name.to_owned();
+        let database = database.clone();
+        async move {
+            database
+                .statement(&INSERT)
+                .bind(name)
+                .bind(1)
+                .execute()
+                .await
+        }
+    };
+    assert_eq!(1, insert("secret-value").await.unwrap());
+    let error = insert("secret-value").await.unwrap_err();
+    assert_eq!(Kind::Conflict, error.kind());
+    assert_eq!("test.insert", error.statement());
+    let text = format!("{error:?} {}", gantry::status::chain(&error));
+    assert!(!text.contains("secret-value"), "{text}");
+
+    let orphan = database.statement(&INSERT_LABEL).bind("nobody").bind("x");
+    assert_eq!(Kind::Broken, orphan.execute().await.unwrap_err().kind());
+
+    let row = database
+        .statement(&READ)
+        .bind("a")
+        .fetch_one()
+        .await
+        .unwrap();
+    assert_eq!(Kind::Broken, row.integer("nothing").unwrap_err().kind());
+    assert_eq!(Kind::Broken, row.text("value").unwrap_err().kind());
+}
+
+/// Goal: absent values are told from present ones, both ways.
+/// Method: write and read a column with and without text.
+#[tokio::test]
+async fn absent_values_stay_absent() {
+    let files = Files::new();
+    let database = files.open().await;
+    database
+        .statement(&INSERT)
+        .bind("b")
+        .bind(1)
+        .execute()
+        .await
+        .unwrap();
+    for (name, label) in [("a", None), ("b", Some("it's; -- \"here\""))] {
+        let insert = database.statement(&INSERT_LABEL).bind(name).bind(label);
+        insert.execute().await.unwrap();
+        let row = database
+            .statement(&READ_LABEL)
+            .bind(name)
+            .fetch_one()
+            .await
+            .unwrap();
+        assert_eq!(label, row.optional_text("label").unwrap().as_deref());
+    }
+    let none = database
+        .statement(&READ)
+        .bind("nobody")
+        .fetch_optional()
+        .await;
+    assert!(none.unwrap().is_none());
+}
+
+/// Goal: a writer that does not end makes others fail in time and by the right kind, and readers
+/// not at all.
+/// Method: hold a transaction open in one pool; begin in the same pool and in another, read in both.
+#[tokio::test]
+async fn a_stuck_writer_fails_others_in_time() {
+    let files = Files::new();
+    let config = Config {
+        acquire_timeout: Duration::from_millis(100),
+        busy_timeout: Duration::from_millis(100),
+        ..files.config()
+    };
+    let steps = [COUNTERS, LABELS];
+    let one = Database::open(&config, &steps).await.unwrap();
+    let other = Database::open(&config, &steps).await.unwrap();
+    let mut stuck = one.begin("test.stuck").await.unwrap();
+    stuck
+        .statement(&WRITE)
+        .bind("a")
+        .bind(5)
+        .execute()
+        .await
+        .unwrap();
+    for database in [&one, &other] {
+        let error = database.begin("test.late").await.unwrap_err();
+        assert_eq!(Kind::Busy, error.kind(), "{error}");
+        assert_eq!(0, read(database).await);
+    }
+    stuck.commit().await.unwrap();
+    for database in [&one, &other] {
+        add_one(database).await.unwrap();
+    }
+    assert_eq!(7, read(&one).await);
+}
+
+/// Goal: a statement that takes too long ends as such, and its connection stays usable.
+/// Method: count further than the bound allows over a pool of one, then read.
+#[tokio::test]
+async fn slow_statements_are_cut() {
+    let files = Files::new();
+    let config = Config {
+        statement_timeout: Duration::from_millis(20),
+        pool_max: 1,
+        ..files.config()
+    };
+    let database = Database::open(&config, &[COUNTERS, LABELS]).await.unwrap();
+    let slow = database.statement(&SLOW).bind(3_000_000).fetch_one().await;
+    assert_eq!(Kind::TimedOut, slow.unwrap_err().kind());
+    let patient = Config {
+        statement_timeout: Duration::from_secs(30),
+        ..config
+    };
+    database.apply(&patient).await;
+    assert_eq!(0, read(&database).await);
+}
+
+/// Goal: a change of the pool's size is taken under load without a failed statement.
+/// Method: tasks read and write through a pool of two while its size changes twenty times; count
+/// failures, lost writes, and connections beyond the last size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pool_swaps_fail_no_statement() {
+    let files = Files::new();
+    let database = files.open().await;
+    let stop = watch::Sender::new(false);
+    let mut load = JoinSet::new();
+    for task in 0..8 {
+        let (database, stopped) = (database.clone(), stop.subscribe());
+        load.spawn(async move {
+            let mut writes = 0;
+            while !*stopped.borrow() {
+                if task < 2 {
+                    add_one(&database).await.unwrap();
+                    writes += 1;
+                } else {
+                    read(&database).await;
+                }
+            }
+            writes
+        });
+    }
+    for swap in 0..20_u32 {
+        let config = Config {
+            pool_max: 1 + swap % 3,
+            ..files.config()
+        };
+        database.apply(&config).await;
+        let before = read(&database).await;
+        while read(&database).await < before + 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+    stop.send_replace(true);
+    let writes: i64 = load.join_all().await.into_iter().sum();
+    assert_eq!(20, database.swaps());
+    assert_eq!(writes, read(&database).await);
+    let (open, _) = database.connections();
+    assert!(open <= 2, "{open} connections, the last size is 2");
+}
+
+/// Goal: the pool follows the configuration that is published, and ignores what stays the same.
+/// Method: publish a new size, the same again, and another.
+#[tokio::test]
+async fn the_pool_follows_published_configuration() {
+    let files = Files::new();
+    let database = files.open().await;
+    let size = |pool_max| Config {
+        pool_max,
+        ..files.config()
+    };
+    let mut publisher = Publisher::new(size(4));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(database.clone().follow(publisher.live()));
+    tokio::task::yield_now().await;
+    for (pool_max, swaps) in [(7, 1), (7, 1), (3, 2)] {
+        publisher.publish(size(pool_max));
+        while database.swaps() < swaps {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(2, database.swaps());
+    database.ping().await.unwrap();
+}
+
+/// Goal: nobody else on the machine can read what a service keeps.
+/// Method: the mode of a new file and of its log.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let files = Files::new();
+    let database = files.open().await;
+    add_one(&database).await.unwrap();
+    for file in ["test.db", "test.db-wal"] {
+        let path = files.path().with_file_name(file);
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(0o600, mode & 0o777, "{file}");
+    }
+}
+
+/// Goal: a closed database refuses, and says so by kind.
+/// Method: close, then ping.
+#[tokio::test]
+async fn a_closed_database_refuses() {
+    let files = Files::new();
+    let database = files.open().await;
+    database.ping().await.unwrap();
+    database.close().await;
+    assert_eq!(Kind::Unavailable, database.ping().await.unwrap_err().kind());
+}
+
+/// Goal: a place where no file can be is told, with the path.
+/// Method: a folder whose parent is a file.
+#[tokio::test]
+async fn an_impossible_place_is_told() {
+    let files = Files::new();
+    let blocker = files.folder.path().join("file");
+    std::fs::write(&blocker, "").unwrap();
+    let config = Config::file(blocker.join("x.db"));
+    let error = Database::open(&config, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("x.db"), "{error}");
+}
