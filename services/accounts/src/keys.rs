@@ -1,0 +1,93 @@
+//! Keeps the signing keys fresh: made, shared with the other replicas, and forgotten in time.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use gantry::{BoxError, status};
+use gantry_store::Timestamp;
+use tokio::time;
+
+use crate::{
+    signing::{self, KeyRing},
+    store::Store,
+};
+
+/// How often a replica looks for keys of others and for the age of the newest.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a new key is published before it signs, where there is an older one: longer than a
+/// replica takes to see it, and than those who check tokens wait between two looks.
+const PUBLISH_AHEAD: Duration = Duration::from_mins(2);
+
+/// Longest a token lives, by configuration; a key is published that much longer than it signs.
+const TOKEN_LIFETIME_MAX: Duration = Duration::from_hours(1);
+
+/// The keys in use; clones share them.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    store: Store,
+    lifetime: Duration,
+    ring: Arc<ArcSwap<KeyRing>>,
+}
+
+impl Keys {
+    /// Reads the keys, making the first where there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails or holds a key that cannot be read.
+    pub async fn open(store: Store, lifetime: Duration) -> Result<Self, BoxError> {
+        let keys = Self {
+            store,
+            lifetime,
+            ring: Arc::default(),
+        };
+        keys.refresh(Timestamp::now()).await?;
+        Ok(keys)
+    }
+
+    /// The keys now.
+    #[must_use]
+    pub fn ring(&self) -> Arc<KeyRing> {
+        self.ring.load_full()
+    }
+
+    /// Since when a key must have been published to sign at `now`.
+    #[must_use]
+    pub fn published(now: Timestamp) -> Timestamp {
+        now.before(PUBLISH_AHEAD)
+    }
+
+    /// Makes the next key where it is time, then reads all.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails or holds a key that cannot be read; the keys so far stay in use.
+    pub async fn refresh(&self, now: Timestamp) -> Result<(), BoxError> {
+        let since = now.before(self.lifetime);
+        let until = since
+            .before(PUBLISH_AHEAD)
+            .before(TOKEN_LIFETIME_MAX)
+            .before(self.lifetime);
+        let made = self
+            .store
+            .rotate_keys(since, until, || signing::generate(now))
+            .await?;
+        if made {
+            tracing::info!("a new signing key was made");
+        }
+        let stored = self.store.keys().await?;
+        self.ring.store(Arc::new(KeyRing::read(&stored)?));
+        Ok(())
+    }
+
+    /// Refreshes now and then; runs until it is dropped.
+    pub async fn keep_fresh(self) {
+        loop {
+            time::sleep(REFRESH_INTERVAL).await;
+            if let Err(error) = self.refresh(Timestamp::now()).await {
+                tracing::warn!(error = %status::chain(&*error), "signing keys were not refreshed");
+            }
+        }
+    }
+}
