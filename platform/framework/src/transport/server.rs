@@ -133,6 +133,19 @@ pub struct Listener {
 enum Source {
     Tcp(TcpListener),
     Memory(memory::Incoming),
+    /// Fails each time, as told.
+    #[cfg(test)]
+    Scripted(Scripted),
+}
+
+#[cfg(test)]
+struct Scripted(Box<dyn FnMut() -> io::Error + Send>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripted")
+    }
 }
 
 impl Listener {
@@ -219,3 +232,6 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
+
+#[cfg(test)]
+mod tests;

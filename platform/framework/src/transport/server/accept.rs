@@ -52,6 +52,8 @@ impl Source {
                 Ok(Some(Accepted::Tcp(stream, addr)))
             }
             Self::Memory(incoming) => Ok(incoming.accept().await.map(Accepted::Memory)),
+            #[cfg(test)]
+            Self::Scripted(script) => Err(script.0()),
         }
     }
 }

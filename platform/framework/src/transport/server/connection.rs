@@ -150,7 +150,7 @@ async fn greet(
     None
 }
 
-fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Result<()> {
+pub(super) fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let timeout = u32::try_from(limits.keepalive_timeout.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(stream, timeout)?;

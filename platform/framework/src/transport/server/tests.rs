@@ -1,0 +1,107 @@
+//! The listener against peers that mean well, and peers that do not.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{sleep, timeout};
+use tower::Service;
+
+use super::*;
+use crate::{journal::Journal, transport::wire::Wire};
+
+mod admission;
+mod binding;
+mod encrypted;
+mod lifetime;
+mod malice;
+
+/// A path that is answered after [`SLOW`].
+const SLOW_PATH: &str = "/slow";
+
+/// A path that is never answered.
+const NEVER_PATH: &str = "/never";
+
+/// A path that is answered at once.
+const PATH: &str = "/";
+
+const SLOW: Duration = Duration::from_secs(8);
+
+/// Answers by path.
+#[derive(Clone)]
+struct Answer;
+
+impl Service<Request<Incoming>> for Answer {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let path = request.uri().path().to_owned();
+        Box::pin(async move {
+            match path.as_str() {
+                SLOW_PATH => sleep(SLOW).await,
+                NEVER_PATH => std::future::pending().await,
+                _ => {}
+            }
+            Ok(Response::new(Full::default()))
+        })
+    }
+}
+
+fn start(listener: Listener) -> Handle {
+    let handle = listener.handle();
+    let tasks = Tasks::new(Journal::new());
+    tasks.spawn("listener", listener.serve(Answer, tasks.clone()));
+    handle
+}
+
+/// A listener on the in-memory network.
+fn in_memory(limits: Limits) -> (memory::Connector, Handle) {
+    let (connector, incoming) = memory::network();
+    let handle = start(Listener::memory(incoming, limits.live()));
+    (connector, handle)
+}
+
+/// A listener on loopback.
+fn on_loopback(config: &Config, limits: Limits) -> (SocketAddr, Handle) {
+    let handle = start(Listener::bind(config, limits.live()).unwrap());
+    (handle.local_addr().unwrap(), handle)
+}
+
+async fn connected(connector: &memory::Connector) -> Wire {
+    Wire::over(connector.connect().await.unwrap()).await
+}
+
+/// Waits, in real time, until `condition` holds.
+async fn until(condition: impl Fn() -> bool) {
+    let reached = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), reached)
+        .await
+        .expect("the condition holds in time");
+}
+
+fn limits() -> Limits {
+    Limits::default()
+}
+
+fn shared(limits: Limits) -> LiveLimits {
+    Arc::new(arc_swap::ArcSwap::from_pointee(limits))
+}

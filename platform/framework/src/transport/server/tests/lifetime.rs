@@ -1,0 +1,109 @@
+//! How long a connection lasts.
+
+use tokio::time::Instant;
+
+use super::*;
+
+fn aging() -> Limits {
+    Limits {
+        connection_age_max: Duration::from_secs(100),
+        connection_age_grace: Duration::from_secs(20),
+        ..limits()
+    }
+}
+
+/// Goal: an old connection is told to go away within a tenth of its age, its calls are finished,
+/// and a client that heeds it loses nothing.
+/// Method: calls in a row until the connection takes no more.
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_finishes_its_calls() {
+    let (connector, handle) = in_memory(aging());
+    let mut wire = connected(&connector).await;
+    let began = Instant::now();
+    let refused = loop {
+        match wire.call(Wire::request(SLOW_PATH), b"").await {
+            Ok(reply) => assert_eq!(200, reply.status.as_u16()),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.is_go_away(), "{refused}");
+    assert_eq!(Some(h2::Reason::NO_ERROR), refused.reason());
+    let took = began.elapsed();
+    let due = Duration::from_secs(90)..Duration::from_secs(110) + SLOW;
+    assert!(due.contains(&took), "{took:?}");
+    wire.ended().await.unwrap();
+    assert_eq!(0, handle.counts().open);
+}
+
+/// Goal: connections of one moment do not all end in another.
+/// Method: the ages at which ten of them end.
+#[tokio::test(start_paused = true)]
+async fn ages_are_spread() {
+    let (connector, _handle) = in_memory(aging());
+    let began = Instant::now();
+    let mut wires = Vec::new();
+    for _ in 0..10 {
+        let wire = connected(&connector).await;
+        wire.call(Wire::request(PATH), b"").await.unwrap();
+        wires.push(wire);
+    }
+    let ages = futures_util::future::join_all(wires.iter_mut().map(|wire| async {
+        wire.ended().await.unwrap();
+        began.elapsed()
+    }))
+    .await;
+    let (first, last) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+    assert!(*first >= Duration::from_secs(90), "{ages:?}");
+    assert!(*last <= Duration::from_secs(111), "{ages:?}");
+    assert!(*last - *first > Duration::from_secs(1), "{ages:?}");
+}
+
+/// Goal: a call that does not end is cut off after the grace, not before.
+/// Method: one without end.
+#[tokio::test(start_paused = true)]
+async fn grace_is_finite() {
+    let (connector, handle) = in_memory(aging());
+    let wire = connected(&connector).await;
+    let began = Instant::now();
+    let sent = wire.send(Wire::request(NEVER_PATH)).await.unwrap();
+    sent.reply().await.unwrap_err();
+    let took = began.elapsed();
+    let due = Duration::from_secs(110)..Duration::from_secs(131);
+    assert!(due.contains(&took), "{took:?}");
+    until(|| handle.counts().open == 0).await;
+}
+
+/// Goal: a connection nobody uses goes away; one with a call, or with calls now and then, stays.
+/// Method: three connections and a limit of 80 s.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_goes_away() {
+    let limits = Limits {
+        connection_idle_max: Duration::from_secs(80),
+        connection_age_max: Duration::from_hours(10),
+        ..limits()
+    };
+    let (connector, handle) = in_memory(limits);
+    let began = Instant::now();
+    let mut idle = connected(&connector).await;
+    idle.call(Wire::request(PATH), b"").await.unwrap();
+    let waiting = connected(&connector).await;
+    let _open = waiting.send(Wire::request(NEVER_PATH)).await.unwrap();
+    let busy = connected(&connector).await;
+    let calls = async {
+        loop {
+            busy.call(Wire::request(PATH), b"").await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+        }
+    };
+    tokio::select! {
+        ended = idle.ended() => ended.unwrap(),
+        () = calls => {}
+    }
+    let took = began.elapsed();
+    let due = Duration::from_secs(80)..Duration::from_secs(101);
+    assert!(due.contains(&took), "{took:?}");
+    assert_eq!(2, handle.counts().open);
+    sleep(Duration::from_secs(40)).await;
+    busy.call(Wire::request(PATH), b"").await.unwrap();
+    assert_eq!(2, handle.counts().open);
+}
