@@ -5,13 +5,16 @@
 //! bounds, and what does not fit is dropped and counted. Messages, metadata and credentials are
 //! never written.
 
+pub mod db;
 mod declare;
+pub mod event;
 pub mod level;
-mod log;
+pub(crate) mod log;
 pub mod metric;
-mod otlp;
+pub(crate) mod otlp;
 mod panic;
-mod prometheus;
+pub mod platform;
+pub(crate) mod prometheus;
 pub mod rpc;
 mod trace;
 
@@ -20,54 +23,74 @@ use std::{io, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, registry};
 
-pub use crate::__telemetry_label as label;
-pub use level::{LevelError, LogLevel};
+pub use crate::{
+    __telemetry_event as event, __telemetry_label as label, __telemetry_metrics as metrics,
+};
+pub use level::{Directives, LevelError, LogLevel};
 pub use otlp::ExportError;
 
-use crate::shutdown::Tasks;
+use crate::{
+    config::{self, Check},
+    shutdown::Tasks,
+};
 
-/// How the process tells what it does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// Which log lines are written: off, error, warn, info, debug or trace, and `module=level` for
-    /// single modules, joined by commas.
-    pub log_level: String,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Where spans are sent by OTLP/gRPC, as `http://host:4317`. Without one, where
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` says; without that, nowhere.
-    pub otlp_endpoint: Option<String>,
-    /// Share of the traces begun here that is recorded, from 0 to 1; a caller's decision is
-    /// followed. Without one, what `OTEL_TRACES_SAMPLER` says; without that, all.
-    pub sample_ratio: Option<f64>,
-    /// Finished spans that wait for the collector at most; more are dropped and counted.
-    pub span_queue_max: usize,
-    /// Longest wait of a finished span before it is sent.
-    pub span_delay_max: Duration,
+config::section! {
+    /// How the process tells what it does.
+    pub struct Config {
+        /// Which log lines are written: off, error, warn, info, debug or trace, and `module=level`
+        /// for single modules, joined by commas.
+        pub log_level: Directives = Directives::default(), live;
+        /// How log lines look; `auto` is text on a terminal and JSON elsewhere.
+        pub log_format: LogFormat = LogFormat::Auto, restart;
+        /// Where spans are sent by OTLP/gRPC, as in `http://127.0.0.1:4317`. Without one, where
+        /// `OTEL_EXPORTER_OTLP_ENDPOINT` says; without that, nowhere.
+        pub otlp_endpoint: Option<String> = None, restart;
+        /// Share of the traces begun here that is recorded; a caller's decision is followed.
+        /// Without one, what `OTEL_TRACES_SAMPLER` says; without that, all.
+        pub sample_ratio: Option<f64> = None, restart;
+        /// Finished spans that wait for the collector at most; more are dropped and counted.
+        pub span_queue_max: usize = 2_048, in 1..=65_536, restart;
+        /// Longest wait of a finished span before it is sent.
+        pub span_delay_max: Duration = Duration::from_secs(1), restart;
+    }
+    validate = Config::check;
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            log_level: "info".to_owned(),
-            log_format: LogFormat::Auto,
-            otlp_endpoint: None,
-            sample_ratio: None,
-            span_queue_max: 2_048,
-            span_delay_max: Duration::from_secs(1),
+impl Config {
+    fn check(&self, check: &mut Check<'_, '_>) {
+        if self
+            .sample_ratio
+            .is_some_and(|ratio| !(0.0..=1.0).contains(&ratio))
+        {
+            check.refuse("sample_ratio", "expected a number from 0 to 1");
+        }
+        if self.span_delay_max.is_zero() {
+            check.refuse(
+                "span_delay_max",
+                "expected more than 0, or each span is sent alone",
+            );
+        }
+        if let Some(endpoint) = &self.otlp_endpoint
+            && !otlp::is_endpoint(endpoint)
+        {
+            check.refuse(
+                "otlp_endpoint",
+                "expected an address such as http://127.0.0.1:4317",
+            );
         }
     }
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
+config::choice! {
+    /// How log lines look.
+    pub enum LogFormat {
+        /// Text on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// Lines for people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
 }
 
 impl LogFormat {
@@ -94,9 +117,6 @@ pub struct Identity<'a> {
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The log level is none.
-    #[error("telemetry.log_level")]
-    Level(#[from] LevelError),
     /// There is no thread for the log.
     #[error("start the log writer")]
     Writer(#[source] io::Error),
@@ -127,7 +147,7 @@ pub fn init(
     config: &Config,
     tasks: &Tasks,
 ) -> Result<Telemetry, InitError> {
-    let level = LogLevel::new(&config.log_level)?;
+    let level = LogLevel::new(config.log_level.clone());
     let recorder = prometheus::recorder();
     let prometheus = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| InitError::Twice)?;

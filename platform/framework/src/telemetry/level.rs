@@ -1,6 +1,6 @@
 //! Which log lines are written, changed while the process runs.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tracing::{Metadata, Subscriber, level_filters::LevelFilter, subscriber::Interest};
@@ -8,6 +8,8 @@ use tracing_subscriber::{
     filter::Targets,
     layer::{Context, Filter},
 };
+
+use crate::config::{Given, Mismatch, Setting};
 
 /// Crates that tell of every frame below INFO. A plain `debug` leaves them at INFO; naming one
 /// (`debug,h2=debug`) lets it speak.
@@ -27,44 +29,51 @@ const TALKATIVE: [&str; 10] = [
 /// What holds where no directive says otherwise.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
+const EXPECTED: &str = "off, error, warn, info, debug or trace, and module=level for single \
+                        modules, joined by commas";
+
 /// Reads and changes which log lines are written; clones change the same.
 #[derive(Debug, Clone)]
 pub struct LogLevel {
-    shared: Arc<ArcSwap<Setting>>,
+    shared: Arc<ArcSwap<Directives>>,
 }
 
-#[derive(Debug)]
-struct Setting {
+/// Which log lines are written, as it stands in a configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Directives {
     text: String,
     targets: Targets,
 }
 
+impl Default for Directives {
+    fn default() -> Self {
+        Self {
+            text: DEFAULT.to_string(),
+            targets: Self::targets(DEFAULT, []),
+        }
+    }
+}
+
 /// Why a log level was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{directive:?} is not a log level: use off, error, warn, info, debug or trace, and for one \
-     module module=level, joined by commas"
-)]
+#[error("{directive:?} is not a log level, expected {EXPECTED}")]
 pub struct LevelError {
     directive: String,
 }
 
 impl LogLevel {
-    /// The level written as `text`.
-    ///
-    /// # Errors
-    ///
-    /// If it is none; the error quotes the part that is wrong.
-    pub fn new(text: &str) -> Result<Self, LevelError> {
-        Ok(Self {
-            shared: Arc::new(ArcSwap::from_pointee(Setting::parse(text)?)),
-        })
+    /// A handle that begins with `directives`.
+    #[must_use]
+    pub fn new(directives: Directives) -> Self {
+        Self {
+            shared: Arc::new(ArcSwap::from_pointee(directives)),
+        }
     }
 
     /// The level in use, as it was written.
     #[must_use]
     pub fn get(&self) -> String {
-        self.shared.load().text.clone()
+        self.shared.load().to_string()
     }
 
     /// Changes the level for all threads, from their next log line on.
@@ -76,36 +85,34 @@ impl LogLevel {
     ///
     /// If it is none; the old level stays.
     pub fn set(&self, text: &str) -> Result<(), LevelError> {
-        self.shared.store(Arc::new(Setting::parse(text)?));
-        tracing::callsite::rebuild_interest_cache();
+        self.replace(text.parse()?);
         Ok(())
     }
 
+    /// Changes the level to one that was checked before.
+    pub fn replace(&self, directives: Directives) {
+        self.shared.store(Arc::new(directives));
+        tracing::callsite::rebuild_interest_cache();
+    }
+
     /// The filter of the log layer that follows this handle.
-    pub(super) fn filter(&self) -> LogFilter {
+    pub(crate) fn filter(&self) -> LogFilter {
         LogFilter(self.clone())
     }
 }
 
-impl fmt::Display for LogLevel {
+impl fmt::Display for Directives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shared.load().text)
+        f.write_str(&self.text)
     }
 }
 
-/// Checks a level without using it.
-///
-/// # Errors
-///
-/// If `text` is no level; the error quotes the part that is wrong.
-pub fn check(text: &str) -> Result<(), LevelError> {
-    Setting::parse(text).map(drop)
-}
+impl FromStr for Directives {
+    type Err = LevelError;
 
-impl Setting {
     // Not `Targets::from_str`: that takes a mistyped level for the name of a module and lets all
     // of it through.
-    fn parse(text: &str) -> Result<Self, LevelError> {
+    fn from_str(text: &str) -> Result<Self, LevelError> {
         let mut general = None;
         let mut modules: Vec<(&str, LevelFilter)> = Vec::new();
         for directive in text.split(',').map(str::trim) {
@@ -124,16 +131,44 @@ impl Setting {
                 }
             }
         }
-        let general = general.unwrap_or(DEFAULT);
-        let quiet = general.min(DEFAULT);
-        let targets = Targets::new()
-            .with_default(general)
-            .with_targets(TALKATIVE.map(|module| (module, quiet)))
-            .with_targets(modules);
         Ok(Self {
             text: text.trim().to_owned(),
-            targets,
+            targets: Self::targets(general.unwrap_or(DEFAULT), modules),
         })
+    }
+}
+
+impl Directives {
+    fn targets<'a>(
+        general: LevelFilter,
+        modules: impl IntoIterator<Item = (&'a str, LevelFilter)>,
+    ) -> Targets {
+        let quiet = general.min(DEFAULT);
+        Targets::new()
+            .with_default(general)
+            .with_targets(TALKATIVE.map(|module| (module, quiet)))
+            .with_targets(modules)
+    }
+}
+
+impl Setting for Directives {
+    fn kind() -> Cow<'static, str> {
+        "log level".into()
+    }
+
+    fn expected() -> Cow<'static, str> {
+        EXPECTED.into()
+    }
+
+    fn read(given: Given<'_>) -> Result<Self, Mismatch> {
+        let text = given.text().ok_or_else(Mismatch::default)?;
+        text.parse().map_err(|error: LevelError| {
+            Mismatch::because(format!("{:?} is none", error.directive))
+        })
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(toml::Value::String(self.text.clone()).to_string())
     }
 }
 
@@ -162,7 +197,7 @@ fn is_module(text: &str) -> bool {
 /// Lets through the events of the current level, and no span: log lines know their call by its
 /// context, so spans cost nothing unless traces are exported.
 #[derive(Debug)]
-pub(super) struct LogFilter(LogLevel);
+pub(crate) struct LogFilter(LogLevel);
 
 impl LogFilter {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
@@ -202,7 +237,7 @@ mod tests {
     use super::*;
 
     fn enables(text: &str, target: &str, level: Level) -> bool {
-        Setting::parse(text)
+        text.parse::<Directives>()
             .unwrap()
             .targets
             .would_enable(target, &level)
@@ -239,7 +274,7 @@ mod tests {
     /// Method: bad texts against a handle that had a good one.
     #[test]
     fn bad_levels_are_refused_by_name() {
-        let level = LogLevel::new("warn").unwrap();
+        let level = LogLevel::new("warn".parse().unwrap());
         let cases = [
             ("inof", "inof"),
             ("", ""),

@@ -14,7 +14,7 @@ use std::{
 use metrics::{Key, Level, Metadata};
 
 /// The text of a label: out of the program or its configuration, never out of a call.
-pub use metrics::SharedString as Value;
+pub use metrics::{SharedString as Value, Unit};
 
 use crate::names::{Kind, Metric};
 
@@ -154,6 +154,9 @@ pub trait Label: Copy + 'static {
 
     /// Appends the value as text, one per label name.
     fn write(self, values: &mut Vec<Value>);
+
+    /// Every value, in the order of their positions.
+    fn all() -> Vec<Self>;
 }
 
 impl<A: Label, B: Label> Label for (A, B) {
@@ -167,6 +170,14 @@ impl<A: Label, B: Label> Label for (A, B) {
         self.0.write(values);
         self.1.write(values);
     }
+
+    fn all() -> Vec<Self> {
+        let seconds = B::all();
+        A::all()
+            .into_iter()
+            .flat_map(|first| seconds.iter().map(move |second| (first, *second)))
+            .collect()
+    }
 }
 
 impl Label for tonic::Code {
@@ -178,6 +189,10 @@ impl Label for tonic::Code {
 
     fn write(self, values: &mut Vec<Value>) {
         values.push(crate::status::code_name(self).into());
+    }
+
+    fn all() -> Vec<Self> {
+        (0..17).map(Self::from_i32).collect()
     }
 }
 
@@ -213,6 +228,16 @@ impl<H: Handle, L: Label> Family<H, L> {
             }),
             label: std::marker::PhantomData,
         }
+    }
+
+    /// Makes every series appear at once, at zero: for few values, where the first event must
+    /// show as a step.
+    #[must_use]
+    pub fn visible(self) -> Self {
+        for label in L::all() {
+            let _: &H = self.with(label);
+        }
+        self
     }
 
     /// The series of `label`.

@@ -17,7 +17,10 @@ use std::{
 };
 
 use opentelemetry::{Context, KeyValue, trace::TracerProvider as _};
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _};
+use opentelemetry_otlp::{
+    SpanExporter as OtlpExporter, WithExportConfig as _, WithTonicConfig as _,
+    tonic_types::transport::ClientTlsConfig,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -79,12 +82,16 @@ impl Pipeline {
         identity: &Identity<'_>,
         config: &Config,
     ) -> Result<Option<Self>, ExportError> {
-        if config.otlp_endpoint.is_none() && !environment_names_collector() {
+        let configured = config.otlp_endpoint.as_deref().map(with_scheme);
+        let Some(endpoint) = configured.clone().or_else(endpoint_of_environment) else {
             return Ok(None);
-        }
+        };
         let mut exporter = OtlpExporter::builder().with_tonic();
-        if let Some(endpoint) = &config.otlp_endpoint {
-            exporter = exporter.with_endpoint(with_scheme(endpoint));
+        if endpoint.starts_with("https:") {
+            exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+        }
+        if let Some(endpoint) = configured {
+            exporter = exporter.with_endpoint(endpoint);
         }
         Ok(Some(Self::over(exporter.build()?, identity, config)))
     }
@@ -133,20 +140,9 @@ impl Pipeline {
         }
     }
 
-    /// The layer that turns `tracing` spans into exported ones, and log lines within them into
-    /// their events. It does not look at the log level: what is traced is a matter of sampling.
+    /// The layer that sends spans this way.
     pub(super) fn layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
-        let traced = Targets::new()
-            .with_default(LevelFilter::INFO)
-            .with_targets(UNTRACED.map(|module| (module, LevelFilter::OFF)));
-        tracing_opentelemetry::layer()
-            .with_tracer(self.provider.tracer("gantry"))
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false)
-            .with_filter(traced)
-            .boxed()
+        layer(&self.provider)
     }
 
     /// Sends what waits, for `limit` at most; what does not make it is lost.
@@ -159,22 +155,45 @@ impl Pipeline {
     }
 }
 
-/// Whether OpenTelemetry's own variables name a collector and do not switch traces off. The
-/// exporter reads the rest of them itself, but takes silence for a collector on this machine.
+/// Turns `tracing` spans into those of `provider`, and log lines within them into their events. It
+/// does not look at the log level: what is traced is a matter of sampling.
+pub(crate) fn layer(provider: &SdkTracerProvider) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let traced = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_targets(UNTRACED.map(|module| (module, LevelFilter::OFF)));
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("gantry"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(traced)
+        .boxed()
+}
+
+/// The collector that OpenTelemetry's own variables name, where they do not switch traces off. The
+/// exporter reads them itself, but takes silence for a collector on this machine.
 #[allow(clippy::disallowed_methods)]
-fn environment_names_collector() -> bool {
+fn endpoint_of_environment() -> Option<String> {
     let value = |name| {
         std::env::var(name)
             .ok()
-            .map(|value| value.trim().to_ascii_lowercase())
+            .map(|value| value.trim().to_owned())
             .filter(|value| !value.is_empty())
     };
-    let named = value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-        .or_else(|| value("OTEL_EXPORTER_OTLP_ENDPOINT"))
-        .is_some();
-    let disabled = value("OTEL_SDK_DISABLED").as_deref() == Some("true")
-        || value("OTEL_TRACES_EXPORTER").as_deref() == Some("none");
-    named && !disabled
+    let is = |name, word| value(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
+    if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+        return None;
+    }
+    value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| value("OTEL_EXPORTER_OTLP_ENDPOINT"))
+}
+
+/// Whether `endpoint` is an address that could be dialled.
+pub(super) fn is_endpoint(endpoint: &str) -> bool {
+    with_scheme(endpoint).parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 fn with_scheme(endpoint: &str) -> String {
@@ -197,16 +216,12 @@ struct Account {
 
 impl Account {
     fn new(waiting_max: usize) -> Self {
-        let dropped = Family::register(&metric::SPANS_DROPPED, &[]);
-        for reason in DropReason::ALL {
-            let _: &Counter = dropped.with(*reason);
-        }
         Self {
             waiting: AtomicUsize::new(0),
             waiting_max,
             in_trouble: AtomicBool::new(false),
             exported: series(&metric::SPANS_EXPORTED, &[]),
-            dropped,
+            dropped: Family::register(&metric::SPANS_DROPPED, &[]).visible(),
         }
     }
 
@@ -317,3 +332,6 @@ impl<E: SpanExporter> SpanExporter for Observed<E> {
         self.inner.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ const COUNTS: [f64; 10] = [
 ];
 
 /// A recorder with bounds for every unit, and the handle that reads it.
-pub(super) fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
+pub(crate) fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
     let bounds = "the bounds are not empty";
     PrometheusBuilder::new()
         .set_buckets(&COUNTS)
@@ -50,14 +50,14 @@ pub(super) fn recorder() -> metrics_exporter_prometheus::PrometheusRecorder {
 }
 
 /// Tells the recorder what every metric of the platform means.
-pub(super) fn describe_all() {
+pub(crate) fn describe_all() {
     for metric in metric::ALL {
         super::metric::describe(metric);
     }
 }
 
 /// Everything, as text.
-pub(super) fn render(handle: &PrometheusHandle) -> String {
+pub(crate) fn render(handle: &PrometheusHandle) -> String {
     let mut text = handle.render();
     process::write(&mut text);
     runtime::write(&mut text);

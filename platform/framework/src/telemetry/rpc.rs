@@ -55,3 +55,6 @@ fn finish(span: &Span, code: Code, error: bool) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use opentelemetry::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::call::TraceContext;
+use crate::call::{self, TraceContext};
 
 /// The context a span writes to the wire and to log lines, where traces are exported.
 ///
@@ -54,7 +54,15 @@ pub(super) fn adopt(span: &Span, parent: &TraceContext, remote: bool) {
     drop(span.set_parent(Context::new().with_remote_span_context(context)));
 }
 
-/// Whether the code around this line runs inside a recorded span.
-pub(super) fn is_inside_span() -> bool {
-    Context::map_current(TraceContextExt::has_active_span)
+/// Makes the call being served the parent of a span that has not begun, where the code runs outside
+/// the call's span: work the call started may, and the call is still its cause.
+pub(super) fn join_call(span: &Span) {
+    if span.is_disabled() || Context::map_current(TraceContextExt::has_active_span) {
+        return;
+    }
+    call::with_current(|current| {
+        if let Some(current) = current {
+            adopt(span, &current.trace, false);
+        }
+    });
 }

@@ -84,17 +84,8 @@ impl ClientMethod {
         shared.in_flight.increment();
         let parent = call::with_current(|current| current.map(|current| current.trace.clone()));
         let span = call_span(shared.name, &shared.target);
-        let trace = if span.is_disabled() {
-            None
-        } else {
-            // A task of the call's own may run outside its span; the call still is the parent.
-            if let Some(parent) = &parent
-                && !trace::is_inside_span()
-            {
-                trace::adopt(&span, parent, false);
-            }
-            trace::context_of(&span, parent.as_ref())
-        };
+        trace::join_call(&span);
+        let trace = trace::context_of(&span, parent.as_ref());
         let trace = trace.unwrap_or_else(|| match &parent {
             Some(parent) => parent.child(),
             None => TraceContext::root(false),

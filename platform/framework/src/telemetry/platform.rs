@@ -1,0 +1,159 @@
+//! Handles to the metrics of the platform's own parts, one struct per part.
+
+use std::{sync::Arc, time::Duration};
+
+use super::metric::{Counter, Family, Gauge, Held, Histogram, series};
+use crate::names::metric;
+
+super::label! {
+    /// Why a connection was closed before it carried a call.
+    pub enum RefusedConnection {
+        /// The process has as many as it may.
+        TooMany = "too_many",
+        /// The peer has as many as it may.
+        TooManyOfPeer = "too_many_of_peer",
+        /// No first request came in time.
+        NoRequest = "no_request",
+        /// TLS was not agreed on.
+        Tls = "tls",
+        /// It did not begin as HTTP/2 does.
+        Preface = "preface",
+        /// The process drains.
+        Draining = "draining",
+        /// It could not be accepted: no file descriptor was left.
+        Accept = "accept",
+    }
+}
+
+super::label! {
+    /// The state of the connection to an endpoint (gRPC's connectivity semantics).
+    pub enum EndpointState {
+        /// Nothing to do for it.
+        Idle = "idle",
+        /// On its way.
+        Connecting = "connecting",
+        /// Calls can go over it.
+        Ready = "ready",
+        /// It failed and waits to try again.
+        TransientFailure = "transient_failure",
+    }
+}
+
+super::label! {
+    /// What became of a configuration read after start.
+    pub enum Reload {
+        /// It is in use.
+        Applied = "applied",
+        /// It had faults; the one before stays.
+        Refused = "refused",
+    }
+}
+
+/// Connections of a listener.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    open: Gauge,
+    accepted: Counter,
+    refused: Family<Counter, RefusedConnection>,
+}
+
+impl Connections {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            open: series(&metric::CONNECTIONS_OPEN, &[]),
+            accepted: series(&metric::CONNECTIONS_ACCEPTED, &[]),
+            refused: Family::register(&metric::CONNECTIONS_REFUSED, &[]).visible(),
+        }
+    }
+
+    /// Counts a connection that was accepted, as open until the answer is dropped.
+    #[must_use]
+    pub fn accept(&self) -> Held {
+        self.accepted.increment();
+        self.open.hold()
+    }
+
+    /// Counts a connection that was refused or cut before it carried a call.
+    pub fn refuse(&self, reason: RefusedConnection) {
+        self.refused.with(reason).increment();
+    }
+}
+
+/// Endpoints of one client.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    by_state: Family<Gauge, EndpointState>,
+}
+
+impl Endpoints {
+    /// Looks the handles up; `target` is the name of a configured client.
+    #[must_use]
+    pub fn register(target: &Arc<str>) -> Self {
+        let target = Arc::clone(target).into();
+        Self {
+            by_state: Family::register(&metric::ENDPOINTS, &[target]).visible(),
+        }
+    }
+
+    /// Counts an endpoint in `state` until the answer is dropped; a new state is a new hold.
+    #[must_use]
+    pub fn hold(&self, state: EndpointState) -> Held {
+        self.by_state.with(state).hold()
+    }
+}
+
+/// Configurations of the process.
+#[derive(Debug, Clone)]
+pub struct Configurations {
+    version: Gauge,
+    reloads: Family<Counter, Reload>,
+}
+
+impl Configurations {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            version: series(&metric::CONFIG_VERSION, &[]),
+            reloads: Family::register(&metric::CONFIG_RELOADS, &[]).visible(),
+        }
+    }
+
+    /// Says which version is in use, counted from 1 at start.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn version(&self, version: u64) {
+        self.version.set(version as f64);
+    }
+
+    /// Counts a configuration read after start.
+    pub fn reload(&self, outcome: Reload) {
+        self.reloads.with(outcome).increment();
+    }
+}
+
+/// One named health check.
+#[derive(Debug, Clone)]
+pub struct Check {
+    passing: Gauge,
+    duration: Histogram,
+}
+
+impl Check {
+    /// Looks the handles up; `name` is fixed in the program or its configuration.
+    #[must_use]
+    pub fn register(name: &str) -> Self {
+        let name = [name.to_owned().into()];
+        Self {
+            passing: series(&metric::HEALTH_CHECK_PASSING, &name),
+            duration: series(&metric::HEALTH_CHECK_DURATION, &name),
+        }
+    }
+
+    /// Notes one run of the check.
+    pub fn ran(&self, passing: bool, duration: Duration) {
+        self.passing.set(if passing { 1.0 } else { 0.0 });
+        self.duration.record_duration(duration);
+    }
+}
