@@ -12,6 +12,7 @@
 //! | resets of streams not yet accepted | open and cancel in a loop (Rapid Reset, CVE-2023-44487) |
 //! | windows: stream below connection | one unread stream stops all others of its connection |
 //! | send buffer per stream | a peer that never reads makes the process hold its answers |
+//! | time a call waits for its caller to read | a peer that opens its window never holds handlers and buffers |
 //! | header list | header bombs; the limit on CONTINUATION frames follows from it |
 //! | keepalive and `TCP_USER_TIMEOUT` | peers that vanished keep their streams and handlers |
 //! | age, with GOAWAY first | load never moves to new instances; lifetime counters of HTTP/2 run full |

@@ -31,7 +31,7 @@ use crate::{
     contract::Method,
     deadline::{self as wire, GRPC_TIMEOUT, MalformedTimeout, parse_timeout},
     status::{Refusal, chain},
-    transport::server::LiveLimits,
+    transport::server::{LiveLimits, Writing},
 };
 
 /// How often the caller had tried before (gRFC A6).
@@ -99,6 +99,10 @@ where
         };
         if deadline.is_some_and(wire::Deadline::has_passed) {
             return Ending::refused(expired());
+        }
+        // A caller that does not read keeps the stream from being polled; below it is not seen.
+        if let (Some(deadline), Some(writing)) = (deadline, request.extensions().get::<Writing>()) {
+            writing.not_beyond(deadline.instant());
         }
         // Given by whoever observes the call, further out.
         let trace = request.extensions_mut().remove::<TraceContext>();

@@ -28,12 +28,14 @@ use crate::{
 };
 
 mod accept;
+mod calls;
 mod connection;
 mod gate;
 mod handle;
 mod holder;
 mod limits;
 
+pub use calls::Writing;
 pub use gate::{Counts, Refused};
 pub use handle::{ConnectionInfo, Handle};
 pub use limits::{Limits, LiveLimits};
@@ -194,7 +196,8 @@ impl Listener {
     /// [`Handle::drain`] or the owner of `tasks` stops; then accepts what already waits, tells
     /// every connection to go away, and returns when the last is closed.
     ///
-    /// Each request carries the [`Peer`](crate::caller::Peer) in its extensions. The service must
+    /// Each request carries the [`Peer`](crate::caller::Peer) in its extensions, and [`Writing`],
+    /// by which the service says until when its caller may take to read the answer. The service must
     /// always be ready: it answers a call it cannot take, it does not hold back a connection.
     pub async fn serve<S, B>(self, service: S, tasks: Tasks)
     where

@@ -109,7 +109,7 @@ fn hanging_stream(work: &Work) -> Probe {
     })
 }
 
-/// Goal: at the deadline the caller gets DEADLINE_EXCEEDED, and the handler and what it spawned
+/// Goal: at the deadline the caller gets `DEADLINE_EXCEEDED`, and the handler and what it spawned
 /// are gone.
 /// Method: a handler that waits for ever, and its task.
 #[tokio::test(start_paused = true)]
@@ -252,6 +252,77 @@ async fn a_caller_that_gives_up_stops_the_work() {
             assert!(began.elapsed() < LATE, "at once");
         }
     }
+}
+
+/// Goal: a caller that does not read cannot hold the call beyond its deadline, nor, without one,
+/// for ever; its connection lives.
+/// Method: a stream without end to a caller that never makes room, with and without a deadline.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_does_not_read_holds_nothing() {
+    let stall = Duration::from_secs(30);
+    let cases = [
+        (Wire::request(STREAM), stall),
+        (with_timeout(STREAM, "100m"), TIMEOUT),
+    ];
+    for (request, bound) in cases {
+        let work = Work::new();
+        let at_work = work.clone();
+        let served = Served::probe(Probe::stream(move |_| {
+            let working = at_work.begin();
+            async move {
+                let messages: Messages = Box::pin(tokio_stream::iter(0..).map(move |_| {
+                    let _working = &working;
+                    Ok(vec![7; 10_000])
+                }));
+                Ok(Response::new(messages))
+            }
+        }));
+        let wire = wire(&served).await;
+        let began = Instant::now();
+        let sent = wire.send(request).await.unwrap();
+        let (_requests, mut unread) = sent.open().await.unwrap();
+        work.count
+            .subscribe()
+            .wait_for(|count| *count == 0)
+            .await
+            .unwrap();
+        let took = began.elapsed();
+        assert!((bound..bound + LATE).contains(&took), "{took:?}");
+
+        // What was on its way comes, and then the reset.
+        let reset = loop {
+            match unread.data().await.expect("no orderly end") {
+                Ok(piece) => unread.flow_control().release_capacity(piece.len()).unwrap(),
+                Err(reset) => break reset,
+            }
+        };
+        assert!(reset.is_reset(), "{reset}");
+        assert_eq!(1, served.listener.counts().open);
+    }
+}
+
+/// Goal: a slow reader is not a stalled one.
+/// Method: a large answer, read a little every few seconds for a minute.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_gets_all_of_its_answer() {
+    let served = Served::probe(Probe::stream(|_| async {
+        let messages = tokio_stream::iter((0..20).map(|_| Ok(vec![7; 10_000])));
+        let messages: Messages = Box::pin(messages);
+        Ok(Response::new(messages))
+    }));
+    let wire = wire(&served).await;
+    let sent = wire.send(Wire::request(STREAM)).await.unwrap();
+    let (_requests, mut body) = sent.open().await.unwrap();
+    let mut read = 0;
+    while let Some(piece) = body.data().await {
+        let length = piece.unwrap().len();
+        read += length;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert_eq!(20 * framed(&[7; 10_000]).len(), read);
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!("0", trailers["grpc-status"]);
 }
 
 /// Goal: a client stream that breaks off is never taken for one that is complete.

@@ -6,9 +6,8 @@
 //! ```
 
 use std::{
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,7 +16,6 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,11 +26,12 @@ use tower::Service;
 
 use super::{
     accept::Accepted,
+    calls::{self, Executor},
     gate::{Place, Refused},
     handle::{Connection, Listed, Shared},
     limits::Limits,
 };
-use crate::{BoxError, caller::Peer, config::Size, end::Guarded, status};
+use crate::{BoxError, config::Size, status};
 
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -85,13 +84,9 @@ where
     let Some(io) = greet(accepted, first_request, &shared, &limits).await else {
         return;
     };
-    let service = Counted {
-        service,
-        connection: Arc::clone(connection),
-        place,
-        peer: connection.peer,
-    };
-    let builder = http(&limits, open);
+    let stall_max = limits.write_stall_max;
+    let (service, executor) = calls::of(service, Arc::clone(connection), place, open, stall_max);
+    let builder = http(&limits, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, &limits);
     let mut drain = pin!(shared.drain.cancelled());
@@ -157,8 +152,8 @@ pub(super) fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Resul
     Ok(())
 }
 
-fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(Executor { calls });
+fn http(limits: &Limits, executor: Executor) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
@@ -191,24 +186,6 @@ fn judge(ended: hyper::Result<()>, connection: &Connection, shared: &Shared) {
         .is_some_and(|error| !error.is_io());
     if broke_protocol && connection.streams_total.load(Ordering::Relaxed) == 0 {
         shared.gate.count_refused(Refused::Protocol);
-    }
-}
-
-/// Runs each call of a connection as a task that the listener waits for when it drains.
-#[derive(Clone)]
-struct Executor {
-    calls: TaskTracker,
-}
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, call: F) {
-        // A name and a record per call would cost more than the call: the connection is the
-        // owner, and the tracker joins them. A panic is answered below, by the service.
-        #[allow(clippy::disallowed_methods)]
-        drop(tokio::spawn(self.calls.track_future(call)));
     }
 }
 
@@ -333,70 +310,4 @@ impl Clock {
 
 fn far_away() -> Instant {
     Instant::now() + Duration::from_hours(24)
-}
-
-/// Counts the calls of a connection, and hands each the peer.
-struct Counted<S> {
-    service: S,
-    connection: Arc<Connection>,
-    place: Arc<Place>,
-    peer: Peer,
-}
-
-impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-{
-    type Response = Response<Guarded<B, StreamEnd>>;
-    type Error = S::Error;
-    type Future = Serving<S::Future>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if self.connection.streams_total.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.place.requested();
-        }
-        let end = StreamEnd {
-            connection: Arc::clone(&self.connection),
-        };
-        request.extensions_mut().insert(self.peer);
-        Serving {
-            // Always ready, as `Listener::serve` demands.
-            future: self.service.clone().call(request),
-            end: Some(end),
-        }
-    }
-}
-
-pin_project! {
-    /// A call on its way to response headers.
-    struct Serving<F> {
-        #[pin]
-        future: F,
-        end: Option<StreamEnd>,
-    }
-}
-
-impl<F, B, E> Future for Serving<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<Guarded<B, StreamEnd>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = ready!(this.future.poll(cx))?;
-        let end = this.end.take().expect("polled after it was ready");
-        Poll::Ready(Ok(response.map(|body| Guarded::new(body, end))))
-    }
-}
-
-/// Counts a call as ended when dropped.
-struct StreamEnd {
-    connection: Arc<Connection>,
-}
-
-impl Drop for StreamEnd {
-    fn drop(&mut self) {
-        self.connection.streams_ended.fetch_add(1, Ordering::AcqRel);
-    }
 }

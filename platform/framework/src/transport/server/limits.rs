@@ -37,6 +37,10 @@ config::section! {
         pub send_buffer: Size = Size::kib(64), in Size::kib(1)..=Size::mib(1_024), live;
         /// Bytes of one request's headers, as HTTP/2 counts them. For new connections.
         pub header_list_max: Size = Size::kib(16), in Size::kib(1)..=Size::mib(1), live;
+        /// How long a call waits for its caller to make room for more of its answer. For new
+        /// connections.
+        pub write_stall_max: Duration = Duration::from_secs(30),
+            in Duration::from_millis(10).., live;
         /// Pause before a silent connection is asked for a sign of life. For new connections.
         pub keepalive_interval: Duration = Duration::from_mins(1),
             in Duration::from_secs(1).., live;

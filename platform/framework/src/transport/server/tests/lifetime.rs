@@ -55,7 +55,7 @@ async fn ages_are_spread() {
     let (first, last) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
     assert!(*first >= Duration::from_secs(90), "{ages:?}");
     assert!(*last <= Duration::from_secs(111), "{ages:?}");
-    assert!(*last - *first > Duration::from_secs(1), "{ages:?}");
+    assert!(*last > *first + Duration::from_secs(1), "{ages:?}");
 }
 
 /// Goal: a call that does not end is cut off after the grace, not before.
@@ -92,7 +92,7 @@ async fn an_idle_connection_goes_away() {
     let calls = async {
         loop {
             busy.call(Wire::request(PATH), b"").await.unwrap();
-            sleep(Duration::from_secs(60)).await;
+            sleep(Duration::from_mins(1)).await;
         }
     };
     tokio::select! {

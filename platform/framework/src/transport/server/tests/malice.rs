@@ -63,14 +63,14 @@ async fn opened(connector: &memory::Connector) -> DuplexStream {
 /// Method: nothing; half a preface; a preface byte by byte; a preface alone; half a head.
 #[tokio::test(start_paused = true)]
 async fn a_peer_without_a_first_request_is_cut_in_time() {
-    let begun = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     let half_head = frame(HEADERS, 0, 1, &HEAD[..1]);
     let cases: [(&str, Vec<u8>, Duration); 5] = [
         ("nothing", Vec::new(), Duration::ZERO),
         ("half a preface", PREFACE[..12].to_vec(), Duration::ZERO),
         ("a slow preface", PREFACE.to_vec(), Duration::from_secs(1)),
-        ("no request", begun.clone(), Duration::ZERO),
-        ("half a head", [begun, half_head].concat(), Duration::ZERO),
+        ("no request", opening.clone(), Duration::ZERO),
+        ("half a head", [opening, half_head].concat(), Duration::ZERO),
     ];
     for (case, bytes, pause) in cases {
         let (connector, handle) = in_memory(limits());
@@ -267,7 +267,7 @@ async fn a_vanished_peer_is_noticed() {
     let (send, mut connection) = h2::client::handshake(io).await.unwrap();
     let call = async {
         let mut send = send.ready().await.unwrap();
-        let sent = send.send_request(Wire::request(NEVER_PATH), true).unwrap();
+        let call = send.send_request(Wire::request(NEVER_PATH), true).unwrap();
         while handle
             .connections()
             .first()
@@ -275,7 +275,7 @@ async fn a_vanished_peer_is_noticed() {
         {
             sleep(Duration::from_millis(1)).await;
         }
-        (send, sent)
+        (send, call)
     };
     let _held = tokio::select! {
         held = call => held,

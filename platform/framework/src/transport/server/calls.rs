@@ -1,0 +1,286 @@
+//! The calls of one connection: counted, run as tasks, and reset when their callers do not read.
+//!
+//! Nobody asks an answer's stream for more while its caller makes no room for what is there. Such
+//! a call would neither end nor see its deadline, so it is watched from here:
+//!
+//! ```text
+//! hyper ──▶ Counted ──request, with Writing──▶ service
+//!   │          └──────── Stream ────────┐
+//!   └────▶ Executor ──▶ Watched (task) ◀┘
+//! ```
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::{gate::Place, handle::Connection};
+use crate::caller::Peer;
+
+/// One call in flight; dropping the last of it counts the call as ended.
+#[derive(Debug)]
+struct Stream {
+    connection: Arc<Connection>,
+    /// Pieces of data handed over; odd while the newest waits for room at the caller.
+    pieces: AtomicU64,
+    until: OnceLock<Instant>,
+}
+
+impl Stream {
+    /// Which piece waits for room, if one does.
+    fn waiting(&self) -> Option<u64> {
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        (pieces % 2 == 1).then_some(pieces)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let ended = &self.connection.streams_ended;
+        ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// How long an answer may wait for its caller to read; in the extensions of each request.
+#[derive(Debug, Clone)]
+pub struct Writing {
+    stream: Arc<Stream>,
+}
+
+impl Writing {
+    /// Resets the call if it waits for its caller at `instant`. The first instant given holds.
+    ///
+    /// A call that does not wait is not touched: it sees for itself what time it is.
+    pub fn not_beyond(&self, instant: Instant) {
+        // Given twice, it is by two layers that both know the one deadline.
+        let _ = self.stream.until.set(instant);
+    }
+}
+
+/// From the service to the executor, which hyper calls one after the other for each call.
+type Slot = Arc<Mutex<Option<Arc<Stream>>>>;
+
+/// What serves the calls of a connection, and what runs them.
+pub(super) fn of<S>(
+    service: S,
+    connection: Arc<Connection>,
+    place: Arc<Place>,
+    open: TaskTracker,
+    stall_max: Duration,
+) -> (Counted<S>, Executor) {
+    let slot = Slot::default();
+    let peer = connection.peer;
+    let counted = Counted {
+        service,
+        connection,
+        place,
+        peer,
+        slot: Arc::clone(&slot),
+    };
+    let executor = Executor {
+        open,
+        stall_max,
+        slot,
+    };
+    (counted, executor)
+}
+
+/// Counts the calls of a connection, and hands each its peer.
+pub(super) struct Counted<S> {
+    service: S,
+    connection: Arc<Connection>,
+    place: Arc<Place>,
+    peer: Peer,
+    slot: Slot,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<Offered<B>>;
+    type Error = S::Error;
+    type Future = Serving<S::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if self.connection.streams_total.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.place.requested();
+        }
+        let stream = Arc::new(Stream {
+            connection: Arc::clone(&self.connection),
+            pieces: AtomicU64::new(0),
+            until: OnceLock::new(),
+        });
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Arc::clone(&stream));
+        drop(slot);
+        let extensions = request.extensions_mut();
+        extensions.insert(self.peer);
+        extensions.insert(Writing {
+            stream: Arc::clone(&stream),
+        });
+        Serving {
+            // Always ready, as `Listener::serve` demands.
+            future: self.service.clone().call(request),
+            stream: Some(stream),
+        }
+    }
+}
+
+pin_project! {
+    /// A call on its way to response headers.
+    pub(super) struct Serving<F> {
+        #[pin]
+        future: F,
+        stream: Option<Arc<Stream>>,
+    }
+}
+
+impl<F, B, E> Future for Serving<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<Offered<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.future.poll(cx))?;
+        let stream = this.stream.take().expect("polled after it was ready");
+        Poll::Ready(Ok(response.map(|body| Offered { body, stream })))
+    }
+}
+
+pin_project! {
+    /// An answer's stream, which notes when what it gave was taken: when it is asked for more.
+    pub(super) struct Offered<B> {
+        #[pin]
+        body: B,
+        stream: Arc<Stream>,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Offered<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let pieces = &this.stream.pieces;
+        // One task polls and reads, so the two steps need not be one.
+        if this.stream.waiting().is_some() {
+            pieces.fetch_add(1, Ordering::Relaxed);
+        }
+        let frame = ready!(this.body.poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && frame.is_data()
+        {
+            pieces.fetch_add(1, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs each call of a connection as a task that the listener waits for when it drains.
+#[derive(Clone)]
+pub(super) struct Executor {
+    open: TaskTracker,
+    stall_max: Duration,
+    slot: Slot,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = slot.take();
+        drop(slot);
+        let call = Watched {
+            call,
+            stream,
+            stall_max: self.stall_max,
+            alarm: None,
+        };
+        // A name and a record per call would cost more than the call: the connection is the
+        // owner, and the tracker joins them. A panic is answered below, by the service.
+        #[allow(clippy::disallowed_methods)]
+        drop(tokio::spawn(self.open.track_future(call)));
+    }
+}
+
+pin_project! {
+    /// A call that is dropped, and so reset, when its caller makes no room for too long.
+    struct Watched<F> {
+        #[pin]
+        call: F,
+        stream: Option<Arc<Stream>>,
+        stall_max: Duration,
+        alarm: Option<Alarm>,
+    }
+}
+
+/// Rings for one piece of data.
+struct Alarm {
+    piece: u64,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.call.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some((stream, piece)) = this
+            .stream
+            .as_ref()
+            .and_then(|stream| Some((stream, stream.waiting()?)))
+        else {
+            *this.alarm = None;
+            return Poll::Pending;
+        };
+        let alarm = match this.alarm {
+            Some(alarm) if alarm.piece == piece => alarm,
+            alarm => {
+                let stalled = Instant::now() + *this.stall_max;
+                let at = stream.until.get().map_or(stalled, |at| stalled.min(*at));
+                alarm.insert(Alarm {
+                    piece,
+                    sleep: Box::pin(sleep_until(at)),
+                })
+            }
+        };
+        ready!(alarm.sleep.as_mut().poll(cx));
+        tracing::debug!(peer = %stream.connection.peer, "call reset: its caller does not read");
+        Poll::Ready(())
+    }
+}
