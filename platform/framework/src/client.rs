@@ -235,6 +235,7 @@ impl Call {
                         picked,
                         attempt,
                         fair,
+                        accepted: body::accepted(&head.headers),
                     });
                 }
                 Ok(Err(failed)) => {
@@ -276,6 +277,8 @@ struct Answered {
     picked: Picked,
     attempt: Attempt,
     fair: bool,
+    /// How its messages may be compressed.
+    accepted: Option<HeaderValue>,
 }
 
 /// The request of one attempt: what the caller wrote, and what the platform owns.

@@ -17,6 +17,9 @@ pub use wire::{code_of_http, code_of_reset};
 /// The trailer that holds a call's code.
 pub const GRPC_STATUS: &str = "grpc-status";
 
+/// The headers that say how a call ended.
+pub const STATUS_HEADERS: [&str; 3] = [GRPC_STATUS, "grpc-message", "grpc-status-details-bin"];
+
 /// Tells retrying clients when to come back, in whole milliseconds (gRFC A6).
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
@@ -16,8 +16,15 @@ use crate::{
     classify::{self, End},
     status::{self, Refusal},
     telemetry::rpc::{Attempt, ClientCall},
-    transport::subchannel::{Failed, Incoming},
+    transport::{
+        framing::Framing,
+        subchannel::{Failed, Incoming},
+    },
 };
+
+/// How messages are compressed, and how they may be.
+const GRPC_ENCODING: &str = "grpc-encoding";
+const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// The body of an answer; ends with the trailers or a [`Status`].
 ///
@@ -37,6 +44,7 @@ struct Live {
     ends: Ends,
     /// Whether a message, or a part of one, has come.
     answered: bool,
+    framing: Framing,
 }
 
 /// Whom the end of the call is told.
@@ -67,6 +75,7 @@ pub(super) fn begin(
         picked,
         attempt,
         fair,
+        accepted,
     } = answered;
     let ends = Ends {
         picked,
@@ -74,14 +83,20 @@ pub(super) fn begin(
         call,
         fair,
     };
-    let (head, incoming) = response.into_parts();
-    if let Some(status) = not_grpc(&head) {
+    let (mut head, incoming) = response.into_parts();
+    if let Some(status) = not_grpc(&head).or_else(|| unreadable(&head, accepted.as_ref())) {
         ends.end(End::Malformed, status.code());
         return Err(status);
     }
-    if let Some(code) = status::code_in(&head.headers) {
+    if incoming.is_over()
+        && let Some(code) = status::code_in(&head.headers)
+    {
         ends.end(End::Answered(&head.headers), code);
         return Ok(Response::from_parts(head, ResponseBody { live: None }));
+    }
+    // Headers that do not end the stream cannot end the call; a status in them says nothing.
+    for name in status::STATUS_HEADERS {
+        head.headers.remove(name);
     }
     if incoming.is_over() {
         let status = no_end();
@@ -93,6 +108,7 @@ pub(super) fn begin(
         timer,
         ends,
         answered: false,
+        framing: Framing::default(),
     };
     let body = ResponseBody {
         live: Some(Box::new(live)),
@@ -126,6 +142,27 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
     Some(Status::new(code, message))
 }
 
+/// What to tell the caller of an answer compressed in a way it does not accept.
+fn unreadable(head: &response::Parts, accepted: Option<&HeaderValue>) -> Option<Status> {
+    let encoding = head
+        .headers
+        .get(GRPC_ENCODING)?
+        .to_str()
+        .unwrap_or_default();
+    let accepted = accepted.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let known = encoding == "identity" || accepted.split(',').any(|it| it.trim() == encoding);
+    (!known).then(|| Status::internal("the answer is compressed in a way that was not asked for"))
+}
+
+/// What a caller accepts, from the headers of its request.
+pub(super) fn accepted(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(GRPC_ACCEPT_ENCODING).cloned()
+}
+
+fn broken_off() -> Status {
+    Status::internal("the server ended the stream inside a message")
+}
+
 fn no_end() -> Status {
     Status::internal("the server ended the stream without trailers")
 }
@@ -153,6 +190,13 @@ enum Step {
 }
 
 impl Live {
+    fn follow(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            // Its size is for the generated client to bound.
+            drop(self.framing.advance(data, usize::MAX));
+        }
+    }
+
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
@@ -165,12 +209,16 @@ impl Live {
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => match frame.into_trailers() {
+                Ok(_) if !self.framing.is_between_messages() => {
+                    Step::Fails(broken_off(), End::Malformed)
+                }
                 Ok(trailers) => Step::Ends(trailers),
                 // A stream that always has data never waits, and is bounded all the same.
                 Err(_) if self.answered && self.timer.has_passed() => {
                     Step::Fails(too_late(), End::DeadlinePassed)
                 }
                 Err(frame) => {
+                    self.follow(&frame);
                     if !self.answered {
                         self.answered = true;
                         self.ends.picked.answered();

@@ -1,0 +1,130 @@
+//! Messages on a stream: where one ends and the next begins.
+//!
+//! gRPC puts five bytes before each message: flags, and its length ("PROTOCOL-HTTP2",
+//! `Length-Prefixed-Message`). Both ends follow them without holding a message.
+
+/// One byte of flags, four of length.
+const PREFIX: usize = 5;
+
+/// Where a stream stands between its messages.
+#[derive(Debug, Default)]
+pub(crate) struct Framing {
+    /// Bytes of the current message still to come.
+    message: usize,
+    prefix: [u8; PREFIX],
+    /// Bytes of the next prefix that have come.
+    prefix_read: usize,
+}
+
+/// A message beyond the bound.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    /// Its length, as its prefix says.
+    pub(crate) length: usize,
+    /// Where in the data its prefix begins; zero also if it began in earlier data.
+    pub(crate) begins: usize,
+}
+
+impl Framing {
+    /// Whether the stream may end here: no message has begun that is not whole.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.message == 0 && self.prefix_read == 0
+    }
+
+    /// Reads on. A message longer than `message_max` is told, and the stream is not read further.
+    pub(crate) fn advance(&mut self, data: &[u8], message_max: usize) -> Result<(), TooLarge> {
+        let mut at = 0;
+        while at < data.len() {
+            let rest = &data[at..];
+            if self.message > 0 {
+                let passed = self.message.min(rest.len());
+                self.message -= passed;
+                at += passed;
+                continue;
+            }
+            let begins = at;
+            let carried = self.prefix_read > 0;
+            let read = (PREFIX - self.prefix_read).min(rest.len());
+            self.prefix[self.prefix_read..self.prefix_read + read].copy_from_slice(&rest[..read]);
+            self.prefix_read += read;
+            at += read;
+            if self.prefix_read == PREFIX {
+                let [_, length @ ..] = self.prefix;
+                let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                if length > message_max {
+                    let begins = if carried { 0 } else { begins };
+                    return Err(TooLarge { length, begins });
+                }
+                self.message = length;
+                self.prefix_read = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: u32) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(PREFIX + length as usize, 7);
+        bytes
+    }
+
+    /// Goal: every message is measured, however the stream is cut into pieces.
+    /// Method: messages around the bound, in pieces of every size.
+    #[test]
+    fn messages_are_measured_across_pieces() {
+        let fitting = [message(0), message(10), message(3)].concat();
+        let beyond = [message(10), message(11)].concat();
+        for size in 1..=beyond.len() {
+            let mut framing = Framing::default();
+            assert!(
+                fitting
+                    .chunks(size)
+                    .all(|piece| framing.advance(piece, 10).is_ok())
+            );
+
+            let mut framing = Framing::default();
+            let found = beyond
+                .chunks(size)
+                .find_map(|piece| framing.advance(piece, 10).err());
+            assert_eq!(
+                Some(11),
+                found.map(|large| large.length),
+                "pieces of {size}"
+            );
+        }
+    }
+
+    /// Goal: what came before a message that is too large may pass.
+    /// Method: both in one piece.
+    #[test]
+    fn a_large_message_is_told_from_those_before_it() {
+        let stream = [message(4), message(50)].concat();
+        let found = Framing::default().advance(&stream, 10);
+        let expected = TooLarge {
+            length: 50,
+            begins: PREFIX + 4,
+        };
+        assert_eq!(Err(expected), found);
+    }
+
+    /// Goal: a stream that breaks off inside a message is told from one that ends after it.
+    /// Method: every cut of two messages; only three of them are between messages.
+    #[test]
+    fn a_cut_inside_a_message_is_seen() {
+        let stream = [message(2), message(0)].concat();
+        let ends: Vec<_> = (0..=stream.len())
+            .filter(|cut| {
+                let mut framing = Framing::default();
+                framing.advance(&stream[..*cut], 10).unwrap();
+                framing.is_between_messages()
+            })
+            .collect();
+        assert_eq!(vec![0, PREFIX + 2, 2 * PREFIX + 2], ends);
+    }
+}
