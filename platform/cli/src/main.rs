@@ -1,3 +1,92 @@
-//! The gantry command.
+//! The `gantry` command: runs the services of a project, watches them, calls them.
+//!
+//! Everything runs on the main thread (see `shim` for why that matters to `up`).
 
-fn main() {}
+mod args;
+mod build;
+mod call;
+mod doctor;
+mod failure;
+mod logs;
+mod output;
+mod project;
+mod ps;
+mod seed;
+mod shim;
+mod state;
+mod stop;
+mod supervisor;
+mod up;
+mod wait;
+
+use std::{
+    env,
+    future::Future,
+    process::{self, ExitCode},
+};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    args::{Cli, Verb},
+    failure::{Exit, Failure},
+    project::Project,
+    state::StateFolder,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a verb comes to.
+type Outcome = Result<Exit, Failure>;
+
+fn main() -> ExitCode {
+    if env::args_os().len() == 1 {
+        output::line(&Cli::command().render_long_help().to_string());
+        return Exit::Usage.into();
+    }
+    // clap prints its own errors, and ends with 2 for them.
+    let outcome = run(Cli::parse().verb);
+    let exit = outcome.unwrap_or_else(|failure| {
+        output::error(&failure.to_string());
+        failure.exit()
+    });
+    // Not a return: a read of standard input may hang in a thread of its own.
+    process::exit(exit.code().into())
+}
+
+fn run(verb: Verb) -> Outcome {
+    match verb {
+        Verb::RunChild { parent, command } => Err(shim::become_child(parent, &command)),
+        Verb::Up(args) => up::run(&args),
+        Verb::Ps(args) => block_on(ps::run(args)),
+        Verb::Logs(args) => block_on(logs::run(args)),
+        Verb::Stop => block_on(stop::run()),
+        Verb::Wait(args) => block_on(wait::run(args)),
+        Verb::Call(args) => block_on(call::run(args)),
+        Verb::Doctor(args) => doctor::run(&args),
+    }
+}
+
+/// Runs a verb on this thread.
+fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("start the runtime: {error}")))?;
+    let outcome = runtime.block_on(verb);
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The project this command was called in, and its state folder.
+fn here() -> Result<(Project, StateFolder), Failure> {
+    let folder = current_folder()?;
+    let project = Project::find(&folder)?;
+    let state = StateFolder::of(&project.root);
+    Ok((project, state))
+}
+
+fn current_folder() -> Result<std::path::PathBuf, Failure> {
+    env::current_dir().map_err(|error| Failure::failed(format!("find the folder: {error}")))
+}

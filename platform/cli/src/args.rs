@@ -1,0 +1,202 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{output::Format, shim};
+
+/// Run, watch and call gRPC services.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gantry",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = true
+)]
+#[command(after_help = "\
+Examples:
+  gantry up                                  start everything in gantry.toml
+  gantry ps                                  what runs, and where
+  gantry call catalog                        what catalog can be asked
+  gantry logs orders -f                      what orders prints, as it comes
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 130 cut short by a signal.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Up(Up),
+    Ps(Ps),
+    Logs(Logs),
+    Stop,
+    Wait(Wait),
+    Call(Call),
+    Doctor(Doctor),
+    /// Between gantry and a service; see `shim`.
+    #[command(name = shim::VERB, hide = true)]
+    RunChild {
+        parent: u32,
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Start every service of gantry.toml and keep it running.
+///
+/// Waits until all serve, fills them with their seeds, shows what they print, starts crashed ones
+/// again, and drains them in order at Ctrl-C. A second Ctrl-C ends everything at once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry up --build                          build the services first
+  gantry up --replicas orders=3              three processes of orders
+  gantry up --reset                          begin with empty databases
+  gantry up --otlp http://127.0.0.1:4317     send traces to a collector")]
+pub(crate) struct Up {
+    /// Build every service first, with the profile gantry itself was built with
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Run COUNT processes of NAME instead of what gantry.toml says; may be repeated
+    #[arg(long, value_name = "NAME=COUNT")]
+    pub(crate) replicas: Vec<String>,
+    /// Clear all data first
+    #[arg(long)]
+    pub(crate) reset: bool,
+    /// Send traces to the OTLP collector at this URL (gRPC)
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
+    /// Print for people, or one JSON object per line for programs
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// Show the running instances.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Print a table, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// Show what instances printed, running or not.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry logs                                the last lines of every instance
+  gantry logs orders -f                      all orders instances, as they print
+  gantry logs orders-1 --tail 1000")]
+pub(crate) struct Logs {
+    /// A service or an instance; all without one
+    pub(crate) name: Option<String>,
+    /// Go on with new lines as they come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Lines of the past per instance
+    #[arg(long, default_value_t = 50, value_name = "LINES")]
+    pub(crate) tail: usize,
+}
+
+/// Wait until all instances of a service serve.
+///
+/// Also waits for a `gantry up` that is not there yet.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 serving, 17 timed out, 18 failed: it will not serve without help.
+
+Example:
+  gantry up & gantry wait orders --timeout 30s && gantry call orders")]
+pub(crate) struct Wait {
+    /// A service or an instance
+    pub(crate) name: String,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Call any method of any service that has reflection.
+///
+/// WHOM is an address, or a service or instance of the running `gantry up`. Without a method the
+/// services are listed; with a service or a message instead of a method, it is described.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry call catalog
+  gantry call catalog shop.catalog.v1.CatalogService
+  gantry call catalog shop.catalog.v1.CatalogService/ListProducts '{\"pageSize\": 2}'
+  gantry call 127.0.0.1:50051 pkg.Service/Method @request.json -H 'authorization: Bearer …'
+  generate | gantry call catalog shop.catalog.v1.CatalogService/ImportProducts -
+
+A method that takes a stream reads one JSON value per message; `-` sends each line of standard
+input as it comes. A method that answers with a stream prints one line per message as it comes.")]
+pub(crate) struct Call {
+    /// An address, or a name in the running `gantry up`
+    #[arg(value_name = "WHOM")]
+    pub(crate) target: String,
+    /// package.Service/Method, or package.Service to describe it
+    pub(crate) method: Option<String>,
+    /// JSON, @file, or - for standard input; an empty message without one
+    pub(crate) request: Option<String>,
+    /// Metadata to send, `key: value`; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "KEY:VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// How long the call may take; without one, unary calls 5s and streams as long as they want
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// Encrypt the connection, and trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The name the server's certificate must hold, if not the address's
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    pub(crate) server_name: Option<String>,
+    /// Print aligned JSON, or one line per message
+    #[arg(long, value_enum)]
+    pub(crate) output: Option<CallOutput>,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CallOutput {
+    /// One line per message
+    Json,
+    /// Indented
+    Pretty,
+}
+
+/// Check that this machine and this project can run.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print for people, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// A file given as `@path`.
+pub(crate) fn file_of(argument: &str) -> Option<PathBuf> {
+    argument.strip_prefix('@').map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Goal: what does not exist yet is refused, with the nearest that does.
+    /// Method: a mistyped verb, and a flag of a later version.
+    #[test]
+    fn unknown_verbs_and_flags_are_refused() {
+        let refuse = |words: &[&str]| Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(refuse(&["gantry", "log"]).contains("'logs'"));
+        assert!(refuse(&["gantry", "up", "--port-base", "9000"]).contains("--port-base"));
+        assert!(refuse(&["gantry", "up", "--rest"]).contains("--reset"));
+    }
+}

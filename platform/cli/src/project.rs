@@ -1,0 +1,345 @@
+//! `gantry.toml`: which services make up the system, how many of each, and what they start with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::failure::{Failure, nearest};
+
+/// The file that makes a folder a project.
+pub(crate) const FILE: &str = "gantry.toml";
+
+/// Replicas of one service at most; one machine runs them all.
+const REPLICAS_MAX: u16 = 32;
+
+/// A project: its folder and what its `gantry.toml` says.
+#[derive(Debug)]
+pub(crate) struct Project {
+    /// The folder `gantry.toml` lies in; all paths in it start here.
+    pub(crate) root: PathBuf,
+    /// The services, by name.
+    pub(crate) services: BTreeMap<String, Service>,
+    /// What is put into services once they serve.
+    pub(crate) seeds: Vec<Seed>,
+    /// Calls worth trying, printed for pasting once everything serves.
+    pub(crate) examples: Vec<Example>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    services: BTreeMap<String, Service>,
+    #[serde(default)]
+    seeds: Vec<Seed>,
+    #[serde(default)]
+    examples: Vec<Example>,
+}
+
+/// One service of the system.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// How many processes of it run.
+    #[serde(default = "one")]
+    pub(crate) replicas: u16,
+    /// Services it calls. Each becomes a client target of the same name, and is drained after
+    /// this one.
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// Whether it keeps data: its replicas then share one database under the state folder.
+    #[serde(default)]
+    pub(crate) database: bool,
+    /// Its program. Without one it lies beside `gantry` and has the service's name.
+    #[serde(default)]
+    pub(crate) binary: Option<PathBuf>,
+    /// The cargo package that builds it. Without one, the service's name.
+    #[serde(default)]
+    pub(crate) package: Option<String>,
+    /// Further environment, over the file's own `[env]`.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// Requests sent to one method each time the system has come up; the method must not mind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seed {
+    /// Who gets them.
+    pub(crate) service: String,
+    /// The method, `package.Service/Method`.
+    pub(crate) method: String,
+    /// A JSON file: one request, or an array of them for a method that takes a stream.
+    pub(crate) file: PathBuf,
+}
+
+/// A call worth trying.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Example {
+    /// Who is called.
+    pub(crate) service: String,
+    /// The method, `package.Service/Method`.
+    pub(crate) method: String,
+    /// The request as JSON.
+    #[serde(default)]
+    pub(crate) request: Option<String>,
+    /// Metadata to send, as `key: value`; variables of the shell are left to it.
+    #[serde(default)]
+    pub(crate) header: Option<String>,
+    /// A field of the answer that later examples use; kept in a variable of the shell with its
+    /// name in capitals.
+    #[serde(default)]
+    pub(crate) keep: Option<String>,
+    /// What to know about it, in a few words.
+    #[serde(default)]
+    pub(crate) note: Option<String>,
+}
+
+impl Project {
+    /// Reads the project of the nearest folder, `from` or above, that holds a `gantry.toml`.
+    pub(crate) fn find(from: &Path) -> Result<Self, Failure> {
+        let root = Self::root(from)?;
+        let path = root.join(FILE);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| Failure::usage(format!("read {}: {error}", path.display())))?;
+        Self::parse(root, &text)
+            .map_err(|fault| Failure::usage(format!("{}: {fault}", path.display())))
+    }
+
+    /// The nearest folder, `from` or above, that holds a `gantry.toml`.
+    pub(crate) fn root(from: &Path) -> Result<PathBuf, Failure> {
+        from.ancestors()
+            .find(|folder| folder.join(FILE).is_file())
+            .map(Path::to_owned)
+            .ok_or_else(|| {
+                Failure::usage(format!(
+                    "no {FILE} in {} or above it; run this in a project's folder",
+                    from.display()
+                ))
+            })
+    }
+
+    fn parse(root: PathBuf, text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut project = Self {
+            root,
+            services: file.services,
+            seeds: file.seeds,
+            examples: file.examples,
+        };
+        let faults = project.faults();
+        if !faults.is_empty() {
+            return Err(faults.join("; "));
+        }
+        for service in project.services.values_mut() {
+            for (key, value) in &file.env {
+                let entry = service.env.entry(key.clone());
+                entry.or_insert_with(|| value.clone());
+            }
+        }
+        Ok(project)
+    }
+
+    /// Everything wrong with it, at once.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.services.is_empty() {
+            faults.push("no service in it; add [services.<name>]".to_owned());
+        }
+        for (name, service) in &self.services {
+            if !is_name(name) {
+                faults.push(format!(
+                    "[services.{name}]: a name has a letter, then letters, digits and dashes, all lower case"
+                ));
+            }
+            if let Err(fault) = check_replicas(service.replicas) {
+                faults.push(format!("[services.{name}] replicas: {fault}"));
+            }
+            for callee in &service.calls {
+                if callee == name {
+                    faults.push(format!("[services.{name}] calls itself"));
+                } else if let Err(fault) = self.known(callee) {
+                    faults.push(format!("[services.{name}] calls: {fault}"));
+                }
+            }
+        }
+        let seeds = self.seeds.iter().map(|seed| ("seeds", &seed.service));
+        let examples = self.examples.iter().map(|one| ("examples", &one.service));
+        for (list, service) in seeds.chain(examples) {
+            if let Err(fault) = self.known(service) {
+                faults.push(format!("[[{list}]] service: {fault}"));
+            }
+        }
+        faults
+    }
+
+    fn known(&self, service: &str) -> Result<(), String> {
+        if self.services.contains_key(service) {
+            return Ok(());
+        }
+        let names = self.services.keys().map(String::as_str);
+        Err(format!(
+            "no service \"{service}\"{}",
+            nearest(service, names)
+        ))
+    }
+
+    /// Sets replicas as given on the command line: `orders=3`.
+    pub(crate) fn set_replicas(&mut self, setting: &str) -> Result<(), Failure> {
+        let fault = |why: String| Failure::usage(format!("--replicas {setting}: {why}"));
+        let (name, count) = setting
+            .split_once('=')
+            .ok_or_else(|| fault("write it as name=count".to_owned()))?;
+        self.known(name).map_err(fault)?;
+        let count = count
+            .parse()
+            .map_err(|_| format!("from 1 to {REPLICAS_MAX}"))
+            .and_then(|count| check_replicas(count).map(|()| count))
+            .map_err(fault)?;
+        if let Some(service) = self.services.get_mut(name) {
+            service.replicas = count;
+        }
+        Ok(())
+    }
+
+    /// Names of all services in the order to drain them: each group only calls into later ones.
+    ///
+    /// Services that call each other in a circle have no such order; they share the last group.
+    pub(crate) fn drain_order(&self) -> Vec<Vec<String>> {
+        let mut left: BTreeSet<&str> = self.services.keys().map(String::as_str).collect();
+        let mut groups = Vec::new();
+        while !left.is_empty() {
+            let called: BTreeSet<&str> = left
+                .iter()
+                .flat_map(|name| &self.services[*name].calls)
+                .map(String::as_str)
+                .collect();
+            let mut group: BTreeSet<&str> = left.difference(&called).copied().collect();
+            if group.is_empty() {
+                group.clone_from(&left);
+            }
+            left.retain(|name| !group.contains(name));
+            groups.push(group.into_iter().map(str::to_owned).collect());
+        }
+        groups
+    }
+}
+
+impl Service {
+    /// The program of the service `name`: what `gantry.toml` says, or beside the running `gantry`.
+    pub(crate) fn program(&self, name: &str, root: &Path) -> io::Result<PathBuf> {
+        match &self.binary {
+            Some(binary) => Ok(root.join(binary)),
+            None => Ok(std::env::current_exe()?.with_file_name(name)),
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+fn check_replicas(count: u16) -> Result<(), String> {
+    if (1..=REPLICAS_MAX).contains(&count) {
+        Ok(())
+    } else {
+        Err(format!("{count}; from 1 to {REPLICAS_MAX}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Project, String> {
+        Project::parse(PathBuf::from("/project"), text)
+    }
+
+    /// Goal: callers drain before what they call.
+    /// Method: a chain, a diamond and a circle.
+    #[test]
+    fn callers_drain_before_what_they_call() {
+        let chain = parse("services.a.calls = ['b']\nservices.b.calls = ['c']\n[services.c]");
+        assert_eq!(
+            vec![vec!["a"], vec!["b"], vec!["c"]],
+            chain.unwrap().drain_order()
+        );
+
+        let diamond = parse(
+            "services.top.calls = ['left', 'right']\nservices.left.calls = ['base']\n\
+             services.right.calls = ['base']\n[services.base]",
+        );
+        assert_eq!(
+            vec![vec!["top"], vec!["left", "right"], vec!["base"]],
+            diamond.unwrap().drain_order()
+        );
+
+        let circle = parse(
+            "services.edge.calls = ['a']\nservices.a.calls = ['b']\nservices.b.calls = ['a']",
+        );
+        assert_eq!(
+            vec![vec!["edge"], vec!["a", "b"]],
+            circle.unwrap().drain_order()
+        );
+    }
+
+    /// Goal: a mistake is named with its place, and all mistakes at once.
+    /// Method: several wrong files, and words the message must hold.
+    #[test]
+    fn mistakes_are_named() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("[services]", &["no service in it"]),
+            ("services.a.replicsa = 2", &["replicsa", "replicas"]),
+            ("services.a.replicas = 0", &["[services.a] replicas: 0"]),
+            (
+                "services.orders.calls = ['catalgo', 'orders']\n[services.catalog]",
+                &["did you mean \"catalog\"", "calls itself"],
+            ),
+            ("[services.Orders]", &["lower case"]),
+            (
+                "[services.a]\n[[seeds]]\nservice = 'b'\nmethod = 'm'\nfile = 'f'",
+                &["[[seeds]] service: no service \"b\""],
+            ),
+        ];
+        for (text, words) in cases {
+            let fault = parse(text).expect_err(text);
+            for word in words {
+                assert!(fault.contains(word), "{word:?} in {fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn environment_of_a_service_goes_over_that_of_all() {
+        let project = parse(
+            "[env]\nGANTRY_A = 'all'\nGANTRY_B = 'all'\n[services.one.env]\nGANTRY_B = 'one'",
+        )
+        .unwrap();
+        let env = &project.services["one"].env;
+        assert_eq!(("all", "one"), (&*env["GANTRY_A"], &*env["GANTRY_B"]));
+    }
+
+    #[test]
+    fn replicas_are_set_by_name_within_bounds() {
+        let mut project = parse("[services.orders]").unwrap();
+        project.set_replicas("orders=3").unwrap();
+        assert_eq!(3, project.services["orders"].replicas);
+        for wrong in ["orders", "orders=0", "orders=33", "orders=x", "order=1"] {
+            assert!(project.set_replicas(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(3, project.services["orders"].replicas);
+    }
+}

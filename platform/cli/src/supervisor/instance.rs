@@ -1,0 +1,314 @@
+//! One instance of a service: its task keeps a process of it alive until told to stop.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use gantry::status::chain;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{self, Instant},
+};
+
+use super::{
+    machine::{Health, Machine, State},
+    world::{Ended, Launch, Place, Process, World},
+};
+
+/// How often a starting instance is looked at: start-up is what people wait for.
+const LOOK_STARTING: Duration = Duration::from_millis(50);
+
+/// How often a running instance is looked at.
+const LOOK_RUNNING: Duration = Duration::from_secs(1);
+
+/// The addresses of all instances, by service; what callers get as their targets.
+pub(crate) type Board = BTreeMap<String, BTreeMap<String, SocketAddr>>;
+
+/// What stays the same over an instance's processes.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    /// The service's name.
+    pub(crate) service: String,
+    /// The instance's: `orders-1`.
+    pub(crate) instance: String,
+    /// Services it calls.
+    pub(crate) calls: Vec<String>,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// What of the environment does not depend on addresses.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Where its processes run.
+    pub(crate) folder: PathBuf,
+    /// How long a drain may take before the process is killed.
+    pub(crate) drain_max: Duration,
+}
+
+/// What an instance is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Finish what it has within its bound, and end for good.
+    Drain,
+    /// End for good, at once.
+    Kill,
+}
+
+/// What is known about an instance now.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) state: State,
+    pub(crate) place: Place,
+    pub(crate) pid: Option<u32>,
+    pub(crate) restarts: u32,
+    /// When the running process was started.
+    pub(crate) since: Option<Instant>,
+    /// How the last process ended, where it was not told to.
+    pub(crate) ended: Option<Ended>,
+    /// Whether it will not serve without somebody's help.
+    pub(crate) hopeless: bool,
+    /// Whether its task is over: no process will follow.
+    pub(crate) over: bool,
+}
+
+/// Runs one instance.
+#[derive(Debug)]
+pub(crate) struct Instance<W: World> {
+    pub(crate) spec: Spec,
+    pub(crate) world: Arc<W>,
+    pub(crate) place: Place,
+    pub(crate) board: watch::Sender<Board>,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) status: watch::Sender<Status>,
+    /// Counts changes of any instance's status, for those who wait for all of them.
+    pub(crate) changes: watch::Sender<u64>,
+}
+
+/// Why a process is not there any more.
+enum Gone {
+    /// It was told to end, and so is the instance.
+    Stopped,
+    /// It was told to end because addresses it calls have changed.
+    Moved,
+    /// By itself.
+    Ended(Ended),
+}
+
+impl<W: World> Instance<W> {
+    /// The status of an instance before its first process.
+    pub(crate) fn status_at(place: Place) -> Status {
+        Status {
+            state: State::Exited,
+            place,
+            pid: None,
+            restarts: 0,
+            since: None,
+            ended: None,
+            hopeless: false,
+            over: false,
+        }
+    }
+
+    /// Keeps a process alive until an order ends it.
+    pub(crate) async fn run(mut self) {
+        let mut machine = Machine::new();
+        loop {
+            let gone = self.one_process(&mut machine).await;
+            let pause = match gone {
+                Gone::Stopped => {
+                    machine.ended();
+                    break;
+                }
+                Gone::Moved => {
+                    machine.ended();
+                    Duration::ZERO
+                }
+                Gone::Ended(ended) => {
+                    let moved = self.lost_its_place(&machine);
+                    let last = ended.is_configuration() && !moved && machine.restarts() == 0;
+                    let pause = machine.crashed(Instant::now());
+                    self.publish(&machine, None);
+                    self.update(|status| {
+                        status.ended = Some(ended);
+                        status.hopeless = last || machine.hopeless();
+                    });
+                    if last {
+                        break;
+                    }
+                    if moved { Duration::ZERO } else { pause }
+                }
+            };
+            tokio::select! {
+                biased;
+                // Both orders mean the same to an instance without a process.
+                _ = self.orders.recv() => break,
+                () = time::sleep(pause) => {}
+            }
+        }
+        self.publish(&machine, None);
+        self.update(|status| status.over = true);
+    }
+
+    /// Starts a process and stays with it to its end.
+    async fn one_process(&mut self, machine: &mut Machine) -> Gone {
+        let targets = self.targets();
+        machine.launched();
+        let launch = self.launch(&targets);
+        let mut process = match self.world.start(&launch) {
+            Ok(process) => process,
+            Err(error) => {
+                let program = launch.program.display();
+                return Gone::Ended(Ended::Failed(format!("{program}: {}", chain(&error))));
+            }
+        };
+        let pid = process.pid();
+        self.publish(machine, Some(pid));
+        self.update(|status| status.since = Some(Instant::now()));
+        let mut board = self.board.subscribe();
+        loop {
+            // All arms are cancel-safe: a look that is cut short is taken again.
+            tokio::select! {
+                biased;
+                ended = process.wait() => return Gone::Ended(ended),
+                order = self.orders.recv() => {
+                    self.end(process, machine, order.unwrap_or(Order::Kill)).await;
+                    return Gone::Stopped;
+                }
+                _ = board.changed() => {
+                    if self.targets() != targets {
+                        let undisturbed = self.end(process, machine, Order::Drain).await;
+                        return if undisturbed { Gone::Moved } else { Gone::Stopped };
+                    }
+                }
+                health = look(&*self.world, self.place, machine.has_served()) => {
+                    machine.probed(health, Instant::now());
+                    self.publish(machine, Some(pid));
+                }
+            }
+        }
+    }
+
+    /// Ends a process within the bound, sooner when a further order says so. False if one did.
+    async fn end(&mut self, mut process: W::Process, machine: &mut Machine, order: Order) -> bool {
+        let mut undisturbed = true;
+        machine.draining();
+        self.publish(machine, Some(process.pid()));
+        match order {
+            Order::Drain => process.drain(),
+            Order::Kill => process.kill(),
+        }
+        let deadline = time::sleep(self.spec.drain_max);
+        tokio::pin!(deadline);
+        let mut killed = order == Order::Kill;
+        loop {
+            tokio::select! {
+                biased;
+                _ = process.wait() => return undisturbed,
+                order = self.orders.recv(), if !killed => {
+                    undisturbed = false;
+                    if order != Some(Order::Drain) {
+                        process.kill();
+                        killed = true;
+                    }
+                }
+                () = &mut deadline, if !killed => {
+                    process.kill();
+                    killed = true;
+                }
+            }
+        }
+    }
+
+    /// Moves to a new place if the process lost a race for its port before it ever served.
+    ///
+    /// A port an instance has served at is kept: clients know it.
+    fn lost_its_place(&mut self, machine: &Machine) -> bool {
+        if machine.ever_served() || !self.world.taken(self.place) {
+            return false;
+        }
+        let Some(place) = self
+            .world
+            .places(1)
+            .ok()
+            .and_then(|places| places.first().copied())
+        else {
+            return false;
+        };
+        self.place = place;
+        let Spec {
+            service, instance, ..
+        } = &self.spec;
+        self.board.send_modify(|board| {
+            let addresses = board.entry(service.clone()).or_default();
+            addresses.insert(instance.clone(), place.address);
+        });
+        true
+    }
+
+    fn targets(&self) -> BTreeMap<String, String> {
+        let board = self.board.borrow();
+        let target = |service: &String| {
+            let addresses = board.get(service)?.values().map(ToString::to_string);
+            let addresses: Vec<_> = addresses.collect();
+            Some((service.clone(), addresses.join(",")))
+        };
+        self.spec.calls.iter().filter_map(target).collect()
+    }
+
+    fn launch(&self, targets: &BTreeMap<String, String>) -> Launch {
+        let mut environment = self.spec.environment.clone();
+        let mut set = |key: String, value: String| environment.push((key, value));
+        set(
+            "GANTRY_LISTEN__ADDRESS".to_owned(),
+            self.place.address.to_string(),
+        );
+        set(
+            "GANTRY_ADMIN__ADDRESS".to_owned(),
+            self.place.side_address.to_string(),
+        );
+        for (service, target) in targets {
+            let service = service.replace('-', "_").to_uppercase();
+            set(format!("GANTRY_CLIENTS__{service}__TARGET"), target.clone());
+        }
+        Launch {
+            instance: self.spec.instance.clone(),
+            place: self.place,
+            program: self.spec.program.clone(),
+            arguments: self.spec.arguments.clone(),
+            environment,
+            folder: self.spec.folder.clone(),
+        }
+    }
+
+    fn publish(&self, machine: &Machine, pid: Option<u32>) {
+        let before = {
+            let status = self.status.borrow();
+            (status.state, status.pid, status.place, status.restarts)
+        };
+        let now = (machine.state(), pid, self.place, machine.restarts());
+        if before == now {
+            return;
+        }
+        self.update(|status| {
+            (status.state, status.pid, status.place, status.restarts) = now;
+            if pid.is_none() {
+                status.since = None;
+            }
+            if status.state == State::Serving {
+                status.hopeless = false;
+            }
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// Waits until the next look is due, and looks.
+async fn look<W: World>(world: &W, place: Place, has_served: bool) -> Health {
+    time::sleep(if has_served {
+        LOOK_RUNNING
+    } else {
+        LOOK_STARTING
+    })
+    .await;
+    world.probe(place).await
+}

@@ -1,0 +1,318 @@
+//! `gantry up`: the whole system, from start to drain.
+
+mod show;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use gantry::{journal::Journal, shutdown::Tasks};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::{self, Instant},
+};
+
+use self::show::Show;
+use crate::{
+    Outcome,
+    args::Up,
+    block_on, build,
+    failure::{Exit, Failure},
+    here,
+    project::{Project, Service},
+    seed,
+    state::{Lock, StateFolder},
+    supervisor::{
+        Ended, Spec, State, Supervisor, control,
+        logs::{Logs, path_of, tail},
+        system::System,
+    },
+};
+
+/// A start that takes longer than this is talked about; it goes on all the same.
+const START_SLOW: Duration = Duration::from_secs(30);
+
+/// How long one instance may drain. Services bound their own drain at 28 s; this is for one that
+/// does not.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long children may take to be gone after SIGKILL, and our own tasks to end.
+const END_MAX: Duration = Duration::from_secs(2);
+
+/// Last lines shown of an instance that would not start.
+const LAST_LINES: usize = 20;
+
+pub(crate) fn run(args: &Up) -> Outcome {
+    let (mut project, state) = here()?;
+    for setting in &args.replicas {
+        project.set_replicas(setting)?;
+    }
+    state.create()?;
+    let lock = state.lock()?;
+    if args.reset {
+        state.clear_data()?;
+    }
+    if args.build {
+        build::build(&project)?;
+    }
+    let specs = specs(&project, &state, args.otlp.as_deref())?;
+    block_on(async {
+        let system = Running::start(args, project, state, &lock, specs)?;
+        system.until_stopped().await
+    })
+}
+
+/// Every instance of `project`, and how its processes are started.
+pub(crate) fn specs(
+    project: &Project,
+    state: &StateFolder,
+    otlp: Option<&str>,
+) -> Result<Vec<Spec>, Failure> {
+    let mut specs = Vec::new();
+    let mut missing = Vec::new();
+    for (name, service) in &project.services {
+        let program = service
+            .program(name, &project.root)
+            .map_err(|error| Failure::failed(format!("find gantry's own folder: {error}")))?;
+        if !program.is_file() {
+            missing.push(program.display().to_string());
+        }
+        for number in 1..=service.replicas {
+            specs.push(Spec {
+                service: name.clone(),
+                instance: format!("{name}-{number}"),
+                calls: service.calls.clone(),
+                program: program.clone(),
+                arguments: arguments(name, &project.root),
+                environment: environment(name, service, state, otlp),
+                folder: project.root.clone(),
+                drain_max: DRAIN_MAX,
+            });
+        }
+    }
+    if missing.is_empty() {
+        Ok(specs)
+    } else {
+        let missing = missing.join(", ");
+        Err(Failure::usage(format!(
+            "not built: {missing}; build with `gantry up --build`"
+        )))
+    }
+}
+
+/// The service's own configuration file, where it has one; the common one lies beside it.
+fn arguments(name: &str, root: &Path) -> Vec<String> {
+    let file = format!("config/{name}.toml");
+    if root.join(&file).is_file() {
+        vec!["--config".to_owned(), file]
+    } else {
+        Vec::new()
+    }
+}
+
+fn environment(
+    name: &str,
+    service: &Service,
+    state: &StateFolder,
+    otlp: Option<&str>,
+) -> Vec<(String, String)> {
+    let mut environment = Vec::new();
+    let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
+    if service.database {
+        let file = state.data().join(format!("{name}.db"));
+        set(
+            "GANTRY_DATABASE__URL",
+            format!("sqlite://{}", file.display()),
+        );
+    }
+    if let Some(url) = otlp {
+        set("OTEL_EXPORTER_OTLP_ENDPOINT", url.to_owned());
+    }
+    // Last, so that gantry.toml has the last word.
+    for (key, value) in &service.env {
+        set(key, value.clone());
+    }
+    environment
+}
+
+/// A started system.
+#[derive(Debug)]
+struct Running {
+    project: Project,
+    state: StateFolder,
+    supervisor: Supervisor,
+    tasks: Tasks,
+    show: Show,
+    started: Instant,
+    signals: Signals,
+    stop: watch::Receiver<bool>,
+}
+
+/// The signals that end `up`.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+impl Running {
+    /// Starts every process. Everything that can be refused has been before the first of them.
+    fn start(
+        args: &Up,
+        project: Project,
+        state: StateFolder,
+        lock: &Lock,
+        specs: Vec<Spec>,
+    ) -> Result<Self, Failure> {
+        let signals = Signals::new()
+            .map_err(|error| Failure::failed(format!("listen for signals: {error}")))?;
+        let listener = state.listen(lock)?;
+        let tasks = Tasks::new(Journal::new());
+        let instances: Vec<_> = specs.iter().map(|spec| spec.instance.clone()).collect();
+        let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
+        let started = Instant::now();
+        let world = Arc::new(System::new(tasks.clone(), logs.clone()));
+        let supervisor = Supervisor::start(&world, specs, &tasks)?;
+        let (stop, stop_asked) = watch::channel(false);
+        let control = control::serve(listener, supervisor.clone(), stop, tasks.clone());
+        tasks.spawn("control", control);
+        let show = Show::new(logs, args.output);
+        show.changes(&supervisor, &tasks);
+        Ok(Self {
+            project,
+            state,
+            supervisor,
+            tasks,
+            show,
+            started,
+            signals,
+            stop: stop_asked,
+        })
+    }
+
+    async fn until_stopped(mut self) -> Outcome {
+        let outcome = tokio::select! {
+            failure = come_up(&self.project, &self.supervisor, &self.show, self.started) => {
+                Err(failure)
+            }
+            () = self.signals.next() => Ok(Exit::Fine),
+            // The other end lives as long as the control task.
+            _ = self.stop.wait_for(|asked| *asked) => Ok(Exit::Fine),
+        };
+        if let Err(failure) = &outcome {
+            self.explain(failure);
+        }
+        let exit = self.drain().await;
+        outcome.map_or_else(|failure| Err(failure.into()), |_| Ok(exit))
+    }
+
+    /// Ends everything in order; a further signal ends everything at once.
+    async fn drain(&mut self) -> Exit {
+        self.show
+            .note("draining; Ctrl-C again ends everything at once");
+        let order = self.project.drain_order();
+        let exit = tokio::select! {
+            () = self.supervisor.drain(&order) => Exit::Fine,
+            () = self.signals.next() => {
+                // SIGKILL leaves a process no choice, only the kernel some work.
+                drop(time::timeout(END_MAX, self.supervisor.kill()).await);
+                Exit::Interrupted
+            }
+        };
+        drop(time::timeout(END_MAX, self.show.flushed()).await);
+        drop(self.tasks.stop_within(END_MAX).await);
+        exit
+    }
+
+    /// Shows the last words of an instance that will not start.
+    fn explain(&self, failure: &NotUp) {
+        let path = path_of(&self.state.logs(), &failure.instance);
+        for line in tail(&path, LAST_LINES) {
+            self.show.note(&format!("  {line}"));
+        }
+    }
+}
+
+/// An instance that did not start.
+#[derive(Debug)]
+struct NotUp {
+    instance: String,
+    ended: Option<Ended>,
+}
+
+impl From<NotUp> for Failure {
+    fn from(failure: NotUp) -> Self {
+        let instance = &failure.instance;
+        let (exit, how) = match &failure.ended {
+            Some(ended) if ended.is_configuration() => (
+                Exit::Usage,
+                format!("refused its configuration; see above, or `gantry logs {instance}`"),
+            ),
+            Some(ended) => (
+                Exit::Failed,
+                format!("{ended}; see above, or `gantry logs {instance}`"),
+            ),
+            None => (Exit::Failed, "did not start".to_owned()),
+        };
+        Self::new(exit, format!("{instance} {how}"))
+    }
+}
+
+/// Waits until everything serves, fills it, tells people, and then for ever. Returns only if an
+/// instance will not start.
+async fn come_up(
+    project: &Project,
+    supervisor: &Supervisor,
+    show: &Show,
+    started: Instant,
+) -> NotUp {
+    let serving = supervisor.all_serving();
+    tokio::pin!(serving);
+    let mut result = time::timeout(START_SLOW, &mut serving).await;
+    if result.is_err() {
+        show.slow(&supervisor.reports());
+        result = Ok(serving.await);
+    }
+    if let Ok(Err(instance)) = result {
+        let statuses = supervisor.statuses();
+        let ended = statuses
+            .get(&instance)
+            .and_then(|status| status.borrow().ended.clone());
+        return NotUp { instance, ended };
+    }
+    let took = started.elapsed();
+    for one in &project.seeds {
+        let reports = supervisor.reports();
+        let serving = reports
+            .iter()
+            .find(|report| report.row.name == one.service && report.row.state == State::Serving);
+        let planted = match serving {
+            Some(report) => seed::plant(project, one, &report.row.address).await,
+            None => Err(Failure::failed("it does not serve any more")),
+        };
+        match planted {
+            Ok(done) => show.note(&done),
+            Err(failure) => show.note(&format!("seeding {}: {failure}", one.service)),
+        }
+    }
+    show.ready(project, &supervisor.reports(), took);
+    std::future::pending().await
+}
