@@ -14,31 +14,41 @@
 //! line. Unknown keys are refused wherever they stand, because a misspelt limit is no limit.
 
 mod fault;
+mod given;
+mod hold;
 mod layers;
 mod live;
+mod notice;
 mod print;
 mod reader;
+mod reload;
 mod secret;
 mod section;
 mod setting;
+mod size;
 mod sources;
 mod tree;
 mod unknown;
 
 use std::cell::RefCell;
 
-use layers::Layers;
+use hold::Running;
+use layers::{Layers, Origins};
 use reader::{Mode, Notes};
+use sources::Texts;
 use tree::Table;
 
 pub use crate::{__config_choice as choice, __config_section as section};
 pub use fault::{Fault, Faults, Origin};
+pub use given::Given;
 pub use live::{Live, Publisher};
 pub use print::markdown;
 pub use reader::{Check, Reader};
+pub use reload::{Handle, Status};
 pub use secret::Secret;
 pub use section::{Apply, Both, Key, Section};
-pub use setting::{Given, Mismatch, Setting, Size};
+pub use setting::{Mismatch, Setting};
+pub use size::Size;
 pub use sources::Sources;
 
 /// One key of a configuration that is in use.
@@ -92,22 +102,26 @@ impl std::fmt::Debug for Entry {
 ///
 /// If anything is wrong with it: everything that is.
 pub fn load<C: Section>(sources: Sources) -> Result<Loaded<C>, Faults> {
-    let layers = sources.layers();
+    let texts = sources.read();
+    let layers = sources.layers(&texts);
     let table = layers.merge();
     let (config, notes) = understand(&layers, &table)?;
     Ok(Loaded {
         config,
-        entries: notes.entries,
+        running: notes.running(table, layers.origins),
         sources,
+        texts,
     })
 }
 
-/// Reads `table`, which is what `layers` merge to, or partly what ran before.
+/// Reads `table`, which is what `layers` merge to, and judges both.
 fn understand<C: Section>(layers: &Layers, table: &Table) -> Result<(C, Notes), Faults> {
-    let notes = RefCell::new(Notes::default());
-    let mut reader = Reader::root(table, &layers.origins, &notes, Mode::Values);
-    let config = C::read(&mut reader, C::default());
-    let mut notes = notes.into_inner();
+    let mode = if layers.incomplete {
+        Mode::Part
+    } else {
+        Mode::Values
+    };
+    let (config, mut notes) = read(table, &layers.origins, mode);
     notes.faults.extend(layers.faults.iter().cloned());
     notes
         .faults
@@ -118,12 +132,22 @@ fn understand<C: Section>(layers: &Layers, table: &Table) -> Result<(C, Notes), 
     Err(Faults::new(notes.faults))
 }
 
+fn read<C: Section>(table: &Table, origins: &Origins, mode: Mode) -> (C, Notes) {
+    let notes = RefCell::new(Notes::default());
+    let config = C::read(
+        &mut Reader::root(table, origins, &notes, mode),
+        C::default(),
+    );
+    (config, notes.into_inner())
+}
+
 /// A valid configuration and where each value comes from.
 #[derive(Debug, Clone)]
 pub struct Loaded<C> {
     config: C,
-    entries: Vec<Entry>,
+    running: Running,
     sources: Sources,
+    texts: Texts,
 }
 
 impl<C: Section> Loaded<C> {
@@ -134,13 +158,13 @@ impl<C: Section> Loaded<C> {
 
     /// Every key with its value and origin, in the order of declaration.
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        &self.running.entries
     }
 
     /// What `--print-config` shows: TOML with each key's documentation, when a change of it
     /// applies, and which layer had the last word. Secrets are `***` and eight digits.
     pub fn print(&self) -> String {
-        print::toml(&self.entries)
+        print::toml(&self.running.entries)
     }
 
     /// The sources it was read from.

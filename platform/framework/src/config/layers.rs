@@ -69,16 +69,19 @@ pub(super) struct Said {
     pub(super) name: String,
     pub(super) origin: Origin,
     pub(super) table: bool,
+    /// The origin as values carry it.
+    note: String,
 }
 
 impl Said {
-    fn new(steps: &[String], origin: Origin, table: bool) -> Self {
+    fn new(steps: &[String], origin: Origin, note: String, table: bool) -> Self {
         let (name, parents) = steps.split_last().expect("what is said has a name");
         Self {
             parent: tree::join(parents),
             name: tree::segment(name),
             origin,
             table,
+            note,
         }
     }
 
@@ -125,7 +128,14 @@ impl Layers {
             builder = builder.add_source(layer.clone());
         }
         let merged = builder.build().and_then(|merged| merged.collect());
-        merged.expect("layers collect without fail, and a merge of tables is a table")
+        let mut merged =
+            merged.expect("layers collect without fail, and a merge of tables is a table");
+        let tables = self.said.iter().filter(|said| said.table);
+        let tables = tables
+            .map(|said| (said.path(), said.note.as_str()))
+            .collect();
+        stamp(&mut merged, &mut Vec::new(), &tables);
+        merged
     }
 
     /// Adds a text in TOML.
@@ -155,8 +165,10 @@ impl Layers {
             let name = key.into_inner().into_owned();
             steps.push(name.clone());
             let is_table = matches!(value.get_ref(), DeValue::Table(_));
-            self.said.push(Said::new(steps, origin.clone(), is_table));
-            let value = self.value(place, steps, &origin, value.into_inner());
+            let note = self.origins.note(origin.clone());
+            self.said
+                .push(Said::new(steps, origin, note.clone(), is_table));
+            let value = self.value(place, steps, &note, value.into_inner());
             steps.pop();
             // The merge takes names at the root apart at dots and brackets; such a name is
             // unknown in any case, and is reported from `said`.
@@ -171,7 +183,7 @@ impl Layers {
         &mut self,
         place: &Place<'_>,
         steps: &mut Vec<String>,
-        origin: &Origin,
+        note: &String,
         value: DeValue<'_>,
     ) -> Value {
         let kind = match value {
@@ -179,7 +191,7 @@ impl Layers {
             DeValue::Array(values) => ValueKind::Array(
                 values
                     .into_iter()
-                    .map(|value| self.value(place, steps, origin, value.into_inner()))
+                    .map(|value| self.value(place, steps, note, value.into_inner()))
                     .collect(),
             ),
             DeValue::String(text) => ValueKind::String(text.into_owned()),
@@ -197,7 +209,7 @@ impl Layers {
             // No setting is a date; as text it is refused or kept like any other.
             DeValue::Datetime(date) => ValueKind::String(date.to_string()),
         };
-        Value::new(Some(&self.origins.note(origin.clone())), kind)
+        Value::new(Some(note), kind)
     }
 
     /// Adds the variables whose names begin with [`PREFIX`].
@@ -225,15 +237,16 @@ impl Layers {
         }
         let mut values = Table::new();
         for (path, (name, value)) in &by_path {
-            let within = format!("{path}.");
-            let inside = by_path.iter().find(|(other, _)| other.starts_with(&within));
+            let inside = by_path.iter().find(|(other, _)| is_within(other, path));
             let origin = Origin::Variable((*name).to_owned());
             if let Some((_, (other, _))) = inside {
                 let reason = format!("{path} is given whole here and in part by {other}; keep one");
                 self.fault(origin, path, reason);
                 continue;
             }
-            self.place(&mut values, path, &origin, value);
+            if !by_path.keys().any(|whole| is_within(path, whole)) {
+                self.place(&mut values, path, &origin, value);
+            }
         }
         self.stack.push(Layer { values });
     }
@@ -256,21 +269,51 @@ impl Layers {
     /// Puts a value where its dotted path says.
     fn place(&mut self, values: &mut Table, path: &str, origin: &Origin, value: &str) {
         let steps: Vec<_> = path.split('.').map(str::to_owned).collect();
-        self.said.push(Said::new(&steps, origin.clone(), false));
+        let note = self.origins.note(origin.clone());
+        let said = Said::new(&steps, origin.clone(), note.clone(), false);
+        self.said.push(said);
         // A path with such a step is no key's; it is reported from `said`.
         if steps.len() <= DEPTH_MAX && steps.iter().all(|step| is_bare(step)) {
-            let value = Value::new(Some(&self.origins.note(origin.clone())), value);
-            tree::set(values, &steps, Some(value));
+            let value = Value::new(Some(&note), value);
+            tree::set(values, &steps, value);
         }
     }
 
-    pub(super) fn fault(&mut self, origin: Origin, path: &str, reason: String) {
+    /// Notes that a whole text is not to be had.
+    pub(super) fn unreadable(&mut self, origin: Origin, reason: &str) {
+        self.fault(origin, "", format!("cannot be read: {reason}"));
+        self.incomplete = true;
+    }
+
+    fn fault(&mut self, origin: Origin, path: &str, reason: String) {
         self.faults.push(Fault {
             origin,
             key: path.to_owned(),
             reason,
         });
     }
+}
+
+/// Gives sections the origins that they lost in the merge: where they were last begun, or where
+/// one of their values comes from.
+fn stamp(table: &mut Table, steps: &mut Vec<String>, tables: &BTreeMap<String, &str>) {
+    for (name, value) in table.iter_mut() {
+        let ValueKind::Table(inside) = &mut value.kind else {
+            continue;
+        };
+        steps.push(name.clone());
+        stamp(inside, steps, tables);
+        let begun = tables.get(&tree::join(steps)).copied();
+        let mut values = inside.values().filter_map(Value::origin);
+        let note = begun.or_else(|| values.next()).map(str::to_owned);
+        *value = Value::new(note.as_ref(), std::mem::take(inside));
+        steps.pop();
+    }
+}
+
+fn is_within(path: &str, whole: &str) -> bool {
+    let rest = path.strip_prefix(whole);
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The variable that gives a key.

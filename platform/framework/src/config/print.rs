@@ -1,11 +1,12 @@
 //! Shows a configuration to people: the values in use, and the keys there are.
 
-use std::{cell::RefCell, fmt::Write as _};
+use std::fmt::Write as _;
 
 use super::{
     Entry, Section,
     layers::Origins,
-    reader::{Mode, Notes, Reader},
+    read,
+    reader::Mode,
     tree::{self, Table},
 };
 
@@ -58,14 +59,9 @@ pub(super) fn toml(entries: &[Entry]) -> String {
 /// ```
 #[must_use]
 pub fn markdown<C: Section>() -> String {
-    let notes = RefCell::new(Notes::default());
-    let (table, origins) = (Table::new(), Origins::default());
-    C::read(
-        &mut Reader::root(&table, &origins, &notes, Mode::Describe),
-        C::default(),
-    );
+    let (_, notes) = read::<C>(&Table::new(), &Origins::default(), Mode::Describe);
     let mut text = String::new();
-    for (path, entries) in by_section(&notes.borrow().entries) {
+    for (path, entries) in by_section(&notes.entries) {
         if !path.is_empty() {
             let gap = if text.is_empty() { "" } else { "\n" };
             put(&mut text, format_args!("{gap}### `[{path}]`\n\n"));

@@ -11,6 +11,7 @@ use ::config::{Value, ValueKind};
 
 use super::{
     Apply, Entry, Fault, Given, Key, Mismatch, Origin, Section, Setting,
+    hold::Running,
     layers::Origins,
     tree::{self, ANY, Table},
 };
@@ -24,6 +25,18 @@ pub(super) struct Notes {
     pub(super) known: BTreeMap<String, Known>,
     /// Maps and optional sections, whose members come and go.
     pub(super) groups: Vec<Group>,
+}
+
+impl Notes {
+    /// The configuration that these notes are about, as it runs.
+    pub(super) fn running(self, table: Table, origins: Origins) -> Running {
+        Running {
+            table,
+            origins,
+            entries: self.entries,
+            groups: self.groups,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +60,8 @@ pub(super) struct Group {
 pub(super) enum Mode {
     /// What the layers say.
     Values,
+    /// What the layers say as far as they could be read: too little to judge one key by another.
+    Part,
     /// Once each, to describe their keys.
     Describe,
 }
@@ -191,7 +206,7 @@ impl<'a> Reader<'a> {
         let steps = self.declare(key.name, Known::Section);
         self.note_group(&steps, key.apply, false);
         let table = self.table_of(&steps, self.given(key.name));
-        if table.is_none() && self.mode == Mode::Values {
+        if table.is_none() && self.mode != Mode::Describe {
             return None;
         }
         Some(S::read(
@@ -206,7 +221,7 @@ impl<'a> Reader<'a> {
         self.note_group(&steps, key.apply, true);
         let members: Vec<(&str, Option<&Value>)> = match (self.mode, self.given(key.name)) {
             (Mode::Describe, _) => vec![(ANY, None)],
-            (Mode::Values, given) => {
+            (Mode::Values | Mode::Part, given) => {
                 let table = self.table_of(&steps, given).into_iter().flatten();
                 table
                     .map(|(name, value)| (name.as_str(), Some(value)))
@@ -229,7 +244,8 @@ impl<'a> Reader<'a> {
 
     /// Applies the rules of a section that is read, if each of its keys is fine by itself.
     pub fn check<S: Section>(&mut self, section: &S) {
-        if self.notes.borrow().faults.len() == self.faults_before {
+        let fine = self.notes.borrow().faults.len() == self.faults_before;
+        if fine && self.mode != Mode::Part {
             section.validate(&mut Check { reader: self });
         }
     }

@@ -3,11 +3,14 @@
 use std::{
     ffi::OsString,
     fmt,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{Origin, layers::Layers};
+use zeroize::Zeroizing;
+
+use super::{Fault, Origin, layers::Layers};
 
 /// The sources of one process's configuration, from which it is read at start and again at each
 /// change.
@@ -112,22 +115,35 @@ impl Sources {
         self
     }
 
-    /// Reads all layers, in order.
-    pub(super) fn layers(&self) -> Layers {
+    /// Reads the files as they are now. Blocks.
+    pub(super) fn read(&self) -> Texts {
+        let files = self
+            .files
+            .iter()
+            .map(|file| match std::fs::read_to_string(&file.path) {
+                Ok(text) => Text::Content(text.into()),
+                Err(error) if error.kind() == ErrorKind::NotFound && !file.required => {
+                    Text::Missing(None)
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    Text::Missing(Some(error.to_string()))
+                }
+                Err(error) => Text::Unreadable(error.to_string()),
+            });
+        Texts {
+            files: files.collect(),
+        }
+    }
+
+    /// Lays out all layers, in order; `texts` are what the files hold.
+    pub(super) fn layers(&self, texts: &Texts) -> Layers {
         let mut layers = Layers::default();
-        for file in &self.files {
-            let name: Arc<str> = file.path.to_string_lossy().into();
-            match std::fs::read_to_string(&file.path) {
-                Ok(text) => layers.text(&name, &text),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {}
-                Err(error) => {
-                    let origin = Origin::File {
-                        name,
-                        line: 0,
-                        column: 0,
-                    };
-                    layers.fault(origin, "", format!("cannot be read: {error}"));
-                    layers.incomplete = true;
+        for (file, text) in self.files.iter().zip(&texts.files) {
+            match text {
+                Text::Content(text) => layers.text(&file.name(), text),
+                Text::Missing(None) => {}
+                Text::Missing(Some(reason)) | Text::Unreadable(reason) => {
+                    layers.unreadable(file.origin(), reason);
                 }
             }
         }
@@ -137,6 +153,62 @@ impl Sources {
         layers.variables(&self.variables);
         layers.flags(&self.flags);
         layers
+    }
+
+    /// The files that are read, whether or not they are there.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// The files that `before` held and `now` does not.
+    pub(super) fn gone(&self, before: &Texts, now: &Texts) -> Vec<Fault> {
+        let files = self.files.iter().zip(before.files.iter().zip(&now.files));
+        let gone = files.filter(|(_, (before, now))| {
+            matches!(before, Text::Content(_)) && matches!(now, Text::Missing(_))
+        });
+        gone.map(|(file, _)| Fault {
+            origin: file.origin(),
+            key: String::new(),
+            reason: "the file is gone; put it back, or ask for a reload to go on without it"
+                .to_owned(),
+        })
+        .collect()
+    }
+}
+
+impl File {
+    fn name(&self) -> Arc<str> {
+        self.path.to_string_lossy().into()
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::File {
+            name: self.name(),
+            line: 0,
+            column: 0,
+        }
+    }
+}
+
+/// What the files held at one moment.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Texts {
+    files: Vec<Text>,
+}
+
+// Wiped when dropped: they may hold secrets.
+#[derive(Clone, PartialEq, Eq)]
+enum Text {
+    Content(Zeroizing<String>),
+    /// With a reason where the file has to be there.
+    Missing(Option<String>),
+    Unreadable(String),
+}
+
+/// The number alone: texts may hold secrets.
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Texts({})", self.files.len())
     }
 }
 

@@ -1,3 +1,12 @@
+//! What the parts of this module promise together.
+
+mod faults;
+mod layers;
+mod process;
+mod reload;
+mod restart;
+mod secrets;
+
 use std::{net::SocketAddr, time::Duration};
 
 use super::*;
@@ -129,46 +138,6 @@ fn each_type_reads_from_files_and_from_the_environment() {
     );
     assert_eq!(Size::kib(64), from_file.message_max);
     assert!(from_file.fallback.is_some());
-}
-
-/// Goal: every fault comes at once, each with its place, what was given and what is expected.
-/// Method: one of each kind.
-#[test]
-fn every_fault_is_reported_at_once() {
-    let toml = "\
-format = 'xml'
-message_max = '4 bananas'
-share = 1.5
-names = 'a'
-[listen]
-adress = '127.0.0.1:80'
-address = 'localhost'
-connections_max = 0
-[peers.catalog.retry]
-wait_min = 5
-[retries]
-wait_max = '1s'
-";
-    let faults = faults(
-        sources(toml)
-            .variables([("GANTRY_LISTEN_ADDRESS", "127.0.0.1:80")])
-            .set("share=x"),
-    );
-    assert_eq!(
-        vec![
-            "a.toml:1: format = \"xml\": expected one of \"text\", \"json\"",
-            "a.toml:2: message_max = \"4 bananas\": expected a size such as \"4MiB\", \"64 KiB\" or a number of bytes",
-            "a.toml:4: names = \"a\": expected a list, each text",
-            "a.toml:6: unknown key listen.adress; did you mean address?",
-            "a.toml:7: listen.address = \"localhost\": expected an IP address with a port such as \"127.0.0.1:8080\" or \"[::1]:8080\"",
-            "a.toml:8: listen.connections_max = 0: expected a whole number from 1 to 10000",
-            "a.toml:10: peers.catalog.retry.wait_min = 5: expected a duration such as \"250ms\", \"5s\" or \"1h 30min\"",
-            "a.toml:11: unknown section retries",
-            "GANTRY_LISTEN_ADDRESS: unknown key listen_address; did you mean GANTRY_LISTEN__ADDRESS? (every GANTRY_ variable names a key)",
-            "--set: share = \"x\": expected a number from 0.0 to 1.0",
-        ],
-        faults
-    );
 }
 
 /// Goal: what is in use is shown with its origin, section by section, as TOML.

@@ -2,7 +2,7 @@
 
 use ::config::{Value, ValueKind};
 
-use super::setting::quoted;
+use super::given::quoted;
 
 /// One section's values by name.
 pub(super) type Table = ::config::Map<String, Value>;
@@ -53,9 +53,9 @@ pub(super) fn names<'a>(table: &'a Table, steps: &[String]) -> Vec<&'a String> {
     names
 }
 
-/// Puts a value at a path, or takes away what is there. Sections on the way are made where they
-/// are missing; a value in the way stays.
-pub(super) fn set(table: &mut Table, steps: &[String], value: Option<Value>) {
+/// Puts a value at a path. Sections on the way are made where they are missing; a value in the
+/// way stays.
+pub(super) fn set(table: &mut Table, steps: &[String], value: Value) {
     let Some((last, parents)) = steps.split_last() else {
         return;
     };
@@ -69,12 +69,21 @@ pub(super) fn set(table: &mut Table, steps: &[String], value: Option<Value>) {
         };
         table = inside;
     }
-    match value {
-        Some(value) => {
-            table.insert(last.clone(), value);
-        }
-        None => {
-            table.remove(last);
-        }
+    table.insert(last.clone(), value);
+}
+
+/// Takes away what is at a path.
+pub(super) fn remove(table: &mut Table, steps: &[String]) {
+    let Some((last, parents)) = steps.split_last() else {
+        return;
+    };
+    let mut table = table;
+    for step in parents {
+        let Some(ValueKind::Table(inside)) = table.get_mut(step).map(|value| &mut value.kind)
+        else {
+            return;
+        };
+        table = inside;
     }
+    table.remove(last);
 }
