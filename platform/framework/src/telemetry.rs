@@ -217,3 +217,6 @@ impl Telemetry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
