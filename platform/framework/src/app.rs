@@ -23,6 +23,8 @@ mod inside;
 mod process;
 mod reflection;
 mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod upkeep;
 
 use std::{
@@ -45,7 +47,7 @@ use crate::{
     journal::Journal,
     shutdown::{Signals, Stop, Tasks},
     status::chain,
-    telemetry,
+    telemetry::{self, Telemetry},
 };
 use process::{Process, Running};
 use settings::{Settings, Shown};
@@ -116,7 +118,9 @@ where
     }
     let runtime = builder.thread_name(identity.name).enable_all().build()?;
     let ended = runtime.block_on(async {
-        let process = prepare(identity, loaded)?;
+        let process = prepare(identity, loaded, |named, config, tasks| {
+            Ok(Some(telemetry::init(named, config, tasks)?))
+        })?;
         until_drained(process, start, signals).await
     });
     runtime.shutdown_timeout(BLOCKING_GRACE);
@@ -127,6 +131,11 @@ where
 fn prepare<C: Section>(
     identity: Identity,
     loaded: Loaded<Both<Platform, C>>,
+    tell: impl FnOnce(
+        &telemetry::Identity<'_>,
+        &telemetry::Config,
+        &Tasks,
+    ) -> Result<Option<Telemetry>, BoxError>,
 ) -> Result<Process<C>, BoxError> {
     let journal = Journal::new();
     let platform = Tasks::new(journal.clone());
@@ -136,7 +145,7 @@ fn prepare<C: Section>(
         version: identity.version,
         instance: &instance,
     };
-    let telemetry = telemetry::init(&named, &telemetry::Config::default(), &platform)?;
+    let telemetry = tell(&named, &loaded.config().first.telemetry, &platform)?;
     let live = Live::fixed(loaded.config().clone());
     Ok(Process {
         identity,
@@ -165,12 +174,17 @@ where
     S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
 {
     let (stop, telemetry) = (process.stop.clone(), process.telemetry.clone());
+    let flush = async {
+        if let Some(telemetry) = telemetry {
+            telemetry.shutdown().await;
+        }
+    };
     let work = async {
         match process.start(start).await {
-            Ok(running) => Ok(serve(running, telemetry.shutdown()).await),
+            Ok(running) => Ok(serve(running, flush).await),
             Err(error) => {
                 // The last lines of a start-up that failed are those that matter most.
-                telemetry.shutdown().await;
+                flush.await;
                 Err(error.into())
             }
         }
@@ -178,7 +192,7 @@ where
     let signalled = async {
         signals.stop().cancelled().await;
         stop.request("signal");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         ended = work => ended,
@@ -196,3 +210,6 @@ async fn serve(running: Running, flush: impl Future<Output = ()>) -> ExitCode {
     running.drain(&asked.why, flush).await;
     ExitCode::from(if asked.failed { FAILED } else { 0 })
 }
+
+#[cfg(test)]
+mod tests;

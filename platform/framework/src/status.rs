@@ -84,7 +84,7 @@ pub enum Refusal {
     ServiceUnknown,
     /// More streams watch than are allowed at once.
     Watchers,
-    /// An operator's request that only this machine may make.
+    /// An operator's request that came from where it may not.
     Remote,
     /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
     /// its orderly end, and a handler would go on as if it had everything.

@@ -26,19 +26,14 @@ pub(super) enum Refused {
 /// Lets a request pass that means this port; `hosts` are names allowed beside addresses.
 pub(super) fn check(uri: &Uri, headers: &HeaderMap, hosts: &[String]) -> Result<(), Refused> {
     // HTTP/2 names the host in `:authority`, HTTP/1.1 in `Host`. Where there are both, both count.
-    let named = headers.get_all(header::HOST).iter();
-    let mut named = named.map(|value| value.to_str().unwrap_or_default());
-    let mut names = uri
-        .authority()
-        .map(Authority::as_str)
-        .into_iter()
-        .chain(&mut named);
-    let first = names.next().ok_or(Refused::NoHost)?;
-    if ![first]
-        .into_iter()
-        .chain(names)
-        .all(|name| means_us(name, hosts))
-    {
+    let headed = headers.get_all(header::HOST).iter();
+    let headed = headed.map(|value| value.to_str().unwrap_or_default());
+    let authority = uri.authority().map(Authority::as_str);
+    let mut hosts_named = authority.into_iter().chain(headed).peekable();
+    if hosts_named.peek().is_none() {
+        return Err(Refused::NoHost);
+    }
+    if !hosts_named.all(|name| means_us(name, hosts)) {
         return Err(Refused::Host);
     }
     let mut origins = headers.get_all(header::ORIGIN).iter();

@@ -9,7 +9,10 @@ use serde::Serialize;
 use tonic::body::Body;
 
 use super::{grpc::Grpc, guard};
-use crate::health::{CheckReport, Health, Liveness, Status, Verdict};
+use crate::{
+    health::{CheckReport, Health, Liveness, Status, Verdict},
+    status::Refusal,
+};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -47,11 +50,14 @@ struct Check<'a> {
 impl Pages {
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        if let Err(refused) = guard::check(request.uri(), request.headers(), &self.hosts) {
-            return page(StatusCode::FORBIDDEN, TEXT, format!("{refused}\n"));
-        }
-        if is_grpc(&request) {
-            return self.grpc.call(request).await;
+        let allowed = guard::check(request.uri(), request.headers(), &self.hosts);
+        match allowed {
+            Err(refused) if is_grpc(&request) => {
+                return Refusal::Remote.status(refused.to_string()).into_http();
+            }
+            Err(refused) => return page(StatusCode::FORBIDDEN, TEXT, format!("{refused}\n")),
+            Ok(()) if is_grpc(&request) => return self.grpc.call(request).await,
+            Ok(()) => {}
         }
         let answer: fn(&Self) -> Response<Body> = match request.uri().path() {
             "/livez" => Self::live,

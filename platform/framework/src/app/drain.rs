@@ -11,7 +11,7 @@
 //! | side port | the journal's last readers are let go | `side_port` |
 //! | flush | spans and log lines leave the process | `flush` |
 
-use std::{future::Future, ops::RangeInclusive, pin::Pin, time::Duration};
+use std::{fmt, future::Future, ops::RangeInclusive, pin::Pin, time::Duration};
 
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,12 @@ pub(super) struct Ending {
     pub(super) hooks: Vec<Hook>,
     /// The platform's tasks, which watch over the drain until its end.
     pub(super) platform: Tasks,
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending").finish_non_exhaustive()
+    }
 }
 
 impl Ending {

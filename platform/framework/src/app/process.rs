@@ -34,7 +34,7 @@ use crate::{
     journal::{self, Journal, Kind},
     server::{DescriptorError, Router, Stack},
     shutdown::{Request, Stop, Tasks},
-    telemetry::Telemetry,
+    telemetry::{Directives, LogLevel, Telemetry},
     transport::server::{BindError, Handle, Listener},
 };
 
@@ -68,10 +68,12 @@ pub(super) struct Process<C> {
     pub(super) stop: Stop,
     /// The platform's own tasks, which end after everything else.
     pub(super) platform: Tasks,
-    pub(super) telemetry: Telemetry,
+    /// Where the process tells what it does; none where a test does not want to know.
+    pub(super) telemetry: Option<Telemetry>,
 }
 
 /// A process that serves, or was asked to stop before it did.
+#[derive(Debug)]
 pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) side_address: SocketAddr,
@@ -204,15 +206,21 @@ impl<C: Section> Process<C> {
             listener,
             health: app.health.clone(),
             journal: self.journal.clone(),
-            log_level: self.telemetry.log_level().clone(),
+            log_level: self.log_level(),
             stop: self.stop.clone(),
             stopping: self.platform.stopping(),
         };
         let telemetry = self.telemetry.clone();
+        let metrics = move || {
+            telemetry
+                .as_ref()
+                .map(Telemetry::render_metrics)
+                .unwrap_or_default()
+        };
         let pages = Pages {
             health: app.health.clone(),
             liveness: Liveness::watch(&self.platform),
-            metrics: Arc::new(move || telemetry.render_metrics()),
+            metrics: Arc::new(metrics),
             grpc: Grpc::new(admin)?,
             hosts: self
                 .settings
@@ -222,6 +230,13 @@ impl<C: Section> Process<C> {
         let serve = side_port.serve(Arc::new(pages), self.platform.clone());
         self.platform.spawn_essential("side port", serve);
         Ok(())
+    }
+
+    pub(super) fn log_level(&self) -> LogLevel {
+        let level = self.telemetry.as_ref().map(Telemetry::log_level);
+        level
+            .cloned()
+            .unwrap_or_else(|| LogLevel::new(Directives::default()))
     }
 
     fn serve(
@@ -272,6 +287,14 @@ impl Running {
     /// Ends everything in order; `flush` comes last.
     pub(super) async fn drain(self, why: &str, flush: impl Future<Output = ()>) {
         self.ending.run(why, flush).await;
+    }
+
+    /// Tells every task to end, and waits for none.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn leave(&self) {
+        self.ending.serving.cut();
+        self.ending.tasks.stopping().cancel();
+        self.ending.platform.stopping().cancel();
     }
 
     /// Lets go of what a start-up that failed had opened.

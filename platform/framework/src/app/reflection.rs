@@ -23,9 +23,7 @@ pub(super) fn add(router: Router) -> Result<Router, Error> {
             .fold(Builder::configure(), |builder, set| {
                 builder.register_encoded_file_descriptor_set(set)
             });
-        let builder = names
-            .iter()
-            .fold(builder, |builder, name| builder.with_service_name(name));
+        let builder = names.iter().fold(builder, Builder::with_service_name);
         builder
             .with_service_name("grpc.reflection.v1.ServerReflection")
             .with_service_name("grpc.reflection.v1alpha.ServerReflection")

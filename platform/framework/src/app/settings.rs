@@ -6,7 +6,7 @@ use super::drain;
 use crate::{
     admin, client,
     config::{self, Both, Entry, Live},
-    health,
+    health, telemetry,
     transport::server,
 };
 
@@ -26,6 +26,8 @@ config::section! {
         pub admin: section admin::Config;
         /// Health checks.
         pub health: section health::Config;
+        /// What the process tells, and to whom.
+        pub telemetry: section telemetry::Config;
         /// The end of the process.
         pub shutdown: section drain::Config;
         /// How the process works inside.

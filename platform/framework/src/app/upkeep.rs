@@ -32,6 +32,15 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
     });
     tasks.spawn("limits", limits);
 
+    let level = settings.map(|settings| &settings.first.telemetry.log_level);
+    let (log_level, journal) = (process.log_level(), process.journal.clone());
+    let level = follow(level, tasks.stopping(), move |level| {
+        log_level.replace(level.clone());
+        tracing::info!(filter = log_level.get(), "log level changed");
+        journal.record(Kind::LogLevel, "configuration", log_level.get());
+    });
+    tasks.spawn("log level", level);
+
     if let Some(tls) = listener.tls() {
         let files = tls.files().clone();
         let (listener, journal) = (listener.clone(), process.journal.clone());

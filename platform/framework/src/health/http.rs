@@ -146,7 +146,7 @@ impl Target {
         // there, or the error that ended it.
         let connection = async {
             drop(connection.await);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             answer = answer => answer.map(|answer| answer.status()).map_err(exchange),

@@ -112,7 +112,7 @@ mod tests {
         let stuck = time::advance(Duration::from_secs(11));
         let mut stuck = std::pin::pin!(stuck);
         let () = std::future::poll_fn(|cx| {
-            drop(stuck.as_mut().poll(cx));
+            let _ = stuck.as_mut().poll(cx);
             assert!(!liveness.is_live());
             assert!(liveness.lag() > Duration::from_secs(10));
             std::task::Poll::Ready(())

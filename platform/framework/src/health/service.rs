@@ -1,7 +1,7 @@
 //! `grpc.health.v1`, exact to its text.
 //!
-//! `Check` answers NOT_FOUND for a service nobody knows; `Watch` answers SERVICE_UNKNOWN and goes
-//! on, because it may appear. `Watch` sends the status at once and then changes alone; a reader
+//! `Check` answers `NOT_FOUND` for a service nobody knows; `Watch` answers `SERVICE_UNKNOWN` and
+//! goes on, because it may appear. `Watch` sends the status at once and then changes alone; a reader
 //! that is slow sees the latest. Its streams end when the process drains, after they have told.
 
 use std::{pin::Pin, sync::Arc};

@@ -52,6 +52,10 @@ impl Stop {
     }
 
     /// Completes once someone has asked, and says why.
+    ///
+    /// # Panics
+    ///
+    /// Never: whoever asks says why first.
     pub async fn requested(&self) -> Request {
         self.asked.cancelled().await;
         let first = self.first.get().cloned();

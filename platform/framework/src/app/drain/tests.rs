@@ -167,7 +167,7 @@ async fn whatever_hangs_the_process_ends_in_time() {
     let flush_log = log.clone();
     let flush = async move {
         flush_log.add("flush");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     ending.run("SIGTERM", flush).await;
 

@@ -57,7 +57,7 @@ async fn stays_silent(watch: &mut Watch) {
     assert!(said.is_err(), "{said:?}");
 }
 
-/// Goal: `Check` tells the status of what is known and NOT_FOUND for what is not.
+/// Goal: `Check` tells the status of what is known and `NOT_FOUND` for what is not.
 /// Method: the life of a process, asked at each step for the whole, a service and a stranger.
 #[tokio::test]
 async fn check_answers_for_what_is_known() {

@@ -1,0 +1,6 @@
+//! A whole service in one process: over real sockets, with other implementations' clients.
+
+mod drain;
+mod probe;
+mod reflect;
+mod side_port;
