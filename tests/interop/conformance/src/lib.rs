@@ -4,7 +4,7 @@
 //! standard input and output: each message is protobuf behind its length, four bytes, big endian.
 
 pub mod headers;
-
+pub mod invoke;
 pub mod service;
 pub mod wire;
 

@@ -1,0 +1,70 @@
+//! Serves the echo by either stack: `bench-server tonic|gantry`.
+//!
+//! Prints its address, serves on one thread until its input is closed, then prints the CPU time
+//! it took, in microseconds.
+
+use std::{error::Error, net::SocketAddr};
+
+use gantry::{
+    journal::Journal,
+    server::{Router, Stack as Layers},
+    shutdown::Tasks,
+    transport::server::{Config, Limits, Listener},
+};
+use gantry_bench::{
+    Stack, cpu_micros, print,
+    proto::{
+        EchoRequest, EchoResponse,
+        bench_service_server::{BenchService, BenchServiceServer},
+    },
+};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, task::LocalSet};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let stack: Stack = std::env::args().nth(1).unwrap_or_default().parse()?;
+    let serving = LocalSet::new();
+    let address = match stack {
+        Stack::Tonic => tonic_server(&serving).await?,
+        Stack::Gantry => gantry_server(&serving)?,
+    };
+    print(address);
+    serving
+        .run_until(tokio::io::stdin().read_to_end(&mut Vec::new()))
+        .await?;
+    print(cpu_micros());
+    Ok(())
+}
+
+async fn tonic_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let server = tonic::transport::Server::builder()
+        .add_service(BenchServiceServer::new(Echo))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    serving.spawn_local(async { server.await.expect("serves") });
+    Ok(address)
+}
+
+fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
+    let limits = Limits::default().live();
+    let listener = Listener::bind(&Config::default(), limits.clone())?;
+    let address = listener.handle().local_addr().ok_or("no address")?;
+    let router = Router::new().add(BenchServiceServer::new(Echo));
+    let layers = Layers::new(router, limits);
+    serving.spawn_local(listener.serve(layers, Tasks::new(Journal::new())));
+    Ok(address)
+}
+
+#[derive(Debug)]
+struct Echo;
+
+#[tonic::async_trait]
+impl BenchService for Echo {
+    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+        let payload = request.into_inner().payload;
+        Ok(Response::new(EchoResponse { payload }))
+    }
+}

@@ -1,0 +1,62 @@
+//! Measures both stacks on both sides and writes docs/performance.md: `bench [--quick]`.
+//!
+//! Instructions come from callgrind, as the difference of two runs that differ only in their
+//! number of calls, so start-up cancels out. CPU time comes from the kernel's account of the
+//! process, server and client pinned to a core each, the two stacks in turn.
+
+use std::{fs, path::Path, process::ExitCode};
+
+mod measure;
+mod report;
+
+use gantry_bench::Stack;
+use measure::{Load, Side};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (pairs, calls) = if quick { (2, 5_000) } else { (10, 60_000) };
+    let mut results = report::Results::default();
+    for side in [Side::Server, Side::Client] {
+        for stack in [Stack::Tonic, Stack::Gantry] {
+            eprintln!("counting instructions of the {stack} {side}");
+            let count = measure::instructions(side, stack)?;
+            results.instructions.push((side, stack, count));
+        }
+    }
+    for side in [Side::Server, Side::Client] {
+        let mut times = Vec::new();
+        for pair in 1..=pairs {
+            eprintln!("CPU time of the {side}, pair {pair} of {pairs}");
+            let load = Load::pinned(calls);
+            let tonic = measure::cpu_micros_per_call(side, Stack::Tonic, load)?;
+            let gantry = measure::cpu_micros_per_call(side, Stack::Gantry, load)?;
+            times.push((tonic, gantry));
+        }
+        results.times.push((side, times));
+    }
+    let page = report::page(&results);
+    if quick {
+        print(&page);
+        return Ok(());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/performance.md");
+    fs::create_dir_all(path.parent().expect("a file has a folder"))
+        .map_err(|error| error.to_string())?;
+    fs::write(&path, page).map_err(|error| error.to_string())
+}
+
+fn print(page: &str) {
+    use std::io::Write as _;
+    // A closed pipe is the reader's choice.
+    drop(std::io::stdout().write_all(page.as_bytes()));
+}

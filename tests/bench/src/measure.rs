@@ -1,0 +1,172 @@
+//! Runs a server and a client, one of them measured.
+
+use std::{
+    fmt, fs,
+    io::BufReader,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use gantry_bench::Stack;
+
+/// Which side is measured; the other is always the same stack, so that only one thing differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The server is measured, called by tonic's channel.
+    Server,
+    /// The client is measured, calling tonic's server.
+    Client,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// How much is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    calls: usize,
+    callers: usize,
+}
+
+impl Load {
+    /// Enough callers to keep a server on its own core busy.
+    pub(crate) fn pinned(calls: usize) -> Self {
+        Self { calls, callers: 32 }
+    }
+}
+
+/// Calls in the shorter of two counted runs, and how many more in the longer.
+const COUNTED: usize = 500;
+const MORE: usize = 2_000;
+
+/// User-space instructions of one unary call on `side`.
+pub(crate) fn instructions(side: Side, stack: Stack) -> Result<f64, String> {
+    let short = callgrind(side, stack, COUNTED)?;
+    let long = callgrind(side, stack, COUNTED + MORE)?;
+    let more = long
+        .checked_sub(short)
+        .ok_or("the longer run counted fewer instructions")?;
+    Ok(precise(more) / precise(MORE as u64))
+}
+
+fn callgrind(side: Side, stack: Stack, calls: usize) -> Result<u64, String> {
+    let folder = std::env::temp_dir().join(format!("gantry-bench-{}", std::process::id()));
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let output = folder.join("callgrind.out");
+    let counted = |binary: &str| {
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--quiet"])
+            .arg(format!("--callgrind-out-file={}", output.display()))
+            .arg(beside(binary));
+        command
+    };
+    let load = Load { calls, callers: 8 };
+    run(side, stack, load, counted, |binary| {
+        Command::new(beside(binary))
+    })?;
+    let text =
+        fs::read_to_string(&output).map_err(|error| format!("callgrind wrote nothing: {error}"))?;
+    fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix("totals: ")
+                .or_else(|| line.strip_prefix("summary: "))
+        })
+        .and_then(|total| total.trim().parse().ok())
+        .ok_or_else(|| "callgrind's output has no total".to_owned())
+}
+
+/// CPU time of one unary call on `side`, in microseconds, both sides pinned to their own core.
+pub(crate) fn cpu_micros_per_call(side: Side, stack: Stack, load: Load) -> Result<f64, String> {
+    let pinned = |core: &'static str| {
+        move |binary: &str| {
+            let mut command = Command::new("taskset");
+            command.args(["-c", core]).arg(beside(binary));
+            command
+        }
+    };
+    let report = match side {
+        Side::Server => run(side, stack, load, pinned("0"), pinned("1"))?,
+        Side::Client => run(side, stack, load, pinned("1"), pinned("0"))?,
+    };
+    Ok(report / precise(load.calls as u64))
+}
+
+/// Runs both sides to their end; the CPU microseconds the measured side told of its calls.
+fn run(
+    side: Side,
+    stack: Stack,
+    load: Load,
+    measured: impl Fn(&str) -> Command,
+    other: impl Fn(&str) -> Command,
+) -> Result<f64, String> {
+    let (mut server, mut client) = match side {
+        Side::Server => (measured("bench-server"), other("bench-client")),
+        Side::Client => (other("bench-server"), measured("bench-client")),
+    };
+    let (serving, calling) = match side {
+        Side::Server => (stack, Stack::Tonic),
+        Side::Client => (Stack::Tonic, stack),
+    };
+    let mut server = server
+        .arg(serving.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("start the server: {error}"))?;
+    let mut told = BufReader::new(server.stdout.take().expect("standard output is piped"));
+    let address = line(&mut told)?;
+    let client = client
+        .arg(calling.to_string())
+        .arg(address)
+        .args([load.calls.to_string(), load.callers.to_string()])
+        .stdout(Stdio::piped())
+        .output()
+        .map_err(|error| format!("start the client: {error}"))?;
+    if !client.status.success() {
+        return Err(format!("the client ended with {}", client.status));
+    }
+    let client = String::from_utf8_lossy(&client.stdout).trim().to_owned();
+    let server = end(server, &mut told)?;
+    let told = if side == Side::Server { server } else { client };
+    told.parse()
+        .map_err(|_| format!("expected CPU microseconds, got {told:?}"))
+}
+
+/// Ends a server by closing its input; returns what it says last.
+fn end(mut server: Child, told: &mut impl std::io::BufRead) -> Result<String, String> {
+    drop(server.stdin.take());
+    let last = line(told)?;
+    let status = server.wait().map_err(|error| error.to_string())?;
+    if status.success() {
+        Ok(last)
+    } else {
+        Err(format!("the server ended with {status}"))
+    }
+}
+
+fn line(told: &mut impl std::io::BufRead) -> Result<String, String> {
+    let mut text = String::new();
+    told.read_line(&mut text)
+        .map_err(|error| error.to_string())?;
+    Ok(text.trim().to_owned())
+}
+
+/// A binary built together with this one.
+fn beside(binary: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    own.with_file_name(binary)
+}
+
+/// Counts here stay far below what a double holds exactly.
+#[allow(clippy::cast_precision_loss)]
+fn precise(count: u64) -> f64 {
+    count as f64
+}
