@@ -129,6 +129,8 @@ impl Builder {
         let out_dir = self.out_dir.clone().map_or_else(out_dir_of_cargo, Ok)?;
         watch(&sources::watched(&self.proto_dir, &self.packages));
         let sources = sources::compile(&self.proto_dir, &self.packages, &self.extern_packages)?;
+        // Those imported from elsewhere are not in the folders.
+        watch(&sources.read);
         let packages = output::generate(&self, &sources)?;
         output::write(&out_dir, &packages, &self.packages)
     }

@@ -24,6 +24,8 @@ pub(crate) struct Sources {
     pub(crate) pool: DescriptorPool,
     /// Names of the files that code is generated for, sorted.
     pub(crate) generated: Vec<String>,
+    /// The files that were read.
+    pub(crate) read: Vec<PathBuf>,
 }
 
 /// Compiles the files of `packages`, or every one, below `proto_dir`.
@@ -56,7 +58,12 @@ pub(crate) fn compile(
 
     let pool = compiler.descriptor_pool();
     let generated = with_used(&pool, &names, extern_packages);
-    Ok(Sources { pool, generated })
+    let read = compiler.files().filter_map(|file| file.path());
+    Ok(Sources {
+        read: read.map(Path::to_owned).collect(),
+        pool,
+        generated,
+    })
 }
 
 /// What cargo must watch: the folders of `packages`, or the nearest that exists, since cargo takes
@@ -170,3 +177,6 @@ fn fault(proto_dir: &Path, error: &protox::Error) -> Error {
         text
     })
 }
+
+#[cfg(test)]
+mod tests;

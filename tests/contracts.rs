@@ -1,0 +1,150 @@
+//! What `buf lint` does not ask of our contracts: words on everything, and what a second try does.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use prost_reflect::{DescriptorPool, EnumDescriptor, FileDescriptor, MessageDescriptor};
+
+/// The contracts that are ours to write; others are restated as they are.
+const OURS: [&str; 2] = ["shop", "gantry"];
+
+/// The files in `folder` and below.
+fn protos(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            protos(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// Every file of ours, compiled.
+fn ours() -> Vec<FileDescriptor> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let mut files = Vec::new();
+    for folder in OURS {
+        protos(&root.join(folder), &mut files);
+    }
+    let mut compiler = protox::Compiler::new([&root]).expect("the folder can be read");
+    compiler
+        .include_source_info(true)
+        .open_files(&files)
+        .expect("the contracts compile");
+    let pool: DescriptorPool = compiler.descriptor_pool();
+    let ours = pool.files().filter(|file| {
+        let package = file.package_name();
+        OURS.iter()
+            .any(|ours| package.starts_with(&format!("{ours}.")))
+    });
+    ours.collect()
+}
+
+/// Collects the things of a file that have nothing said about them.
+struct Wordless<'a> {
+    file: &'a FileDescriptor,
+    found: Vec<String>,
+}
+
+impl Wordless<'_> {
+    fn check(&mut self, path: &[i32], name: &str) {
+        let info = self.file.file_descriptor_proto().source_code_info.as_ref();
+        let said = info
+            .expect("comments were asked for")
+            .location
+            .iter()
+            .any(|at| at.path == path && !at.leading_comments().trim().is_empty());
+        if !said {
+            self.found.push(format!("{}: {name}", self.file.name()));
+        }
+    }
+
+    fn message(&mut self, message: &MessageDescriptor) {
+        if message.is_map_entry() {
+            return;
+        }
+        self.check(message.path(), message.full_name());
+        for field in message.fields() {
+            self.check(field.path(), field.full_name());
+        }
+        for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
+            self.check(oneof.path(), oneof.full_name());
+        }
+        for child in message.child_messages() {
+            self.message(&child);
+        }
+        for child in message.child_enums() {
+            self.enumeration(&child);
+        }
+    }
+
+    fn enumeration(&mut self, enumeration: &EnumDescriptor) {
+        self.check(enumeration.path(), enumeration.full_name());
+        for value in enumeration.values() {
+            self.check(value.path(), value.full_name());
+        }
+    }
+}
+
+#[test]
+fn everything_in_a_contract_has_a_comment() {
+    let mut wordless = Vec::new();
+    for file in ours() {
+        let mut checked = Wordless {
+            file: &file,
+            found: Vec::new(),
+        };
+        for message in file.messages() {
+            checked.message(&message);
+        }
+        for enumeration in file.enums() {
+            checked.enumeration(&enumeration);
+        }
+        for service in file.services() {
+            checked.check(service.path(), service.full_name());
+            for method in service.methods() {
+                checked.check(method.path(), method.full_name());
+            }
+        }
+        wordless.extend(checked.found);
+    }
+    assert!(
+        wordless.is_empty(),
+        "without a comment:\n{}",
+        wordless.join("\n")
+    );
+}
+
+#[test]
+fn every_rpc_says_what_a_second_try_would_do() {
+    let mut methods = 0;
+    let mut silent = Vec::new();
+    for service in ours()
+        .iter()
+        .flat_map(|file| file.services().collect::<Vec<_>>())
+    {
+        for method in service.methods() {
+            methods += 1;
+            let options = method.method_descriptor_proto().options.clone();
+            // Saying that it is not known is saying something; leaving it out is not.
+            if options
+                .and_then(|options| options.idempotency_level)
+                .is_none()
+            {
+                silent.push(method.full_name().to_owned());
+            }
+        }
+    }
+    assert!(methods > 0, "there are contracts");
+    assert!(
+        silent.is_empty(),
+        "without idempotency_level:\n{}",
+        silent.join("\n")
+    );
+}
