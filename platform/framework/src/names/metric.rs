@@ -174,6 +174,22 @@ pub const DB_POOL_WAIT: Metric = Metric::new(
     "How long statements waited for a connection of the pool.",
 );
 
+/// Connections of the database pool in use.
+pub const DB_CONNECTIONS_USED: Metric = Metric::new(
+    Gauge,
+    "gantry_db_connections_used",
+    Unit::Count,
+    "Connections of the database pool that statements and transactions hold.",
+);
+
+/// Bound of the database pool.
+pub const DB_CONNECTIONS_MAX: Metric = Metric::new(
+    Gauge,
+    "gantry_db_connections_max",
+    Unit::Count,
+    "Connections the database pool may have open.",
+);
+
 /// Spans handed to the collector.
 pub const SPANS_EXPORTED: Metric = Metric::new(
     Counter,
@@ -300,6 +316,8 @@ pub const ALL: &[Metric] = &[
     HEALTH_CHECK_DURATION,
     DB_STATEMENT_DURATION,
     DB_POOL_WAIT,
+    DB_CONNECTIONS_USED,
+    DB_CONNECTIONS_MAX,
     SPANS_EXPORTED,
     SPANS_DROPPED,
     LOG_LINES_DROPPED,
