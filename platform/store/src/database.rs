@@ -1,6 +1,7 @@
 //! A service's database: statements, transactions, and a pool that can be swapped.
 
 use std::{
+    ops::{Deref, DerefMut},
     path::Path,
     sync::{
         Arc,
@@ -14,6 +15,11 @@ use gantry::{
     app::App,
     config::{Live, Section},
     health::Check,
+    names,
+    telemetry::{
+        self,
+        metric::{self, Gauge, Held},
+    },
 };
 use sqlx::{
     Any, AnyConnection, Connection as _, SqlSafeStr as _, any::AnyConnectOptions,
@@ -23,11 +29,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
+use tracing::Instrument as _;
 
 use crate::{
     Config, Error, Kind, MigrateError, Migration, Query, Statement, Transaction, UrlError, migrate,
     pool::{self, Pool},
-    query::On,
+    query::{self, On},
 };
 
 /// Asks whether the database answers.
@@ -51,6 +58,35 @@ pub(crate) struct Shared {
     // holding a connection, instead of polling for the lock against each other.
     writers: Arc<Semaphore>,
     swaps: AtomicU64,
+    pub(crate) telemetry: telemetry::db::Database,
+    used: Gauge,
+    max: Gauge,
+}
+
+/// A connection in use, and counted as such.
+pub(crate) struct Connection {
+    inner: PoolConnection<Any>,
+    place: Held,
+}
+
+impl Connection {
+    fn into_parts(self) -> (PoolConnection<Any>, Held) {
+        (self.inner, self.place)
+    }
+}
+
+impl Deref for Connection {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
 }
 
 /// Why a database could not be opened.
@@ -126,13 +162,18 @@ impl Database {
                 });
             }
         }
+        let shared = Shared {
+            pool: ArcSwap::new(Pool::lazy(&options, config)),
+            options,
+            writers: Arc::new(Semaphore::new(1)),
+            swaps: AtomicU64::new(0),
+            telemetry: telemetry::db::Database::new(config.url.system()),
+            used: metric::series(&names::metric::DB_CONNECTIONS_USED, &[]),
+            max: metric::series(&names::metric::DB_CONNECTIONS_MAX, &[]),
+        };
+        shared.max.set(f64::from(config.pool_max));
         Ok(Self {
-            shared: Arc::new(Shared {
-                pool: ArcSwap::new(Pool::lazy(&options, config)),
-                options,
-                writers: Arc::new(Semaphore::new(1)),
-                swaps: AtomicU64::new(0),
-            }),
+            shared: Arc::new(shared),
         })
     }
 
@@ -175,20 +216,27 @@ impl Database {
     /// If its turn or a connection does not come in time.
     pub async fn begin(&self, name: &'static str) -> Result<Transaction, Error> {
         let shared = &self.shared;
-        let turn = shared.turn(name).await?;
-        let connection = shared.acquire(name).await?;
-        let begin = sqlx::Transaction::begin(connection, Some("BEGIN IMMEDIATE".into_sql_str()));
-        let inner = match time::timeout(shared.statement_timeout(), begin).await {
-            Ok(Ok(inner)) => inner,
-            Ok(Err(error)) => return Err(Error::new(name, error)),
-            Err(_) => return Err(Error::of_kind(name, Kind::TimedOut)),
-        };
-        Ok(Transaction::new(
-            name,
-            Arc::clone(shared),
-            inner,
-            Some(turn),
-        ))
+        let mut measured = shared.telemetry.statement(name);
+        let span = measured.span().clone();
+        let outcome = async {
+            let turn = shared.turn(name).await?;
+            let connection = shared.acquire(name).await?;
+            measured.connected();
+            let (connection, place) = connection.into_parts();
+            let begin = "BEGIN IMMEDIATE".into_sql_str();
+            let begin = sqlx::Transaction::begin(connection, Some(begin));
+            let inner = shared.within(name, begin).await?;
+            Ok(Transaction::new(
+                name,
+                Arc::clone(shared),
+                inner,
+                (place, turn),
+            ))
+        }
+        .instrument(span)
+        .await;
+        measured.end(query::how(&outcome));
+        outcome
     }
 
     /// Answers once the database does.
@@ -214,6 +262,7 @@ impl Database {
         }
         let old = shared.pool.swap(Pool::lazy(&shared.options, config));
         shared.swaps.fetch_add(1, Ordering::Relaxed);
+        shared.max.set(f64::from(config.pool_max));
         tracing::info!(
             connections_before = old.config.pool_max,
             connections_now = config.pool_max,
@@ -255,18 +304,28 @@ impl Database {
 }
 
 impl Shared {
-    pub(crate) fn statement_timeout(&self) -> Duration {
-        self.pool.load().config.statement_timeout
+    /// Runs `work` within the time a statement may take.
+    pub(crate) async fn within<T>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        let timeout = self.pool.load().config.statement_timeout;
+        match time::timeout(timeout, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Error::new(name, error)),
+            Err(_) => Err(Error::of_kind(name, Kind::TimedOut)),
+        }
     }
 
-    pub(crate) async fn acquire(
-        &self,
-        statement: &'static str,
-    ) -> Result<PoolConnection<Any>, Error> {
+    pub(crate) async fn acquire(&self, statement: &'static str) -> Result<Connection, Error> {
         loop {
             let pool = self.pool.load_full();
             match pool.acquire().await {
-                Ok(connection) => return Ok(connection),
+                Ok(inner) => {
+                    let place = self.used.hold();
+                    return Ok(Connection { inner, place });
+                }
                 // The pool was swapped between load and acquire, or while waiting: take the new
                 // one. Each round needs a swap, so there is an end.
                 Err(sqlx::Error::PoolClosed) if !Arc::ptr_eq(&pool, &self.pool.load()) => {}

@@ -1,10 +1,11 @@
 //! Named statements, and running them.
 
+use gantry::telemetry::db::Outcome;
 use sqlx::{
     AnyConnection, SqlSafeStr as _,
     any::{AnyArguments, AnyRow},
 };
-use tokio::time;
+use tracing::Instrument as _;
 
 use crate::{Database, Error, Kind, Row, Transaction, Value, database::Shared};
 
@@ -142,14 +143,38 @@ impl<'a> Query<'a> {
         match on {
             On::Database(database) => {
                 let shared = &database.shared;
-                let mut connection = shared.acquire(statement.name).await?;
-                bounded(shared, &mut connection, statement, arguments, want).await
+                let mut measured = shared.telemetry.statement(statement.name);
+                let span = measured.span().clone();
+                let outcome = async {
+                    let mut connection = shared.acquire(statement.name).await?;
+                    measured.connected();
+                    bounded(shared, &mut connection, statement, arguments, want).await
+                }
+                .instrument(span)
+                .await;
+                measured.end(how(&outcome));
+                outcome
             }
             On::Transaction(transaction) => {
                 let (shared, connection) = transaction.parts();
-                bounded(shared, connection, statement, arguments, want).await
+                let mut measured = shared.telemetry.statement(statement.name);
+                measured.connected();
+                let span = measured.span().clone();
+                let outcome = bounded(shared, connection, statement, arguments, want)
+                    .instrument(span)
+                    .await;
+                measured.end(how(&outcome));
+                outcome
             }
         }
+    }
+}
+
+/// How it ended, for telemetry.
+pub(crate) fn how<T>(outcome: &Result<T, Error>) -> Outcome {
+    match outcome {
+        Ok(_) => Outcome::Ok,
+        Err(_) => Outcome::Error,
     }
 }
 
@@ -161,11 +186,7 @@ async fn bounded(
     want: Want,
 ) -> Result<Answer, Error> {
     let run = perform(connection, statement, arguments, want);
-    match time::timeout(shared.statement_timeout(), run).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Error::new(statement.name, error)),
-        Err(_) => Err(Error::of_kind(statement.name, Kind::TimedOut)),
-    }
+    shared.within(statement.name, run).await
 }
 
 async fn perform(

@@ -2,10 +2,21 @@
 
 use std::sync::Arc;
 
+use futures_util::{FutureExt as _, future::BoxFuture};
+use gantry::telemetry::metric::Held;
 use sqlx::{Any, AnyConnection};
-use tokio::{sync::OwnedSemaphorePermit, time};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
-use crate::{Error, Kind, Query, Statement, database::Shared, query::On};
+use crate::{
+    Error, Query, Statement,
+    database::Shared,
+    query::{self, On},
+};
+
+/// The names under which the ends of transactions are measured.
+const COMMIT: &str = "store.commit";
+const ROLLBACK: &str = "store.rollback";
 
 /// An open transaction that may write.
 ///
@@ -17,7 +28,7 @@ pub struct Transaction {
     shared: Arc<Shared>,
     inner: sqlx::Transaction<'static, Any>,
     // Behind the transaction, so that the next writer of this process starts after its end.
-    _turn: Option<OwnedSemaphorePermit>,
+    _places: (Held, OwnedSemaphorePermit),
 }
 
 impl std::fmt::Debug for Transaction {
@@ -33,13 +44,13 @@ impl Transaction {
         name: &'static str,
         shared: Arc<Shared>,
         inner: sqlx::Transaction<'static, Any>,
-        turn: Option<OwnedSemaphorePermit>,
+        places: (Held, OwnedSemaphorePermit),
     ) -> Self {
         Self {
             name,
             shared,
             inner,
-            _turn: turn,
+            _places: places,
         }
     }
 
@@ -52,14 +63,10 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// If it could not be; with [`Kind::TimedOut`] and [`Kind::Unavailable`] it may have been.
+    /// If it could not be; with [`Kind::TimedOut`](crate::Kind::TimedOut) and
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) it may have been.
     pub async fn commit(self) -> Result<(), Error> {
-        let timeout = self.shared.statement_timeout();
-        match time::timeout(timeout, self.inner.commit()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::new(self.name, error)),
-            Err(_) => Err(Error::of_kind(self.name, Kind::TimedOut)),
-        }
+        self.end(COMMIT, |inner| inner.commit().boxed()).await
     }
 
     /// Undoes everything it did, and waits for that; dropping it does the same unseen.
@@ -68,12 +75,21 @@ impl Transaction {
     ///
     /// If the database did not answer; nothing is kept all the same.
     pub async fn rollback(self) -> Result<(), Error> {
-        let timeout = self.shared.statement_timeout();
-        match time::timeout(timeout, self.inner.rollback()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::new(self.name, error)),
-            Err(_) => Err(Error::of_kind(self.name, Kind::TimedOut)),
-        }
+        self.end(ROLLBACK, |inner| inner.rollback().boxed()).await
+    }
+
+    async fn end(
+        self,
+        how: &'static str,
+        end: fn(sqlx::Transaction<'static, Any>) -> BoxFuture<'static, Result<(), sqlx::Error>>,
+    ) -> Result<(), Error> {
+        let mut measured = self.shared.telemetry.statement(how);
+        measured.connected();
+        let span = measured.span().clone();
+        let work = self.shared.within(self.name, end(self.inner));
+        let outcome = work.instrument(span).await;
+        measured.end(query::how(&outcome));
+        outcome
     }
 
     pub(crate) fn parts(&mut self) -> (&Shared, &mut AnyConnection) {
