@@ -1,12 +1,6 @@
 //! What this service counts.
 
-use gantry::{
-    names::{Kind, Metric, Unit},
-    telemetry::{
-        label,
-        metric::{Counter, Family, Histogram, series},
-    },
-};
+use gantry::telemetry::{label, metrics};
 
 label! {
     /// Why a login was refused.
@@ -22,54 +16,16 @@ label! {
     }
 }
 
-const REQUESTS: Metric = Metric::new(
-    Kind::Counter,
-    "auth_requests_total",
-    Unit::Count,
-    "Logins that were tried.",
-);
-const SUCCESS: Metric = Metric::new(
-    Kind::Counter,
-    "auth_success_total",
-    Unit::Count,
-    "Logins that were answered with a token.",
-);
-const FAILURE: Metric = Metric::new(
-    Kind::Counter,
-    "auth_failure_total",
-    Unit::Count,
-    "Logins that were refused, by reason.",
-)
-.by(&["reason"]);
-const DURATION: Metric = Metric::new(
-    Kind::Histogram,
-    "auth_duration_seconds",
-    Unit::Seconds,
-    "How long logins took, the wait for a turn included.",
-);
-
-/// Counters of logins; clones share them.
-#[derive(Debug, Clone)]
-pub struct Metrics {
-    /// Logins tried.
-    pub requests: Counter,
-    /// Logins that succeeded.
-    pub success: Counter,
-    /// Logins refused.
-    pub failure: Family<Counter, Failure>,
-    /// How long they took.
-    pub duration: Histogram,
-}
-
-impl Metrics {
-    /// Makes the metrics known.
-    #[must_use]
-    pub fn register() -> Self {
-        Self {
-            requests: series(&REQUESTS, &[]),
-            success: series(&SUCCESS, &[]),
-            failure: Family::register(&FAILURE, &[]),
-            duration: series(&DURATION, &[]),
-        }
+metrics! {
+    /// How logins go; clones share the counters.
+    pub struct Metrics {
+        /// Logins that were tried.
+        requests: counter "auth_requests_total";
+        /// Logins that were answered with a token.
+        success: counter "auth_success_total";
+        /// Logins that were refused, by reason.
+        failure: counter "auth_failure_total" { reason: Failure };
+        /// How long logins took, the wait for a turn included.
+        duration: histogram "auth_duration_seconds" seconds;
     }
 }
