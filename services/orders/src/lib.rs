@@ -1,1 +1,100 @@
-//! x
+//! Orders: placed, confirmed, watched and cancelled.
+
+pub mod auth;
+pub mod catalog;
+pub mod changes;
+pub mod config;
+mod convert;
+pub mod domain;
+pub mod handler;
+pub mod placing;
+pub mod store;
+pub mod watch;
+
+use gantry::{BoxError, app::App, client::Channel, config::Live, status};
+use gantry_store::{Database, Timestamp};
+use shop_proto::{
+    accounts::v1::{GetJwksRequest, accounts_service_client::AccountsServiceClient},
+    orders::v1::orders_service_server::OrdersServiceServer,
+};
+use tokio::time;
+
+pub use config::Config;
+
+use crate::{
+    auth::{Fetch, PublicKey, Verifier},
+    catalog::Catalog,
+    changes::Changes,
+    handler::Orders,
+    placing::Placing,
+    store::Store,
+};
+
+/// Builds the service.
+///
+/// # Errors
+///
+/// If its database cannot be opened.
+pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
+    let config = app.config();
+    let database = config.map(|config| &config.database);
+    let database = Database::attach(app, database, store::MIGRATIONS).await?;
+    let store = Store::new(database);
+    let stopping = app.tasks().stopping();
+
+    let rules = config.derive(|config| config.tokens.rules());
+    let verifier = Verifier::new(keys_of(app.client("accounts")), rules);
+    let (fresh, stop) = (verifier.clone().keep_fresh(), stopping.clone());
+    app.spawn("token keys", async move {
+        stop.run_until_cancelled(fresh).await;
+    });
+
+    let changes = Changes::default();
+    let catalog = Catalog::new(app.client("catalog"));
+    let config = config.map(|config| &config.orders);
+    let placing = Placing::new(store.clone(), catalog, changes.clone(), config.clone());
+    let sweeper = sweep(placing.clone(), config.clone());
+    app.spawn("order sweeper", async move {
+        stopping.run_until_cancelled(sweeper).await;
+    });
+
+    app.serve(OrdersServiceServer::new(Orders {
+        verifier,
+        store,
+        placing,
+        changes,
+        config,
+        draining: app.draining(),
+    }));
+    Ok(())
+}
+
+/// Reads public keys from the accounts service.
+fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
+    move || {
+        let mut accounts = accounts.clone();
+        async move {
+            let response = accounts.get_jwks(GetJwksRequest {}).await?.into_inner();
+            let ours = |key: &shop_proto::accounts::v1::Jwk| {
+                key.kty == "OKP" && key.crv == "Ed25519" && key.alg == "EdDSA"
+            };
+            let keys = response.keys.into_iter().filter(ours);
+            Ok(keys
+                .map(|key| PublicKey {
+                    kid: key.kid,
+                    x: key.x,
+                })
+                .collect())
+        }
+    }
+}
+
+/// Takes orders their next step, now and then.
+async fn sweep(placing: Placing, config: Live<config::Orders>) {
+    loop {
+        time::sleep(config.load().sweep_interval).await;
+        if let Err(error) = placing.sweep(Timestamp::now()).await {
+            tracing::warn!(error = %status::chain(&error), "orders were not swept");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What can be set for this service.
+
+use std::time::Duration;
+
+use gantry::config;
+use gantry_store::Config as Database;
+
+use crate::auth::Rules;
+
+config::section! {
+    /// Settings of the orders service.
+    pub struct Config {
+        /// Where orders are kept.
+        pub database: section Database = Database::of("orders");
+        /// Which tokens are accepted.
+        pub tokens: section Tokens;
+        /// How orders go from placed to final.
+        pub orders: section Orders;
+    }
+}
+
+config::section! {
+    /// Which tokens are accepted.
+    pub struct Tokens {
+        /// Who must have signed, as the accounts service names itself.
+        pub issuer: String = "shop.accounts".to_owned(), live;
+        /// Whom the tokens must be for.
+        pub audience: String = "shop".to_owned(), live;
+        /// How far the clocks of the services may be apart.
+        pub leeway: Duration = Duration::from_mins(1), in Duration::ZERO..=Duration::from_mins(1), live;
+    }
+}
+
+config::section! {
+    /// How orders go from placed to final.
+    pub struct Orders {
+        /// How long a confirmed order can be cancelled; after that it is completed.
+        pub cancel_window: Duration = Duration::from_mins(5), in Duration::from_millis(10)..=Duration::from_hours(30 * 24), live;
+        /// How long an order may stay pending before the sweeper takes over from the call that
+        /// placed it.
+        pub pending_grace: Duration = Duration::from_secs(15), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        /// How long an order may stay pending at all; after that it is cancelled.
+        pub pending_max: Duration = Duration::from_mins(5), in Duration::from_millis(10)..=Duration::from_hours(24), live;
+        /// Pause between two searches for orders that need a next step.
+        pub sweep_interval: Duration = Duration::from_secs(1), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        /// How long a change made by another replica may go unseen by those who watch the order;
+        /// each of them looks this often.
+        pub watch_interval: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_mins(1), live;
+    }
+}
+
+impl Tokens {
+    /// The same as the verifier reads it.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            leeway: self.leeway,
+            lifetime_max: Duration::from_hours(1),
+        }
+    }
+}

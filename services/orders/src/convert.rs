@@ -1,0 +1,67 @@
+//! Between the contract's messages and the domain's types.
+
+use gantry_store::Timestamp;
+use shop_proto::{money::v1::Money as MoneyMessage, orders::v1 as proto};
+
+use crate::domain::{CancelReason, Line, Money, Order, OrderState};
+
+/// A UUID in one spelling: two spellings are one identifier.
+pub(crate) fn id(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+/// An order.
+pub(crate) fn order(order: Order) -> proto::Order {
+    let total = order.total();
+    proto::Order {
+        order_id: order.id,
+        request_id: order.request_id,
+        state: state(order.state).into(),
+        lines: order.lines.into_iter().map(line).collect(),
+        total: total.map(money),
+        cancel_reason: order.cancel_reason.map_or(0, |given| reason(given).into()),
+        create_time: Some(time(order.created_at)),
+        update_time: Some(time(order.updated_at)),
+    }
+}
+
+fn state(state: OrderState) -> proto::OrderState {
+    match state {
+        OrderState::Pending => proto::OrderState::Pending,
+        OrderState::Confirmed => proto::OrderState::Confirmed,
+        OrderState::Completed => proto::OrderState::Completed,
+        OrderState::Cancelled => proto::OrderState::Cancelled,
+    }
+}
+
+fn reason(reason: CancelReason) -> proto::CancelReason {
+    match reason {
+        CancelReason::Requested => proto::CancelReason::Requested,
+        CancelReason::OutOfStock => proto::CancelReason::OutOfStock,
+        CancelReason::TimedOut => proto::CancelReason::TimedOut,
+        CancelReason::MixedCurrencies => proto::CancelReason::MixedCurrencies,
+    }
+}
+
+fn line(line: Line) -> proto::OrderLine {
+    proto::OrderLine {
+        sku: line.sku,
+        // Fifty lines of a thousand units fit by far.
+        quantity: i32::try_from(line.quantity).unwrap_or(i32::MAX),
+        unit_price: line.unit_price.map(money),
+    }
+}
+
+fn money(money: Money) -> MoneyMessage {
+    MoneyMessage {
+        minor_units: money.minor_units,
+        currency_code: money.currency_code,
+    }
+}
+
+fn time(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.seconds(),
+        nanos: time.subsecond_nanos(),
+    }
+}

@@ -1,0 +1,241 @@
+//! Rules for orders; nothing here knows of gRPC or SQL.
+
+use std::collections::BTreeMap;
+
+use gantry_store::Timestamp;
+
+/// An amount in the smallest unit of its currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Money {
+    /// Count of that unit.
+    pub minor_units: i64,
+    /// ISO 4217.
+    pub currency_code: String,
+}
+
+/// Where an order stands. It goes from pending to confirmed to completed, and from pending or
+/// confirmed to cancelled; never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderState {
+    /// Placed; its stock is being held.
+    Pending,
+    /// Its stock is taken out for it.
+    Confirmed,
+    /// It can no longer be cancelled.
+    Completed,
+    /// Its stock goes back.
+    Cancelled,
+}
+
+impl OrderState {
+    /// Whether nothing follows it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled)
+    }
+}
+
+/// Why an order was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelReason {
+    /// The account asked for it.
+    Requested,
+    /// There was too little of a product, or no such product.
+    OutOfStock,
+    /// It could not be confirmed in time.
+    TimedOut,
+    /// Its products have prices in different currencies.
+    MixedCurrencies,
+}
+
+/// An order of one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Identifies it for good; also its reservation at the catalog.
+    pub id: String,
+    /// Whose it is.
+    pub account_id: String,
+    /// Chosen by the caller, one per order.
+    pub request_id: String,
+    /// Where it stands.
+    pub state: OrderState,
+    /// Why it was cancelled, when it was.
+    pub cancel_reason: Option<CancelReason>,
+    /// What was ordered, in the order of SKUs.
+    pub lines: Vec<Line>,
+    /// How often its state has changed, placing included.
+    pub version: i64,
+    /// When it was placed.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Some units of one product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Which product.
+    pub sku: String,
+    /// Units.
+    pub quantity: i64,
+    /// Price of one when the stock was held.
+    pub unit_price: Option<Money>,
+}
+
+/// One step of an order's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which step, from 1.
+    pub version: i64,
+    /// Where it led.
+    pub state: OrderState,
+    /// Why, when it led to the end.
+    pub cancel_reason: Option<CancelReason>,
+    /// When.
+    pub changed_at: Timestamp,
+}
+
+/// What was ordered, before anything is known of prices: lines of one SKU added up.
+#[must_use]
+pub fn lines(wanted: impl IntoIterator<Item = (String, i64)>) -> Vec<Line> {
+    let mut by_sku: BTreeMap<String, i64> = BTreeMap::new();
+    for (sku, quantity) in wanted {
+        *by_sku.entry(sku).or_default() += quantity;
+    }
+    let line = |(sku, quantity)| Line {
+        sku,
+        quantity,
+        unit_price: None,
+    };
+    by_sku.into_iter().map(line).collect()
+}
+
+impl Order {
+    /// A new order.
+    #[must_use]
+    pub fn place(
+        id: String,
+        account_id: &str,
+        request_id: &str,
+        lines: Vec<Line>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            account_id: account_id.to_owned(),
+            request_id: request_id.to_owned(),
+            state: OrderState::Pending,
+            cancel_reason: None,
+            lines,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Whether it asks for the same as `lines`, whatever the prices.
+    #[must_use]
+    pub fn asks_for(&self, lines: &[Line]) -> bool {
+        let wanted = |line: &Line| (line.sku.clone(), line.quantity);
+        self.lines.iter().map(wanted).eq(lines.iter().map(wanted))
+    }
+
+    /// What it costs, once every line has a price, all in one currency.
+    #[must_use]
+    pub fn total(&self) -> Option<Money> {
+        total(&self.lines)
+    }
+
+    /// The order as it was right after `change`.
+    #[must_use]
+    pub fn at(&self, change: &Change) -> Self {
+        Self {
+            state: change.state,
+            cancel_reason: change.cancel_reason,
+            version: change.version,
+            updated_at: change.changed_at,
+            ..self.clone()
+        }
+    }
+}
+
+/// What `lines` cost together, if every line has a price, all in one currency.
+#[must_use]
+pub fn total(lines: &[Line]) -> Option<Money> {
+    let mut sum: Option<Money> = None;
+    for line in lines {
+        let price = line.unit_price.as_ref()?;
+        let amount = price.minor_units.checked_mul(line.quantity)?;
+        match &mut sum {
+            None => {
+                sum = Some(Money {
+                    minor_units: amount,
+                    currency_code: price.currency_code.clone(),
+                });
+            }
+            Some(sum) if sum.currency_code == price.currency_code => {
+                sum.minor_units = sum.minor_units.checked_add(amount)?;
+            }
+            Some(_) => return None,
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priced(sku: &str, quantity: i64, minor_units: i64, currency_code: &str) -> Line {
+        Line {
+            sku: sku.to_owned(),
+            quantity,
+            unit_price: Some(Money {
+                minor_units,
+                currency_code: currency_code.to_owned(),
+            }),
+        }
+    }
+
+    fn order(lines: Vec<Line>) -> Order {
+        let now = Timestamp::from_micros(1);
+        Order::place("id".to_owned(), "account", "request", lines, now)
+    }
+
+    /// Goal: the same wish cut into other lines is the same order, another wish is not.
+    /// Method: permute, split and change lines.
+    #[test]
+    fn orders_ask_for_the_same_however_cut() {
+        let wish = |lines: &[(&str, i64)]| {
+            super::lines(lines.iter().map(|(sku, n)| ((*sku).to_owned(), *n)))
+        };
+        let order = order(wish(&[("A", 3), ("B", 1)]));
+        assert!(order.asks_for(&wish(&[("B", 1), ("A", 2), ("A", 1)])));
+        assert!(order.asks_for(&[priced("A", 3, 5, "EUR"), priced("B", 1, 5, "EUR")]));
+        for other in [
+            &[("A", 3)][..],
+            &[("A", 3), ("B", 2)],
+            &[("A", 4), ("B", 1)],
+        ] {
+            assert!(!order.asks_for(&wish(other)), "{other:?}");
+        }
+    }
+
+    /// Goal: a total is there exactly when it means something.
+    /// Method: sums, missing prices, mixed currencies, an overflow.
+    #[test]
+    fn totals_need_every_price_in_one_currency() {
+        let total = |lines: Vec<Line>| order(lines).total();
+        let sum = total(vec![priced("A", 3, 250, "EUR"), priced("B", 1, 1, "EUR")]).unwrap();
+        assert_eq!((751, "EUR"), (sum.minor_units, &*sum.currency_code));
+        let mut unpriced = priced("B", 1, 1, "EUR");
+        unpriced.unit_price = None;
+        assert_eq!(None, total(vec![priced("A", 1, 1, "EUR"), unpriced]));
+        assert_eq!(
+            None,
+            total(vec![priced("A", 1, 1, "EUR"), priced("B", 1, 1, "USD")])
+        );
+        assert_eq!(None, total(vec![priced("A", 2, i64::MAX, "EUR")]));
+        assert_eq!(None, total(Vec::new()));
+    }
+}

@@ -1,0 +1,164 @@
+//! gRPC in, gRPC out: converts, and decides which status an outcome is.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt as _};
+use gantry::{config::Live, status};
+use gantry_store::{Page, Timestamp};
+use shop_proto::orders::v1::{
+    CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest,
+    ListOrdersResponse, PlaceOrderRequest, PlaceOrderResponse, WatchOrderRequest,
+    WatchOrderResponse, orders_service_server::OrdersService,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    auth::{Identity, Verifier},
+    changes::Changes,
+    config::Orders as Config,
+    convert,
+    domain::{self, Order, OrderState},
+    placing::{Cancelled, Placing},
+    store::{Placed, Store},
+    watch,
+};
+
+/// The list that page tokens of this service belong to.
+const ORDERS: &str = "orders";
+
+/// The rpcs of this service.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// Who calls.
+    pub verifier: Verifier,
+    /// The rows.
+    pub store: Store,
+    /// What moves them.
+    pub placing: Placing,
+    /// Who hears of it.
+    pub changes: Changes,
+    /// Settings as they are.
+    pub config: Live<Config>,
+    /// Cancelled when streams should end.
+    pub draining: CancellationToken,
+}
+
+impl Orders {
+    async fn caller(&self, metadata: &MetadataMap) -> Result<Identity, Status> {
+        Ok(self.verifier.identify(metadata).await?)
+    }
+
+    /// The caller's order. That another person has one of this name stays that person's business.
+    async fn own(&self, caller: &Identity, order_id: &str) -> Result<Order, Status> {
+        let order = self.store.find(&convert::id(order_id)).await?;
+        order
+            .filter(|order| order.account_id == caller.account_id)
+            .ok_or_else(|| Status::not_found("there is no such order"))
+    }
+}
+
+#[tonic::async_trait]
+impl OrdersService for Orders {
+    async fn place_order(
+        &self,
+        request: Request<PlaceOrderRequest>,
+    ) -> Result<Response<PlaceOrderResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let request = request.into_inner();
+        let lines = request.lines.into_iter();
+        let lines = domain::lines(lines.map(|line| (line.sku, line.quantity.into())));
+        let id = uuid::Uuid::now_v7().to_string();
+        let account = &caller.account_id;
+        let order = Order::place(id, account, &request.request_id, lines, Timestamp::now());
+        let lines = order.lines.clone();
+        let order = match self.store.place(order).await? {
+            Placed::New(order) => order,
+            Placed::Known(order) if order.asks_for(&lines) => order,
+            Placed::Known(_) => {
+                return Err(Status::already_exists(
+                    "this request_id stands for an order with other lines",
+                ));
+            }
+        };
+        if order.state == OrderState::Pending {
+            self.placing.advance(&order).await?;
+        }
+        let order = self.own(&caller, &order.id).await?;
+        Ok(Response::new(PlaceOrderResponse {
+            order: Some(convert::order(order)),
+        }))
+    }
+
+    async fn get_order(
+        &self,
+        request: Request<GetOrderRequest>,
+    ) -> Result<Response<GetOrderResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let order = self.own(&caller, &request.get_ref().order_id).await?;
+        Ok(Response::new(GetOrderResponse {
+            order: Some(convert::order(order)),
+        }))
+    }
+
+    async fn list_orders(
+        &self,
+        request: Request<ListOrdersRequest>,
+    ) -> Result<Response<ListOrdersResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let request = request.into_inner();
+        let page = Page::read(ORDERS, request.page_size, &request.page_token)
+            .map_err(|error| status::invalid_argument([("page_token", error.to_string())]))?;
+        let mut orders = self.store.list(&caller.account_id, &page).await?;
+        let next_page_token = page.cut(&mut orders, |order| order.id.clone());
+        Ok(Response::new(ListOrdersResponse {
+            orders: orders.into_iter().map(convert::order).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn cancel_order(
+        &self,
+        request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let order = self.own(&caller, &request.get_ref().order_id).await?;
+        match self.placing.cancel(&order).await? {
+            Cancelled::Done => {}
+            Cancelled::TooLate => {
+                return Err(Status::failed_precondition(
+                    "a completed order cannot be cancelled",
+                ));
+            }
+        }
+        let order = self.own(&caller, &order.id).await?;
+        Ok(Response::new(CancelOrderResponse {
+            order: Some(convert::order(order)),
+        }))
+    }
+
+    type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
+
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        // Listens before it reads: a change in between is heard, and seen to be known already.
+        let listener = self.changes.listen();
+        let order = self.own(&caller, &request.get_ref().order_id).await?;
+        let watch = watch::watch(
+            order,
+            self.store.clone(),
+            self.config.clone(),
+            listener,
+            self.draining.clone(),
+        );
+        let answers = watch.map(|order| {
+            Ok(WatchOrderResponse {
+                order: Some(convert::order(order?)),
+            })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+}

@@ -1,0 +1,223 @@
+//! Takes orders from placed to final, across the orders' database and the catalog.
+//!
+//! ```text
+//! place ─▶ PENDING ─ reserve, confirm at the catalog ─▶ CONFIRMED ─ time ─▶ COMPLETED
+//!              │                                            │
+//!              └────────────▶ CANCELLED ◀───────────────────┘
+//!                                 └ release at the catalog, until it has been done
+//! ```
+//!
+//! Each arrow is one transaction here or one idempotent call there, under the order's identifier.
+//! A process can end between any two of them: [`Placing::sweep`] of any replica goes on from what
+//! is written down.
+
+use gantry::{config::Live, status};
+use gantry_store::{Error, Timestamp};
+use tonic::{Code, Status};
+
+use crate::{
+    catalog::{Catalog, Held, Reserved},
+    changes::Changes,
+    config::Orders,
+    domain::{CancelReason, Line, Order, OrderState, total},
+    store::{CancelFrom, Store},
+};
+
+/// Moves orders; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Placing {
+    store: Store,
+    catalog: Catalog,
+    changes: Changes,
+    config: Live<Orders>,
+}
+
+/// What became of a wish to cancel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It is cancelled, now or since before.
+    Done,
+    /// It is completed.
+    TooLate,
+}
+
+impl Placing {
+    /// Moves the orders of `store` with the stock of `catalog`, telling `changes`.
+    #[must_use]
+    pub fn new(store: Store, catalog: Catalog, changes: Changes, config: Live<Orders>) -> Self {
+        Self {
+            store,
+            catalog,
+            changes,
+            config,
+        }
+    }
+
+    /// Takes a pending order as far as it goes now. While the catalog is away it stays pending, and
+    /// the sweeper goes on.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn advance(&self, order: &Order) -> Result<(), Error> {
+        let reserved = match self.catalog.reserve(&order.id, &order.lines).await {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                put_off(&order.id, &error);
+                return Ok(());
+            }
+        };
+        let priced = match reserved {
+            Reserved::Priced(priced) => priced,
+            Reserved::Short => {
+                return self.give_up(order, CancelReason::OutOfStock, false).await;
+            }
+            Reserved::Gone => return self.give_up(order, CancelReason::TimedOut, true).await,
+        };
+        if total(&priced).is_none() {
+            return self
+                .give_up(order, CancelReason::MixedCurrencies, true)
+                .await;
+        }
+        match self.catalog.confirm(&order.id).await {
+            Ok(Held::Yes) => self.confirmed(order, &priced).await,
+            Ok(Held::Gone) => self.give_up(order, CancelReason::TimedOut, true).await,
+            Err(error) => {
+                put_off(&order.id, &error);
+                Ok(())
+            }
+        }
+    }
+
+    async fn confirmed(&self, order: &Order, priced: &[Line]) -> Result<(), Error> {
+        if self
+            .store
+            .confirm(&order.id, priced, Timestamp::now())
+            .await?
+        {
+            self.changes.tell(&order.id);
+        }
+        // Otherwise it was cancelled meanwhile, and whoever did that returns the stock.
+        Ok(())
+    }
+
+    async fn give_up(
+        &self,
+        order: &Order,
+        reason: CancelReason,
+        stock_held: bool,
+    ) -> Result<(), Error> {
+        let from = CancelFrom::Pending;
+        let now = Timestamp::now();
+        if self
+            .store
+            .cancel(&order.id, from, reason, stock_held, now)
+            .await?
+        {
+            self.changes.tell(&order.id);
+            if stock_held {
+                self.return_stock(&order.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels an order because its account asks for it.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn cancel(&self, order: &Order) -> Result<Cancelled, Error> {
+        let (from, reason) = (CancelFrom::PendingOrConfirmed, CancelReason::Requested);
+        let now = Timestamp::now();
+        if self
+            .store
+            .cancel(&order.id, from, reason, true, now)
+            .await?
+        {
+            self.changes.tell(&order.id);
+            self.return_stock(&order.id).await?;
+            return Ok(Cancelled::Done);
+        }
+        let order = self.store.find(&order.id).await?;
+        Ok(match order.map(|order| order.state) {
+            Some(OrderState::Cancelled) => Cancelled::Done,
+            _ => Cancelled::TooLate,
+        })
+    }
+
+    /// Has the catalog release what it holds for a cancelled order, now or, while it is away, in a
+    /// later sweep.
+    async fn return_stock(&self, order_id: &str) -> Result<(), Error> {
+        match self.catalog.release(order_id).await {
+            Ok(()) => self.store.stock_returned(order_id).await,
+            Err(error) => {
+                put_off(order_id, &error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes every order that waits for its next step there; bounded, what is left is for the next
+    /// sweep. Replicas may sweep at the same time: each step happens once.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn sweep(&self, now: Timestamp) -> Result<(), Error> {
+        let config = self.config.load();
+        let completed = now.before(config.cancel_window);
+        for id in self.store.due(OrderState::Confirmed, completed).await? {
+            if self.store.complete(&id, now).await? {
+                self.changes.tell(&id);
+            }
+        }
+        for id in self
+            .store
+            .due(OrderState::Cancelled, now.before(config.pending_grace))
+            .await?
+        {
+            self.return_stock(&id).await?;
+        }
+        let expired = now.before(config.pending_max);
+        for id in self
+            .store
+            .due(OrderState::Pending, now.before(config.pending_grace))
+            .await?
+        {
+            let Some(order) = self.store.find(&id).await? else {
+                continue;
+            };
+            if order.created_at <= expired {
+                self.give_up(&order, CancelReason::TimedOut, true).await?;
+            } else {
+                self.advance(&order).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a step that cannot be made now comes to: it is made later.
+fn put_off(order_id: &str, error: &Status) {
+    let cause = error.message();
+    match error.code() {
+        // Away, busy or slow: it will be back.
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
+            tracing::info!(
+                order_id,
+                cause,
+                "the catalog did not answer; the order waits"
+            );
+        }
+        code => {
+            let code = status::code_name(code);
+            tracing::error!(
+                order_id,
+                code,
+                cause,
+                "the catalog refused; the order waits"
+            );
+        }
+    }
+}
