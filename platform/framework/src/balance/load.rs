@@ -174,7 +174,7 @@ mod tests {
     async fn an_unmeasured_endpoint_is_tried_once() {
         let now = Instant::now();
         let (fresh, slow) = (Load::new(), Load::new());
-        slow.observe(Duration::from_secs(60), now);
+        slow.observe(Duration::from_mins(1), now);
         assert!(fresh.cost(now) < slow.cost(now));
         fresh.begin();
         assert!(fresh.cost(now) > slow.cost(now));

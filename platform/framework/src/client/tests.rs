@@ -1,71 +1,142 @@
-use std::{collections::BTreeMap, net::SocketAddr};
+//! Tests of the whole client stack against peers that do exactly as told.
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpListener;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+mod balancing;
+mod deadlines;
+mod endings;
+mod net;
+mod peer;
+mod raw;
+mod retries;
+mod streams;
+mod subchannels;
+mod tcp;
+mod tls;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
-use crate::{journal::Journal, shutdown::Tasks};
+use crate::{
+    contract::{Idempotency, Method},
+    journal::Journal,
+    shutdown::Tasks,
+    transport::subchannel::Connectivity,
+};
 
-fn clients(target: &str) -> (Clients, Tasks) {
-    let journal = Journal::new();
-    let tasks = Tasks::new(journal.clone());
-    let configs = BTreeMap::from([("peer".to_owned(), Config::to(target))]);
-    (Clients::new(configs, tasks.clone(), journal), tasks)
+use net::Net;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// The health contract serves as an ordinary one: a unary method and a server stream.
+static METHODS: [Method; 2] = [
+    Method {
+        path: "/grpc.health.v1.Health/Check",
+        client_streaming: false,
+        server_streaming: false,
+        idempotency: Idempotency::NoSideEffects,
+    },
+    Method {
+        path: "/grpc.health.v1.Health/Watch",
+        client_streaming: false,
+        server_streaming: true,
+        idempotency: Idempotency::NoSideEffects,
+    },
+];
+
+/// A process with one configured target.
+struct Caller {
+    clients: Clients,
+    tasks: Tasks,
+    journal: Journal,
 }
 
-/// tonic's health service on hyper's server, on a port of its own.
-#[allow(clippy::disallowed_methods)]
-async fn health_server() -> (SocketAddr, tonic_health::server::HealthReporter) {
-    let (reporter, service) = tonic_health::server::health_reporter();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service.clone();
-            let service = hyper::service::service_fn(move |request| {
-                let mut service = service.clone();
-                async move { service.call(request).await }
-            });
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(connection);
+impl Caller {
+    /// Calls `addrs` over `net`. Endpoints are taken for healthy.
+    fn new(net: &Net, addrs: &[SocketAddr]) -> Self {
+        Self::with(net, addrs, |_| {})
+    }
+
+    fn with(net: &Net, addrs: &[SocketAddr], change: impl FnOnce(&mut Config)) -> Self {
+        let target: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+        let mut config = Config {
+            health: false,
+            ..Config::to(target.join(","))
+        };
+        change(&mut config);
+        let journal = Journal::new();
+        let tasks = Tasks::new(journal.clone());
+        let configs = BTreeMap::from([("peer".to_owned(), config)]);
+        let clients = Clients::new(configs, tasks.clone(), journal.clone())
+            .with_connector(Arc::new(net.clone()));
+        Self {
+            clients,
+            tasks,
+            journal,
         }
-    });
-    (addr, reporter)
+    }
+
+    fn client(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.clients.channel("peer", &METHODS))
+    }
+
+    /// One unary call named `name`.
+    async fn check(&self, name: &str) -> Result<(), Status> {
+        check(&mut self.client(), name).await
+    }
+
+    fn endpoints(&self) -> Vec<crate::balance::Snapshot> {
+        let mut states = self.clients.states();
+        states
+            .pop()
+            .map(|state| state.endpoints)
+            .unwrap_or_default()
+    }
+
+    fn connectivity(&self, addr: SocketAddr) -> Option<Connectivity> {
+        self.endpoints()
+            .into_iter()
+            .find(|endpoint| endpoint.addr == addr)
+            .map(|endpoint| endpoint.connectivity)
+    }
+
+    async fn until(&self, addr: SocketAddr, wanted: Connectivity) {
+        // Level-triggered: looks again whenever anything was written to the journal.
+        let (_, mut live) = self.journal.watch();
+        self.client();
+        while self.connectivity(addr) != Some(wanted) {
+            tokio::select! {
+                _ = live.recv() => {}
+                () = tokio::time::sleep(MS) => {}
+            }
+        }
+    }
+
+    /// Everything ends, and nothing is left running.
+    async fn stop(self) {
+        assert!(self.tasks.stop_within(5_000 * MS).await.is_empty());
+        assert_eq!(0, self.tasks.running());
+    }
 }
 
-/// Goal: a tonic-generated client works over a channel, unary calls and streams.
-/// Method: the health contract served by tonic and hyper over TCP.
-#[tokio::test]
-async fn a_generated_client_calls_and_streams() {
-    let (addr, reporter) = health_server().await;
-    let (clients, tasks) = clients(&addr.to_string());
-    let channel: Channel = clients.client("peer");
-    let mut client = HealthClient::new(channel);
-
-    let request = HealthCheckRequest::default();
-    let answer = client.check(request.clone()).await.unwrap().into_inner();
-    assert_eq!(ServingStatus::Serving, answer.status());
-
-    let unknown = HealthCheckRequest {
-        service: "nobody".into(),
+async fn check(client: &mut HealthClient<Channel>, name: &str) -> Result<(), Status> {
+    let request = HealthCheckRequest {
+        service: name.to_owned(),
     };
-    let refused = client.check(unknown).await.unwrap_err();
-    assert_eq!(tonic::Code::NotFound, refused.code());
+    client.check(request).await.map(drop)
+}
 
-    let mut watch = client.watch(request).await.unwrap().into_inner();
-    let first = watch.message().await.unwrap().unwrap();
-    assert_eq!(ServingStatus::Serving, first.status());
-    reporter
-        .set_service_status("", tonic_health::ServingStatus::NotServing)
-        .await;
-    let second = watch.message().await.unwrap().unwrap();
-    assert_eq!(ServingStatus::NotServing, second.status());
+fn code(outcome: &Result<(), Status>) -> Code {
+    outcome.as_ref().map_or_else(Status::code, |()| Code::Ok)
+}
 
-    drop(watch);
-    tasks.stop().await;
-    assert_eq!(0, tasks.running());
+/// Spawns without tracking: a test's peers and callers end with its runtime.
+#[allow(clippy::disallowed_methods)]
+fn spawn<F>(future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
 }

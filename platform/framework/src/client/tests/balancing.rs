@@ -1,0 +1,174 @@
+//! Who gets the calls.
+
+use super::{
+    net::addr,
+    peer::{Manners, Peer},
+    *,
+};
+use crate::discovery::Memory;
+
+/// Calls from `callers` at once, each one after the other, until `until`.
+async fn load(caller: &Caller, callers: usize, until: Instant) {
+    let callers: Vec<_> = (0..callers)
+        .map(|_| {
+            let mut client = caller.client();
+            spawn(async move {
+                while Instant::now() < until {
+                    check(&mut client, "x").await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+/// Goal: a dead endpoint costs no call.
+/// Method: two peers and an address that refuses, 3000 calls.
+#[tokio::test(start_paused = true)]
+async fn a_dead_endpoint_is_never_picked() {
+    let net = Net::default();
+    let peers = [1, 2].map(|number| Peer::start(&net, addr(number), Manners::default()));
+    let caller = Caller::new(&net, &[addr(1), addr(2), addr(3)]);
+    let mut client = caller.client();
+    for _ in 0..3_000 {
+        check(&mut client, "x").await.unwrap();
+    }
+    let shares = peers.map(|peer| peer.handled_count());
+    assert_eq!(3_000, shares[0] + shares[1]);
+    assert!(shares.iter().all(|share| *share > 300), "{shares:?}");
+    caller.stop().await;
+}
+
+/// Goal: an endpoint ten times slower gets under a twentieth of the calls.
+/// Method: three peers, one slow, thirty callers for three seconds of paused clock, seeded.
+#[tokio::test(start_paused = true)]
+async fn a_slow_endpoint_gets_few_calls() {
+    fastrand::seed(42);
+    let net = Net::default();
+    let peers = [(1, 10), (2, 10), (3, 100)].map(|(number, latency)| {
+        let manners = Manners {
+            latency: latency * MS,
+            ..Manners::default()
+        };
+        Peer::start(&net, addr(number), manners)
+    });
+    let caller = Caller::new(&net, &[addr(1), addr(2), addr(3)]);
+    load(&caller, 30, Instant::now() + Duration::from_secs(3)).await;
+    let shares = peers.map(|peer| peer.handled_count());
+    let total: usize = shares.iter().sum();
+    assert!(shares[2] * 20 < total, "{shares:?}");
+    assert!(shares[2] > 0, "it is still tried: {shares:?}");
+    // The fast ones share alike.
+    assert!(shares[0].abs_diff(shares[1]) * 5 < total, "{shares:?}");
+    caller.stop().await;
+}
+
+/// Goal: an endpoint that fails fast attracts no calls.
+/// Method: one of three answers UNAVAILABLE at once, the others take 10 ms.
+#[tokio::test(start_paused = true)]
+async fn failing_fast_attracts_nothing() {
+    fastrand::seed(42);
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let _good = [1, 2].map(|number| Peer::start(&net, addr(number), manners));
+    let mut listener = net.listen(addr(3));
+    spawn(async move {
+        let mut peer = super::raw::Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        loop {
+            let stream = peer.request().await;
+            let headers = [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("grpc-status", "14"),
+            ];
+            peer.headers(stream, &headers, true).await;
+        }
+    });
+    let caller = Caller::new(&net, &[addr(1), addr(2), addr(3)]);
+    for number in 1..=3 {
+        caller.until(addr(number), Connectivity::Ready).await;
+    }
+    let mut client = caller.client();
+    let mut failed = 0;
+    for _ in 0..1_000 {
+        failed += usize::from(check(&mut client, "x").await.is_err());
+    }
+    assert!((1..20).contains(&failed), "{failed}");
+    caller.stop().await;
+}
+
+/// Goal: a changed list is followed: calls leave what left and reach what joined, and what an
+/// endpoint was known for survives its return.
+/// Method: a resolver told what to say; one peer leaves with a call in flight and comes back.
+#[tokio::test(start_paused = true)]
+async fn a_changed_list_is_followed() {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 50 * MS,
+        ..Manners::default()
+    };
+    let peers = [1, 2].map(|number| Peer::start(&net, addr(number), manners));
+    let names = Memory::new();
+    names.set("shop", [addr(1)]);
+    let mut caller = Caller::with(&net, &[addr(9)], |config| {
+        config.target = Some("memory:///shop".into());
+    });
+    caller.clients = caller
+        .clients
+        .with_resolver("memory", Arc::new(names.clone()));
+    caller.check("x").await.unwrap();
+    let latency = caller.endpoints()[0].latency.unwrap();
+    assert!(latency >= 49 * MS, "{latency:?}");
+
+    let mut client = caller.client();
+    let in_flight = spawn(async move { check(&mut client, "in flight").await });
+    tokio::time::sleep(10 * MS).await;
+    names.set("shop", [addr(2)]);
+    caller.until(addr(2), Connectivity::Ready).await;
+    assert_eq!(1, caller.endpoints().len());
+    caller.check("x").await.unwrap();
+    in_flight.await.unwrap().unwrap();
+    assert_eq!([2, 1], peers.map(|peer| peer.handled_count()));
+
+    names.fail("shop", "the registry is gone");
+    tokio::time::sleep(10 * MS).await;
+    caller.check("x").await.unwrap();
+    names.set("shop", [addr(1), addr(2)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    let known = caller.endpoints()[0].latency.unwrap();
+    assert!(known >= 45 * MS, "{known:?}");
+
+    let (entries, _) = caller.journal.watch();
+    let words: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.subject == format!("peer/{}", addr(1)))
+        .map(|entry| (entry.kind.as_str(), entry.detail.as_str()))
+        .collect();
+    assert_eq!(("endpoint_joined", ""), words[0]);
+    assert!(words.contains(&("endpoint_state", "READY")), "{words:?}");
+    assert!(words.contains(&("endpoint_left", "")), "{words:?}");
+    caller.stop().await;
+}
+
+/// Goal: a target nobody uses any more is let go.
+/// Method: drop clients and channels; its tasks end by themselves.
+#[tokio::test(start_paused = true)]
+async fn a_target_without_users_is_let_go() {
+    let net = Net::default();
+    let _peer = Peer::start(&net, addr(1), Manners::default());
+    let caller = Caller::new(&net, &[addr(1)]);
+    let channel = caller.clients.channel("peer", &METHODS);
+    caller.check("x").await.unwrap();
+    assert!(caller.tasks.running() > 0);
+    let Caller { clients, tasks, .. } = caller;
+    drop(clients);
+    drop(channel);
+    while tasks.running() > 0 {
+        tokio::time::sleep(MS).await;
+    }
+}

@@ -1,0 +1,207 @@
+//! When a call's caller stops waiting, everybody learns it.
+
+use super::{
+    net::addr,
+    raw::{self, Raw, SERVING},
+    *,
+};
+use crate::{
+    call::{self, TraceContext},
+    deadline,
+};
+
+/// A peer that notes the `grpc-timeout` of requests and lets them hang.
+fn hanging(net: &Net) -> tokio::sync::mpsc::Receiver<Option<Duration>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let mut listener = net.listen(addr(1));
+    spawn(async move {
+        while let Some(io) = listener.recv().await {
+            let mut connection = h2::server::handshake(io).await.unwrap();
+            let mut held = Vec::new();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                let timeout = request.headers().get(GRPC_TIMEOUT);
+                let timeout = timeout.map(|value| deadline::parse_timeout(value).unwrap());
+                sender.send(timeout).await.unwrap();
+                held.push((request, respond));
+            }
+        }
+    });
+    receiver
+}
+
+fn serving(deadline: Option<Deadline>) -> Arc<call::Context> {
+    Arc::new(call::Context {
+        method: &METHODS[0],
+        peer: None,
+        deadline,
+        trace: TraceContext::root(false),
+        previous_attempts: 0,
+        ended: call::Ended::default(),
+    })
+}
+
+/// Goal: a unary call whose caller sets no deadline has the default one; a stream has none.
+/// Method: both against a peer that never answers.
+#[tokio::test(start_paused = true)]
+async fn unary_calls_end_by_default_and_streams_do_not() {
+    let net = Net::default();
+    let mut timeouts = hanging(&net);
+    let caller = Caller::new(&net, &[addr(1)]);
+    let began = Instant::now();
+    assert_eq!(Code::DeadlineExceeded, code(&caller.check("x").await));
+    assert_eq!(5, began.elapsed().as_secs());
+    let sent = timeouts.recv().await.unwrap().unwrap();
+    assert!((4_900 * MS..=5_000 * MS).contains(&sent), "{sent:?}");
+
+    let mut client = caller.client();
+    let watch = client.watch(HealthCheckRequest::default());
+    let ended = tokio::time::timeout(Duration::from_mins(10), watch).await;
+    assert!(ended.is_err());
+    assert_eq!(None, timeouts.recv().await.unwrap());
+    caller.stop().await;
+}
+
+/// Goal: what a handler calls inherits what is left to it, less a margin, and never more than it
+/// asks for itself.
+/// Method: calls inside a served call with 100 ms, with and without a timeout of their own.
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_the_call_being_served_is_inherited() {
+    let net = Net::default();
+    let mut timeouts = hanging(&net);
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    for (own, expected) in [
+        (None, 99 * MS),
+        (Some(40 * MS), 40 * MS),
+        (Some(Duration::from_secs(9)), 99 * MS),
+    ] {
+        let context = serving(Deadline::after(100 * MS));
+        let mut client = caller.client();
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        if let Some(own) = own {
+            request.set_timeout(own);
+        }
+        let began = Instant::now();
+        let status = call::Scoped::new(context, client.check(request))
+            .await
+            .unwrap_err();
+        assert_eq!(Code::DeadlineExceeded, status.code());
+        // Timers have a resolution of one millisecond.
+        let took = began.elapsed();
+        assert!(took >= expected && took <= expected + 2 * MS, "{took:?}");
+        let sent = timeouts.recv().await.unwrap().unwrap();
+        assert!(sent <= expected && sent + 2 * MS >= expected, "{sent:?}");
+    }
+    caller.stop().await;
+}
+
+/// Goal: a call that is too late is not sent.
+/// Method: a served call whose deadline has passed.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_too_late_is_not_sent() {
+    let net = Net::default();
+    let mut timeouts = hanging(&net);
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    let context = serving(Deadline::after(MS));
+    let began = Instant::now();
+    let outcome = call::Scoped::new(context, caller.check("x")).await;
+    assert_eq!(Code::DeadlineExceeded, code(&outcome));
+    assert_eq!(Duration::ZERO, began.elapsed());
+    caller.stop().await;
+    assert!(timeouts.try_recv().is_err());
+}
+
+/// Goal: a deadline holds for the body of an answer, and the peer is told.
+/// Method: head and a message in time, then nothing; the peer waits for the reset.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_holds_to_the_end_of_the_body() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let peer = spawn(async move {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.request().await;
+        peer.begin(stream).await;
+        peer.data(stream, SERVING, false).await;
+        let reset = peer.expect(raw::RST_STREAM).await;
+        assert_eq!(stream, reset.stream);
+        assert_eq!(&raw::CANCEL.to_be_bytes()[..], &reset.payload);
+    });
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(100 * MS);
+    let mut watch = caller.client().watch(request).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let status = watch.message().await.unwrap_err();
+    assert_eq!(Code::DeadlineExceeded, status.code());
+    peer.await.unwrap();
+    caller.stop().await;
+}
+
+/// Goal: a deadline also holds for a stream that never pauses.
+/// Method: a peer that sends for as long as it is let.
+#[tokio::test]
+async fn a_deadline_ends_a_stream_that_never_pauses() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    spawn(async move {
+        let mut connection = h2::server::handshake(listener.recv().await.unwrap())
+            .await
+            .unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        spawn(async move { while connection.accept().await.is_some() {} });
+        let head = Response::builder().header("content-type", "application/grpc");
+        let mut stream = respond
+            .send_response(head.body(()).unwrap(), false)
+            .unwrap();
+        loop {
+            stream.reserve_capacity(SERVING.len());
+            let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+            let Some(Ok(_)) = room else { break };
+            let data = bytes::Bytes::from_static(SERVING);
+            if stream.send_data(data, false).is_err() {
+                break;
+            }
+        }
+    });
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(300 * MS);
+    let mut watch = caller.client().watch(request).await.unwrap().into_inner();
+    let status = loop {
+        if let Err(status) = watch.message().await {
+            break status;
+        }
+    };
+    assert_eq!(Code::DeadlineExceeded, status.code());
+    caller.stop().await;
+}
+
+/// Goal: a call nobody waits for any more is reset at its peer, at once.
+/// Method: dropped while waiting for the head, and while reading the body.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_resets_its_stream() {
+    for begun in [false, true] {
+        let net = Net::default();
+        let mut listener = net.listen(addr(1));
+        let caller = Caller::new(&net, &[addr(1)]);
+        let mut client = caller.client();
+        let waiting = spawn(async move {
+            let watch = client.watch(HealthCheckRequest::default()).await;
+            let mut watch = watch.unwrap().into_inner();
+            watch.message().await
+        });
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.request().await;
+        if begun {
+            peer.begin(stream).await;
+            tokio::time::sleep(MS).await;
+        }
+        waiting.abort();
+        let began = Instant::now();
+        let reset = peer.expect(raw::RST_STREAM).await;
+        assert_eq!(&raw::CANCEL.to_be_bytes()[..], &reset.payload);
+        assert_eq!(Duration::ZERO, began.elapsed());
+        caller.stop().await;
+    }
+}

@@ -1,0 +1,137 @@
+//! A peer that serves the health contract on h2 and notes what it handled.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::server::{self, SendResponse};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::{io::DuplexStream, sync::watch, time};
+
+use super::{Net, net::Listener, raw::SERVING, spawn};
+
+/// How a peer behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manners {
+    /// Time until an answer begins.
+    pub(super) latency: Duration,
+    /// Its `SETTINGS_MAX_CONCURRENT_STREAMS`.
+    pub(super) streams_max: u32,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            streams_max: 100,
+        }
+    }
+}
+
+/// A serving peer; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    manners: Manners,
+    handled: Arc<Mutex<HashMap<String, usize>>>,
+    connections: Arc<AtomicUsize>,
+    draining: Arc<watch::Sender<bool>>,
+}
+
+impl Peer {
+    pub(super) fn start(net: &Net, addr: SocketAddr, manners: Manners) -> Self {
+        let peer = Self {
+            manners,
+            handled: Arc::default(),
+            connections: Arc::default(),
+            draining: Arc::new(watch::Sender::new(false)),
+        };
+        spawn(peer.clone().accept(net.listen(addr)));
+        peer
+    }
+
+    /// How often each request was handled, by its service name.
+    pub(super) fn handled(&self) -> HashMap<String, usize> {
+        self.handled.lock().unwrap().clone()
+    }
+
+    pub(super) fn handled_count(&self) -> usize {
+        self.handled.lock().unwrap().values().sum()
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Stops listening, sends GOAWAY, finishes what it has.
+    pub(super) fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    async fn accept(self, mut listener: Listener) {
+        let mut draining = self.draining.subscribe();
+        loop {
+            tokio::select! {
+                _ = draining.wait_for(|draining| *draining) => return,
+                Some(io) = listener.recv() => {
+                    self.connections.fetch_add(1, Ordering::SeqCst);
+                    spawn(self.clone().serve(io));
+                }
+            }
+        }
+    }
+
+    async fn serve(self, io: DuplexStream) {
+        let mut connection = server::Builder::new()
+            .max_concurrent_streams(self.manners.streams_max)
+            .handshake::<_, Bytes>(io)
+            .await
+            .unwrap();
+        let mut draining = self.draining.subscribe();
+        let mut told = false;
+        loop {
+            let accepted = tokio::select! {
+                _ = draining.wait_for(|draining| *draining), if !told => {
+                    told = true;
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                accepted = connection.accept() => accepted,
+            };
+            let Some(Ok((request, respond))) = accepted else {
+                return;
+            };
+            spawn(self.clone().handle(request, respond));
+        }
+    }
+
+    async fn handle(self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+        let mut body = request.into_body();
+        let mut message = Vec::new();
+        while let Some(Ok(data)) = body.data().await {
+            message.extend(&data);
+            body.flow_control().release_capacity(data.len()).unwrap();
+        }
+        // Five bytes of gRPC, then field 1 and its length.
+        let name = String::from_utf8_lossy(message.get(7..).unwrap_or_default()).into_owned();
+        *self.handled.lock().unwrap().entry(name).or_default() += 1;
+        time::sleep(self.manners.latency).await;
+        let head = Response::builder()
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let Ok(mut stream) = respond.send_response(head, false) else {
+            return;
+        };
+        drop(stream.send_data(Bytes::from_static(SERVING), false));
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        drop(stream.send_trailers(trailers));
+    }
+}

@@ -1,0 +1,333 @@
+//! What a connection's state does to calls.
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::{
+    net::addr,
+    peer::{Manners, Peer},
+    raw::{self, MAX_CONCURRENT_STREAMS, Raw},
+    *,
+};
+
+/// Goal: 600 calls of 500 ms to a peer that allows 100 streams per connection take little longer
+/// than one, over no more connections than needed.
+/// Method: all at once, on a paused clock; the time, and the connections the peer saw.
+#[tokio::test(start_paused = true)]
+async fn more_connections_are_opened_when_streams_run_out() {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 500 * MS,
+        streams_max: 100,
+    };
+    let peer = Peer::start(&net, addr(1), manners);
+    let caller = Caller::new(&net, &[addr(1)]);
+    let began = Instant::now();
+    let calls: Vec<_> = (0..600)
+        .map(|number| {
+            let mut client = caller.client();
+            spawn(async move { check(&mut client, &number.to_string()).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert!(began.elapsed() < 1_100 * MS, "{:?}", began.elapsed());
+    assert_eq!(600, peer.handled_count());
+    assert!(
+        (6..=10).contains(&peer.connections()),
+        "{}",
+        peer.connections()
+    );
+    caller.stop().await;
+}
+
+/// Goal: the pool of connections is bounded; calls beyond it wait in line and are served.
+/// Method: two connections of ten streams at most, a hundred calls.
+#[tokio::test(start_paused = true)]
+async fn calls_beyond_the_pool_wait_in_line() {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 100 * MS,
+        streams_max: 10,
+    };
+    let peer = Peer::start(&net, addr(1), manners);
+    let caller = Caller::with(&net, &[addr(1)], |config| config.connections_max = 2);
+    let began = Instant::now();
+    let calls: Vec<_> = (0..100)
+        .map(|number| {
+            let mut client = caller.client();
+            spawn(async move { check(&mut client, &number.to_string()).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(2, peer.connections());
+    assert_eq!(5, began.elapsed().as_millis() / 100);
+    caller.stop().await;
+}
+
+/// Goal: the line itself is bounded.
+/// Method: one place, room for one in line; the third call is refused at once.
+#[tokio::test(start_paused = true)]
+async fn a_full_line_refuses() {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 100 * MS,
+        streams_max: 1,
+    };
+    let _peer = Peer::start(&net, addr(1), manners);
+    let caller = Caller::with(&net, &[addr(1)], |config| {
+        config.connections_max = 1;
+        config.waiting_max = 1;
+    });
+    caller.until(addr(1), Connectivity::Ready).await;
+    let began = Instant::now();
+    let (first, second, third) = tokio::join!(
+        caller.check("first"),
+        caller.check("second"),
+        caller.check("third")
+    );
+    assert_eq!([Code::Ok, Code::Ok], [code(&first), code(&second)]);
+    let refused = third.unwrap_err();
+    assert_eq!(Code::Unavailable, refused.code());
+    assert!(refused.message().contains("in line"), "{refused}");
+    assert!(began.elapsed() < 300 * MS);
+    caller.stop().await;
+}
+
+/// Goal: the peer's limit is followed while it changes.
+/// Method: one stream at first, then three; the peer counts what is open at once.
+#[tokio::test(start_paused = true)]
+async fn a_raised_limit_lets_waiting_calls_go() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::with(&net, &[addr(1)], |config| config.connections_max = 1);
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = caller.client();
+            spawn(async move { check(&mut client, "x").await })
+        })
+        .collect();
+    let mut peer = Raw::accept(
+        listener.recv().await.unwrap(),
+        &[(MAX_CONCURRENT_STREAMS, 1)],
+    )
+    .await;
+    let first = peer.request().await;
+    let more = tokio::time::timeout(1_000 * MS, peer.next()).await;
+    assert!(more.is_err(), "a stream above the limit");
+
+    peer.settings(&[(MAX_CONCURRENT_STREAMS, 3)]).await;
+    let (second, third) = (peer.request().await, peer.request().await);
+    let more = tokio::time::timeout(1_000 * MS, peer.next()).await;
+    assert!(more.is_err(), "a stream above the raised limit");
+
+    peer.answer(first).await;
+    let fourth = peer.request().await;
+    for stream in [second, third, fourth] {
+        peer.answer(stream).await;
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    caller.stop().await;
+}
+
+/// Goal: after GOAWAY no new call uses the connection, those in flight finish on it, and the
+/// endpoint is connected anew.
+/// Method: GOAWAY with one call in flight; the next call must come on a second connection.
+#[tokio::test(start_paused = true)]
+async fn goaway_moves_new_calls_to_a_new_connection() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let mut client = caller.client();
+    let in_flight = spawn(async move { check(&mut client, "old").await });
+    let mut old = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    let stream = old.request().await;
+    // Longer than a connection must live for the next one to be made without a pause.
+    tokio::time::sleep(1_500 * MS).await;
+    old.goaway(0x7fff_ffff, raw::NO_ERROR).await;
+
+    let began = Instant::now();
+    let mut new = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    assert!(began.elapsed() < 10 * MS, "{:?}", began.elapsed());
+    let mut client = caller.client();
+    let second = spawn(async move { check(&mut client, "new").await });
+    let moved = new.request().await;
+    new.answer(moved).await;
+    second.await.unwrap().unwrap();
+
+    old.answer(stream).await;
+    in_flight.await.unwrap().unwrap();
+    // With its last stream the old connection ends.
+    while old.next().await.is_some() {}
+    caller.stop().await;
+}
+
+/// Goal: a peer that falls silent is noticed within interval and timeout, with calls in flight and
+/// without; one that answers is kept.
+/// Method: two peers, one deaf to pings, on a paused clock.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_noticed() {
+    for answers_pings in [true, false] {
+        let net = Net::default();
+        let mut listener = net.listen(addr(1));
+        let caller = Caller::with(&net, &[addr(1)], |config| {
+            config.timeout_default = Duration::from_mins(1);
+        });
+        let peer = spawn(async move {
+            let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+            peer.answers_pings = answers_pings;
+            while peer.next().await.is_some() {}
+        });
+        let began = Instant::now();
+        let outcome = caller.check("x").await;
+        let took = began.elapsed();
+        if answers_pings {
+            assert_eq!(Code::DeadlineExceeded, code(&outcome));
+            assert_eq!(60, took.as_secs());
+        } else {
+            let status = outcome.unwrap_err();
+            assert_eq!(Code::Unavailable, status.code());
+            assert!(status.message().contains("keepalive"), "{status}");
+            assert!(took <= 15_100 * MS, "{took:?}");
+        }
+        caller.stop().await;
+        peer.await.unwrap();
+    }
+}
+
+/// Goal: an endpoint that cannot be reached is tried again with growing pauses, and says why.
+/// Method: one that refuses and one that swallows, for 20 seconds of paused clock.
+#[tokio::test(start_paused = true)]
+async fn failed_connections_back_off() {
+    fastrand::seed(7);
+    let net = Net::default();
+    net.swallow(addr(2));
+    let caller = Caller::new(&net, &[addr(1), addr(2)]);
+    caller.until(addr(1), Connectivity::TransientFailure).await;
+    caller.until(addr(2), Connectivity::TransientFailure).await;
+    let errors: Vec<_> = caller
+        .endpoints()
+        .into_iter()
+        .map(|endpoint| endpoint.error.unwrap_or_default().to_string())
+        .collect();
+    assert!(errors[0].contains("connection refused"), "{errors:?}");
+    assert!(errors[1].contains("within 2s"), "{errors:?}");
+
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // Without jitter: at 0, 1, 2.6, 5.2, 9.3, 15.8 seconds.
+    let connects = net.connects(addr(1));
+    assert!((5..=7).contains(&connects), "{connects}");
+    caller.stop().await;
+}
+
+/// Goal: an endpoint comes back by itself.
+/// Method: nobody listens at first; a peer starts later; a call waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_an_endpoint_that_comes() {
+    let net = Net::default();
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::TransientFailure).await;
+    let _peer = Peer::start(&net, addr(1), Manners::default());
+    caller.check("x").await.unwrap();
+    caller.stop().await;
+}
+
+/// tonic's health service at `addr`.
+fn health_peer(net: &Net, addr: SocketAddr) -> tonic_health::server::HealthReporter {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let mut listener = net.listen(addr);
+    spawn(async move {
+        while let Some(io) = listener.recv().await {
+            let service = service.clone();
+            let service = hyper::service::service_fn(move |request| {
+                let mut service = service.clone();
+                async move { service.call(request).await }
+            });
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(io), service);
+            spawn(connection);
+        }
+    });
+    reporter
+}
+
+/// Goal: calls go only to endpoints that say they serve.
+/// Method: a peer's health goes up and down; the endpoint's state follows.
+#[tokio::test(start_paused = true)]
+async fn health_decides_who_gets_calls() {
+    let net = Net::default();
+    let reporter = health_peer(&net, addr(1));
+    let down = tonic_health::ServingStatus::NotServing;
+    reporter.set_service_status("", down).await;
+    let caller = Caller::with(&net, &[addr(1)], |config| config.health = true);
+
+    caller.until(addr(1), Connectivity::TransientFailure).await;
+    assert_eq!(Code::Unavailable, code(&caller.check("").await));
+    let up = tonic_health::ServingStatus::Serving;
+    reporter.set_service_status("", up).await;
+    caller.until(addr(1), Connectivity::Ready).await;
+    caller.check("").await.unwrap();
+    reporter.set_service_status("", down).await;
+    caller.until(addr(1), Connectivity::TransientFailure).await;
+    // It was the connection's state, not its end.
+    assert_eq!(1, net.connects(addr(1)));
+    caller.stop().await;
+}
+
+/// Goal: a peer without the health service counts as serving, one that does not know the service
+/// does not, and one that says nothing stays connecting.
+/// Method: the peer answers the watch with a code, or not at all.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_is_judged_by_its_code() {
+    for (answer, expected) in [
+        (Some("12"), Connectivity::Ready),
+        (Some("5"), Connectivity::TransientFailure),
+        (Some("14"), Connectivity::TransientFailure),
+        (None, Connectivity::Connecting),
+    ] {
+        let net = Net::default();
+        let mut listener = net.listen(addr(1));
+        let caller = Caller::with(&net, &[addr(1)], |config| config.health = true);
+        caller.client();
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.request().await;
+        if let Some(answer) = answer {
+            let headers = [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("grpc-status", answer),
+            ];
+            peer.headers(stream, &headers, true).await;
+        }
+        spawn(async move { while peer.next().await.is_some() {} });
+        tokio::time::sleep(100 * MS).await;
+        assert_eq!(Some(expected), caller.connectivity(addr(1)), "{answer:?}");
+        caller.stop().await;
+    }
+}
+
+/// Goal: a peer that resets because of pings is pinged less.
+/// Method: count the pings between two connections of an idle peer that wants calm.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_wants_calm_gets_it() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.client();
+    let mut pauses = Vec::new();
+    for _ in 0..2 {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        peer.answers_pings = false;
+        // The first interval begins with what set-up said; the second is silence throughout.
+        let began = Instant::now();
+        peer.expect(raw::PING).await;
+        pauses.push(began.elapsed().as_secs());
+        peer.goaway(0, 11).await;
+    }
+    assert!(pauses[1] >= 2 * pauses[0], "{pauses:?}");
+    caller.stop().await;
+}
