@@ -29,9 +29,30 @@
 //! first is in this crate. Generated code names nothing but `::gantry`, so a contract crate needs
 //! `gantry` as its dependency and `gantry-build` as its build dependency, and no more.
 //!
+//! # Rules
+//!
+//! Names and meaning are those of [Protovalidate]. Honoured are
+//!
+//! | on | rules |
+//! | --- | --- |
+//! | any field | `required`, `ignore` |
+//! | oneof, message | `oneof.required`, `message.oneof` |
+//! | numbers | `const`, `lt`, `lte`, `gt`, `gte`, `in`, `not_in`, `finite` |
+//! | bool | `const` |
+//! | enum | `const`, `defined_only`, `in`, `not_in` |
+//! | string | `const`, `len`, `min_len`, `max_len`, `len_bytes`, `min_bytes`, `max_bytes`, `pattern`, `prefix`, `suffix`, `contains`, `not_contains`, `in`, `not_in`, `email`, `hostname`, `ip`, `ipv4`, `ipv6`, `address`, `uri`, `uuid`, `tuuid`, `ulid` |
+//! | bytes | `const`, `len`, `min_len`, `max_len`, `prefix`, `suffix`, `contains`, `in`, `not_in`, `ip`, `ipv4`, `ipv6`, `uuid` |
+//! | repeated | `min_items`, `max_items`, `unique` (of scalars), `items` |
+//! | map | `min_pairs`, `max_pairs`, `keys`, `values` |
+//! | Duration, Timestamp | `const`, `lt`, `lte`, `gt`, `gte`, `in`, `not_in` (Duration), `lt_now`, `gt_now`, `within` (Timestamp) |
+//!
+//! and those of scalars on their wrappers. All others, CEL among them, fail the build with file,
+//! line, field and rule.
+//!
 //! Cargo runs the script again when a `.proto` it read changes, or one appears; not otherwise.
 //!
 //! [protox]: https://docs.rs/protox
+//! [Protovalidate]: https://github.com/bufbuild/protovalidate
 
 mod descriptors;
 mod error;

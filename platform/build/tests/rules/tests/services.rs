@@ -9,6 +9,7 @@ use gantry_build_rules::rules::v1::{
     echo_service_server::{EchoService, EchoServiceServer},
 };
 use prost_reflect::{DescriptorPool, prost_types::source_code_info::Location};
+use prost_types::Duration;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming, codec::CompressionEncoding};
 use tonic_types::StatusExt as _;
@@ -48,6 +49,15 @@ impl EchoService for Echo {
 
     async fn chat(&self, request: Request<Streaming<Leaf>>) -> Result<Response<Echoed>, Status> {
         Ok(Response::new(Box::pin(request.into_inner())))
+    }
+
+    async fn greet(&self, _: Request<()>) -> Result<Response<String>, Status> {
+        Ok(Response::new("hello".to_owned()))
+    }
+
+    async fn wait(&self, request: Request<Duration>) -> Result<Response<()>, Status> {
+        assert_eq!(request.into_inner().seconds, 1);
+        Ok(Response::new(()))
     }
 }
 
@@ -107,6 +117,18 @@ fn facts_of_methods_are_those_of_the_contract() {
             "/rules.v1.EchoService/Chat",
             true,
             true,
+            Idempotency::Unknown,
+        ),
+        (
+            "/rules.v1.EchoService/Greet",
+            false,
+            false,
+            Idempotency::Unknown,
+        ),
+        (
+            "/rules.v1.EchoService/Wait",
+            false,
+            false,
             Idempotency::Unknown,
         ),
     ];
@@ -250,6 +272,17 @@ async fn answers_are_not_judged() {
         answers.message().await.expect("bad, and passed on"),
         Some(Leaf { number: -1 })
     );
+}
+
+#[tokio::test]
+async fn well_known_types_are_taken_and_given_as_they_are() {
+    let answer = client().greet(()).await.expect("nothing is wrong");
+    assert_eq!(answer.into_inner(), "hello");
+    let second = Duration {
+        seconds: 1,
+        nanos: 0,
+    };
+    client().wait(second).await.expect("nothing is wrong");
 }
 
 #[tokio::test]
