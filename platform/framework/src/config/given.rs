@@ -1,15 +1,24 @@
 //! A value before it is understood.
 
+use std::fmt;
+
 use ::config::{Value, ValueKind};
 
 /// A value as a layer gives it: files give typed values, the environment and the command line
 /// give text that is understood by what is expected.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Given<'a> {
     inner: Inner<'a>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Without the value, which may be a secret.
+impl fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
 enum Inner<'a> {
     Loose(&'a str),
     Typed(&'a Value),

@@ -95,7 +95,7 @@ impl Said {
 }
 
 /// The layers so far, lowest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(super) struct Layers {
     stack: Vec<Layer>,
     pub(super) origins: Origins,

@@ -67,7 +67,6 @@ pub(super) enum Mode {
 }
 
 /// Reads one section; given to [`Section::read`].
-#[derive(Debug)]
 pub struct Reader<'a> {
     notes: &'a RefCell<Notes>,
     origins: &'a Origins,
@@ -75,6 +74,15 @@ pub struct Reader<'a> {
     steps: Vec<String>,
     table: Option<&'a Table>,
     faults_before: usize,
+}
+
+/// Without the values, which may be secrets.
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("section", &tree::join(&self.steps))
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Reader<'a> {

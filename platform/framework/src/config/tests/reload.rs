@@ -155,6 +155,27 @@ async fn a_file_that_is_being_written_is_left_alone() {
     assert!((process.live.load().share - 0.2).abs() < f64::EPSILON);
 }
 
+/// Goal: what is written while it is looked at is not taken either.
+/// Method: let a look begin at a finished half, and the next write within it.
+#[tokio::test(start_paused = true)]
+async fn a_write_during_the_look_undoes_it() {
+    let process = Process::start("share = 0.1");
+    time::sleep(Duration::from_secs(1)).await;
+
+    process.write("");
+    process.sign(false);
+    time::sleep(Duration::from_millis(22)).await;
+    process.sign(true);
+    time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(1, process.handle.status().borrow().version);
+    process.write("share = 0.2");
+    process.sign(false);
+
+    let status = process.until(|status| status.version > 1).await;
+    assert_eq!(2, status.version);
+    assert!((process.live.load().share - 0.2).abs() < f64::EPSILON);
+}
+
 /// Goal: where nobody tells that a write is finished, silence does.
 /// Method: one sign of a write, and nothing after it.
 #[tokio::test(start_paused = true)]
