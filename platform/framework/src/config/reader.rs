@@ -334,16 +334,18 @@ impl Check<'_, '_> {
     /// `reason` completes "key = value: …": what is wrong, and what is expected instead.
     pub fn refuse(&mut self, key: &str, reason: impl std::fmt::Display) {
         let path = tree::join(&self.reader.inside(key));
-        let (origin, shown) = {
+        let entry = {
             let notes = self.reader.notes.borrow();
-            let entry = notes.entries.iter().find(|entry| entry.key == path);
-            let secret = notes.known.get(&path) == Some(&Known::Secret);
-            let shown = entry.and_then(|entry| entry.value.clone());
-            (
-                entry.map_or(Origin::Default, |entry| entry.origin.clone()),
-                shown.filter(|_| !secret),
-            )
+            notes
+                .entries
+                .iter()
+                .find(|entry| entry.key == path)
+                .cloned()
         };
+        let origin = entry.as_ref().map(|entry| entry.origin.clone());
+        let origin = origin.unwrap_or(Origin::Default);
+        // A secret's entry does not show it either.
+        let shown = entry.and_then(|entry| entry.value);
         let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
         let reason = format!("{path}{shown}: {reason}");
         self.reader.fault(origin, path, reason);

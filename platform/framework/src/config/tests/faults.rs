@@ -78,6 +78,19 @@ fn keys_that_do_not_go_together_are_refused() {
     );
 }
 
+/// Goal: a key that is wrong by itself does not make others look wrong.
+/// Method: one that cannot be read, beside one that would not go with its default.
+#[test]
+fn a_wrong_key_is_not_held_against_others() {
+    let toml = "[peers.x.retry]\nwait_min = 'soon'\nwait_max = '1ms'";
+    assert_eq!(
+        vec![
+            "a.toml:2: peers.x.retry.wait_min = \"soon\": expected a duration such as \"250ms\", \"5s\" or \"1h 30min\""
+        ],
+        faults(sources(toml))
+    );
+}
+
 /// Goal: the environment and the command line are as strict as files.
 /// Method: one of each mistake.
 #[test]
