@@ -5,5 +5,6 @@
 
 pub mod collector;
 pub mod process;
+pub mod system;
 pub mod tools;
 pub mod wait;

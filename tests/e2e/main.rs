@@ -1,0 +1,9 @@
+//! Built binaries together, by behaviour. `cargo build --workspace` first; tests/run does.
+
+mod bad_input;
+mod concurrency;
+mod deadlines;
+mod drain;
+mod live_config;
+mod support;
+mod up;

@@ -1,0 +1,28 @@
+//! What the tests share: probes, and channels of the chassis under test.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use gantry::{
+    client::{Channel, Clients, Config},
+    journal::Journal,
+    shutdown::Tasks,
+};
+use gantry_harness::process::{self, Builder, Service};
+
+/// A probe of its own.
+pub(crate) fn probe() -> Builder {
+    process::service("probe")
+}
+
+/// A probe that hands calls with hops on to `next`.
+pub(crate) fn hop(next: &Service) -> Builder {
+    probe().set("CLIENTS__NEXT__TARGET", next.address)
+}
+
+/// A channel of the chassis to these addresses.
+pub(crate) fn channel(addresses: &[SocketAddr]) -> Channel {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let configs = BTreeMap::from([("test".to_owned(), Config::to(addresses.join(",")))]);
+    let journal = Journal::new();
+    Clients::new(configs, Tasks::new(journal.clone()), journal).client("test")
+}

@@ -1,0 +1,124 @@
+//! The shop under `gantry up`.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use gantry_harness::{
+    process::pid,
+    system::{System, is_alive},
+    wait::{self, SOON},
+};
+
+/// Goal: everything serves, and every row of `gantry ps` says so with the promised fields.
+/// Method: start the shop, read the rows, wait for each service by name.
+#[tokio::test]
+async fn everything_serves() {
+    let system = System::up(&["--replicas", "catalog=2"]);
+    let instances = system.instances();
+    let names: Vec<_> = instances.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(
+        vec!["accounts", "catalog", "catalog", "orders", "orders"],
+        names
+    );
+    for instance in &instances {
+        assert_eq!("SERVING", instance.state, "{instance:?}");
+        assert!(
+            instance.rss_bytes.is_some_and(|bytes| bytes > 0),
+            "{instance:?}"
+        );
+        assert!(instance.pid.is_some_and(is_alive), "{instance:?}");
+    }
+    for name in ["accounts", "catalog", "orders"] {
+        assert_eq!(
+            Some(0),
+            system
+                .gantry(&["wait", name, "--timeout", "10s"])
+                .status
+                .code()
+        );
+    }
+    let called = system.gantry(&[
+        "call",
+        "catalog",
+        "shop.catalog.v1.CatalogService/ListProducts",
+        r#"{"pageSize": 1}"#,
+    ]);
+    assert!(called.status.success(), "{called:?}");
+    let answer: serde_json::Value = serde_json::from_slice(&called.stdout).expect("JSON");
+    assert_eq!(
+        Some(1),
+        answer["products"].as_array().map(Vec::len),
+        "seeded: {answer}"
+    );
+}
+
+/// Goal: children never outlive `gantry up`, not even its death by kill -9.
+/// Method: kill it, then look for every child.
+#[tokio::test]
+async fn children_die_with_it() {
+    let mut system = System::up(&[]);
+    let children: Vec<_> = system
+        .instances()
+        .into_iter()
+        .filter_map(|it| it.pid)
+        .collect();
+    assert!(children.len() >= 3, "{children:?}");
+    system.signal(Signal::KILL);
+    system.ended(SOON).await;
+    wait::until("the children to end", Duration::from_secs(5), async || {
+        children.iter().all(|child| !is_alive(*child)).then_some(())
+    })
+    .await;
+}
+
+/// Goal: a crashed instance comes back under the same address, and `ps` counts it.
+/// Method: kill one, wait for it.
+#[tokio::test]
+async fn a_crashed_instance_comes_back() {
+    let system = System::up(&[]);
+    let victim = |system: &System| {
+        let rows = system.instances();
+        rows.into_iter()
+            .find(|it| it.instance == "catalog-1")
+            .expect("catalog-1")
+    };
+    let before = victim(&system);
+    let id = before.pid.expect("it runs");
+    rustix::process::kill_process(pid(id), Signal::KILL).expect("kill a child");
+    let after = wait::until("the instance to serve again", SOON, async || {
+        let row = victim(&system);
+        (row.state == "SERVING" && row.restarts == 1).then_some(row)
+    })
+    .await;
+    assert_ne!(before.pid, after.pid);
+    assert_eq!(before.address, after.address);
+}
+
+/// Goal: a second `up` in the same folder is refused; `stop` drains the first, which exits with 0.
+/// Method: start both, then stop.
+#[tokio::test]
+async fn there_is_one_at_a_time_and_it_drains() {
+    let mut system = System::up(&[]);
+    let children: Vec<_> = system
+        .instances()
+        .into_iter()
+        .filter_map(|it| it.pid)
+        .collect();
+    let second = system.gantry(&["up"]);
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(
+        said.contains(&system.id().to_string()) || said.contains(".gantry"),
+        "{said}"
+    );
+
+    let stopped = system.gantry(&["stop"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    let status = system.ended(SOON).await;
+    assert_eq!(Some(0), status.code());
+    assert!(
+        children.iter().all(|child| !is_alive(*child)),
+        "all are drained"
+    );
+}

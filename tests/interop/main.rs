@@ -1,0 +1,4 @@
+//! Clients that are not ours against the shop: grpcurl, and Python's grpcio with generated code.
+
+mod grpcurl;
+mod python;
