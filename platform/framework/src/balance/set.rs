@@ -18,6 +18,8 @@ use super::{
 use crate::{
     discovery::Resolution,
     journal::Kind,
+    names::metric,
+    telemetry::metric::{Family, Gauge, Label as _},
     transport::subchannel::{Connectivity, State, Subchannel},
 };
 
@@ -135,6 +137,7 @@ pub(super) struct Keeper {
     /// Statistics of endpoints that left, and when.
     left: HashMap<SocketAddr, (Arc<Load>, Instant)>,
     unready_since: Option<Instant>,
+    by_state: Family<Gauge, Connectivity>,
 }
 
 impl Keeper {
@@ -144,7 +147,9 @@ impl Keeper {
         gone: CancellationToken,
         refresh: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
+        let by_state = Family::register(&metric::ENDPOINTS, &[Arc::clone(&builder.name).into()]);
         Self {
+            by_state,
             builder,
             shared,
             gone,
@@ -186,6 +191,8 @@ impl Keeper {
         for endpoint in &self.endpoints {
             endpoint.subchannel.close();
         }
+        self.states.clear();
+        self.count();
     }
 
     /// Follows a new list: starts what joined, closes what left, keeps the rest as it is.
@@ -268,6 +275,16 @@ impl Keeper {
         }
         if failing {
             (self.refresh)();
+        }
+        self.count();
+    }
+
+    /// Shows how many endpoints are in each state.
+    fn count(&self) {
+        for connectivity in Connectivity::all() {
+            let count = self.states.values().filter(|it| **it == connectivity);
+            let count = u32::try_from(count.count()).unwrap_or(u32::MAX);
+            self.by_state.with(connectivity).set(count.into());
         }
     }
 

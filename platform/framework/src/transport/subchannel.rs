@@ -36,7 +36,11 @@ use self::{
     pool::{Asked, Pool},
     supervisor::Supervisor,
 };
-use crate::{backoff, shutdown::Tasks};
+use crate::{
+    backoff,
+    shutdown::Tasks,
+    telemetry::metric::{Label, Value},
+};
 
 pub use self::{
     connect::{Connect, Io, Tcp},
@@ -106,6 +110,28 @@ impl Connectivity {
             Self::TransientFailure => "TRANSIENT_FAILURE",
             Self::Shutdown => "SHUTDOWN",
         }
+    }
+}
+
+impl Label for Connectivity {
+    const COUNT: usize = 5;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn write(self, values: &mut Vec<Value>) {
+        values.push(self.as_str().into());
+    }
+
+    fn all() -> Vec<Self> {
+        vec![
+            Self::Idle,
+            Self::Connecting,
+            Self::Ready,
+            Self::TransientFailure,
+            Self::Shutdown,
+        ]
     }
 }
 

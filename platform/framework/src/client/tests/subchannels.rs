@@ -33,6 +33,12 @@ async fn more_connections_are_opened_when_streams_run_out() {
     }
     assert!(began.elapsed() < 1_100 * MS, "{:?}", began.elapsed());
     assert_eq!(600, peer.handled_count());
+    let most = caller.endpoints()[0].connections;
+    assert_eq!(peer.connections(), most);
+    // The peak is over: what it needed goes, the first connection stays.
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(1, caller.endpoints()[0].connections);
+    caller.check("one more").await.unwrap();
     assert!(
         (6..=10).contains(&peer.connections()),
         "{}",

@@ -237,6 +237,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn streams_open(&self) -> usize {
+        self.streams_open.load(Ordering::SeqCst)
+    }
+
     pub(super) fn streams_max(&self) -> usize {
         self.streams_max.load(Ordering::SeqCst)
     }

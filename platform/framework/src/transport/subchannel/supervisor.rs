@@ -23,6 +23,8 @@ use crate::{backoff::Backoff, shutdown::Tasks, status};
 
 /// A connection that lasted less is no success: the next one waits.
 const LIFE_MIN: Duration = Duration::from_secs(1);
+/// How often connections beyond the first are looked at; one unused at two looks in a row goes.
+const IDLE: Duration = Duration::from_secs(30);
 /// Keepalive intervals grow at most this often for a peer that wants calm.
 const CALM_MAX: u32 = 6;
 
@@ -53,11 +55,15 @@ struct Owned {
     not_before: Instant,
     error: Option<Arc<str>>,
     calm: u32,
+    /// When idle connections are looked for.
+    next_look: Instant,
 }
 
 struct Live {
     connection: Arc<Connection>,
     since: Instant,
+    /// Whether it carried no call when last looked at.
+    idle: bool,
 }
 
 impl Supervisor {
@@ -71,6 +77,7 @@ impl Supervisor {
             not_before: Instant::now(),
             error: None,
             calm: 0,
+            next_look: Instant::now() + IDLE,
         };
         loop {
             self.tend(&mut owned);
@@ -83,6 +90,9 @@ impl Supervisor {
                     self.made(&mut owned, made);
                 }
                 () = time::sleep_until(owned.not_before), if owned.pauses() => {}
+                () = time::sleep_until(owned.next_look), if owned.live.len() > 1 => {
+                    self.shrink(&mut owned);
+                }
             }
         }
         self.pool.publish(Vec::new());
@@ -141,6 +151,20 @@ impl Supervisor {
             } else if owned.live.is_empty() {
                 owned.not_before = Instant::now() + owned.backoff.next_pause();
             }
+        }
+    }
+
+    /// Retires connections that were opened for a peak and are not needed any more.
+    fn shrink(&self, owned: &mut Owned) {
+        owned.next_look = Instant::now() + IDLE;
+        let watches = usize::from(self.config.health.is_some());
+        for live in owned.live.iter_mut().skip(1) {
+            let shared = live.connection.shared();
+            let idle = shared.streams_open() <= watches;
+            if idle && live.idle {
+                shared.retire("not needed any more");
+            }
+            live.idle = idle;
         }
     }
 
@@ -209,6 +233,7 @@ impl Supervisor {
                 owned.live.push(Live {
                     connection,
                     since: Instant::now(),
+                    idle: false,
                 });
             }
             Err(error) => {
