@@ -18,6 +18,7 @@
 mod command_line;
 mod context;
 mod drain;
+mod exports;
 mod identity;
 mod inside;
 mod process;
@@ -30,7 +31,6 @@ mod upkeep;
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
@@ -43,14 +43,14 @@ pub use identity::Identity;
 pub use settings::{Platform, Runtime};
 
 use crate::{
-    config::{self, Both, Live, Loaded, Section, Sources},
+    config::{self, Both, Loaded, Section, Sources},
     journal::Journal,
     shutdown::{Signals, Stop, Tasks},
     status::chain,
     telemetry::{self, Telemetry},
 };
 use process::{Process, Running};
-use settings::{Settings, Shown};
+use settings::Settings;
 
 /// Something failed while starting or running.
 const FAILED: u8 = 1;
@@ -146,17 +146,11 @@ fn prepare<C: Section>(
         instance: &instance,
     };
     let telemetry = tell(&named, &loaded.config().first.telemetry, &platform)?;
-    let live = Live::fixed(loaded.config().clone());
+    let (live, handle) = loaded.start(&platform, journal.clone());
     Ok(Process {
         identity,
         instance,
-        settings: Settings {
-            live,
-            shown: Arc::new(move || Shown {
-                entries: loaded.entries().to_vec(),
-                faults: Vec::new(),
-            }),
-        },
+        settings: Settings { live, handle },
         journal,
         stop: Stop::new(),
         platform,
@@ -174,6 +168,7 @@ where
     S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
 {
     let (stop, telemetry) = (process.stop.clone(), process.telemetry.clone());
+    let settings = process.settings.handle.clone();
     let flush = async {
         if let Some(telemetry) = telemetry {
             telemetry.shutdown().await;
@@ -194,9 +189,18 @@ where
         stop.request("signal");
         std::future::pending::<()>().await;
     };
+    let reloading = async {
+        let mut reload = signals.reload();
+        while reload.changed().await.is_ok() {
+            settings.reload().await;
+        }
+    };
     tokio::select! {
         ended = work => ended,
-        () = signalled => unreachable!("a pending future never ends"),
+        // Neither ends before the process does: the signals are caught by a thread of their own.
+        ((), ()) = async { tokio::join!(signalled, reloading) } => {
+            unreachable!("the first of the two never ends")
+        }
     }
 }
 

@@ -18,8 +18,10 @@ mod live;
 mod runner;
 pub(crate) mod service;
 mod state;
+mod verdict;
 
 pub use check::{Check, Config, Effect, Kind};
 pub use http::UrlError;
 pub use live::Liveness;
-pub use state::{CheckReport, Health, Report, ServiceHealth, Status, Verdict};
+pub use state::{Health, Report, ServiceHealth, Status};
+pub use verdict::{CheckReport, Verdict};

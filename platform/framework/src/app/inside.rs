@@ -9,7 +9,7 @@ use crate::{
     admin::{self, Inside},
     balance::Snapshot,
     client::Clients,
-    config::Section,
+    config::{Faults, Section},
     health::Health,
     transport::subchannel::Connectivity,
 };
@@ -23,16 +23,18 @@ pub(super) struct View<C> {
 
 impl<C: Section> Inside for View<C> {
     fn config(&self) -> GetConfigResponse {
-        let shown = (self.settings.shown)();
+        let status = self.settings.handle.status();
+        let status = status.borrow();
+        let faults = status.refusal.iter().flat_map(Faults::iter);
         GetConfigResponse {
-            version: self.config_version(),
-            keys: shown.entries.iter().map(admin::key).collect(),
-            faults: shown.faults,
+            version: status.version,
+            keys: status.entries.iter().map(admin::key).collect(),
+            faults: faults.map(ToString::to_string).collect(),
         }
     }
 
     fn config_version(&self) -> u64 {
-        self.settings.live.version()
+        self.settings.handle.status().borrow().version
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     App, Identity,
     drain::{Ending, Serving},
+    exports::Exports,
     inside::View,
     reflection,
     settings::Settings,
@@ -192,6 +193,7 @@ impl<C: Section> Process<C> {
         listener: Handle,
         app: &App<C>,
     ) -> Result<(), StartError> {
+        let exports = Exports::new(listener.clone(), app.clients.clone());
         let admin = Admin {
             name: self.identity.name,
             version: self.identity.version,
@@ -212,6 +214,7 @@ impl<C: Section> Process<C> {
         };
         let telemetry = self.telemetry.clone();
         let metrics = move || {
+            exports.refresh();
             telemetry
                 .as_ref()
                 .map(Telemetry::render_metrics)

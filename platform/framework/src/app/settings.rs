@@ -1,11 +1,9 @@
 //! The platform's part of every service's configuration.
 
-use std::sync::Arc;
-
 use super::drain;
 use crate::{
     admin, client,
-    config::{self, Both, Entry, Live},
+    config::{self, Both, Live},
     health, telemetry,
     transport::server,
 };
@@ -56,23 +54,15 @@ impl Runtime {
 pub(super) struct Settings<C> {
     /// The values in force.
     pub(super) live: Live<Both<Platform, C>>,
-    /// Every key with its value and origin.
-    pub(super) shown: Arc<dyn Fn() -> Shown + Send + Sync>,
+    /// How it stands, and how to read it again.
+    pub(super) handle: config::Handle,
 }
 
 impl<C> Clone for Settings<C> {
     fn clone(&self) -> Self {
         Self {
             live: self.live.clone(),
-            shown: Arc::clone(&self.shown),
+            handle: self.handle.clone(),
         }
     }
-}
-
-/// A configuration as operators see it.
-pub(super) struct Shown {
-    /// Every key with its value and origin.
-    pub(super) entries: Vec<Entry>,
-    /// Why the newest change was refused; empty where it was not.
-    pub(super) faults: Vec<String>,
 }

@@ -9,7 +9,7 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::process::Process;
+use super::{exports, process::Process};
 use crate::{
     config::{Live, Section},
     journal::{Journal, Kind},
@@ -40,6 +40,9 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
         journal.record(Kind::LogLevel, "configuration", log_level.get());
     });
     tasks.spawn("log level", level);
+
+    let exported = exports::follow_configuration(process.settings.handle.clone(), tasks.stopping());
+    tasks.spawn("configuration metrics", exported);
 
     if let Some(tls) = listener.tls() {
         let files = tls.files().clone();

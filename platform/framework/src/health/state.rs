@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
@@ -12,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     check::{Check, Config, Effect, Kind},
     runner::{self, Finding},
+    verdict::{CheckReport, CheckState, Verdict},
 };
 use crate::{journal, journal::Journal, shutdown::Tasks};
 
@@ -47,29 +47,6 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a check has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// Its first run has not ended.
-    Pending,
-    /// All is well.
-    Passing,
-    /// Something is not.
-    Failing,
-}
-
-impl Verdict {
-    /// The word for this verdict in interfaces.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Passing => "PASSING",
-            Self::Failing => "FAILING",
-        }
-    }
-}
-
 /// The process's health; clones share it.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -100,36 +77,6 @@ enum Mark {
     Healthy,
     Unhealthy(String),
     Unknown(String),
-}
-
-#[derive(Debug)]
-struct CheckState {
-    report: CheckReport,
-    fall: u32,
-    rise: u32,
-    /// Results in a row that contradict the verdict.
-    against: u32,
-}
-
-/// One check as people see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Its name, unique in the process.
-    pub name: String,
-    /// What is checked.
-    pub kind: Kind,
-    /// What a failure changes.
-    pub effect: Effect,
-    /// What it has come to.
-    pub verdict: Verdict,
-    /// Why it fails, or why its latest run failed; empty where there is nothing to say.
-    pub reason: String,
-    /// How long its latest run took; none before the first.
-    pub latency: Option<Duration>,
-    /// When its latest run ended, for people; none before the first.
-    pub checked: Option<SystemTime>,
-    /// Failures in a row, up to the latest run.
-    pub failures: u32,
 }
 
 /// The whole process as people see it.
@@ -438,61 +385,6 @@ fn platform_report(name: &str, reason: &str) -> CheckReport {
         latency: None,
         checked: None,
         failures: 0,
-    }
-}
-
-impl CheckState {
-    fn new(check: &Check, config: Config) -> Self {
-        Self {
-            report: CheckReport {
-                name: check.name.clone(),
-                kind: check.kind,
-                effect: check.effect,
-                verdict: Verdict::Pending,
-                reason: "the first run has not ended".to_owned(),
-                latency: None,
-                checked: None,
-                failures: 0,
-            },
-            fall: config.fall,
-            rise: config.rise,
-            against: 0,
-        }
-    }
-
-    fn lets_pass(&self) -> bool {
-        self.report.effect == Effect::Reports || self.report.verdict == Verdict::Passing
-    }
-
-    /// Takes in one result; says whether the verdict turned. The first result decides alone.
-    fn note(&mut self, finding: Finding) -> bool {
-        let found = match finding.failure {
-            None => Verdict::Passing,
-            Some(_) => Verdict::Failing,
-        };
-        self.report.latency = Some(finding.latency);
-        self.report.checked = Some(journal::now());
-        self.report.failures = match found {
-            Verdict::Failing => self.report.failures.saturating_add(1),
-            Verdict::Passing | Verdict::Pending => 0,
-        };
-        self.report.reason = finding.failure.unwrap_or_default();
-        if found == self.report.verdict {
-            self.against = 0;
-            return false;
-        }
-        self.against += 1;
-        let needed = match self.report.verdict {
-            Verdict::Pending => 1,
-            Verdict::Passing => self.fall,
-            Verdict::Failing => self.rise,
-        };
-        if self.against < needed {
-            return false;
-        }
-        self.report.verdict = found;
-        self.against = 0;
-        true
     }
 }
 

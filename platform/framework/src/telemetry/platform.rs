@@ -12,6 +12,8 @@ super::label! {
         TooMany = "too_many",
         /// The peer has as many as it may.
         TooManyOfPeer = "too_many_of_peer",
+        /// Too many connections have sent no request yet.
+        TooManyWaiting = "too_many_waiting",
         /// No first request came in time.
         NoRequest = "no_request",
         /// TLS was not agreed on.
