@@ -1,7 +1,6 @@
 //! `gantry up --build`: has cargo build the services, into the folder `gantry` runs from.
 
 use std::{
-    collections::BTreeSet,
     path::Path,
     process::{Command, Stdio},
 };
@@ -17,13 +16,12 @@ use crate::{
 /// Same profile, same target folder, so that what was built for `gantry` is not built again and
 /// the programs land beside it. cargo draws its own progress.
 pub(crate) fn build(project: &Project) -> Result<(), Failure> {
-    let packages: BTreeSet<&str> = project
+    let own = project
         .services
         .iter()
-        .filter(|(_, service)| service.binary.is_none() || service.package.is_some())
-        .map(|(name, service)| service.package.as_deref().unwrap_or(name))
-        .collect();
-    if packages.is_empty() {
+        .filter(|(_, service)| service.binary.is_none());
+    let programs: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+    if programs.is_empty() {
         return Ok(());
     }
     let program = std::env::current_exe()
@@ -38,11 +36,12 @@ pub(crate) fn build(project: &Project) -> Result<(), Failure> {
     cargo.args(["build", "--profile", profile, "--target-dir"]);
     cargo.arg(target).current_dir(&project.root);
     cargo.stdin(Stdio::null());
-    for package in &packages {
-        cargo.args(["--package", package]);
+    // By program and not by package, as `cargo up` builds gantry: cargo then chooses features for
+    // the same set of packages, and builds what they share once.
+    for program in &programs {
+        cargo.args(["--bin", program]);
     }
-    let names: Vec<_> = packages.into_iter().collect();
-    output::note(&format!("building {}", names.join(", ")));
+    output::note(&format!("building {}", programs.join(", ")));
     let status = cargo
         .status()
         .map_err(|error| Failure::failed(format!("run cargo: {error}")))?;

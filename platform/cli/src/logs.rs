@@ -102,17 +102,26 @@ fn stamped(prefix: &str, lines: Vec<String>) -> Vec<(String, String)> {
     lines.into_iter().map(stamp).collect()
 }
 
-/// The time a line begins with, as text that sorts: `2026-01-02T03:04:05.678Z`.
+/// The time a line begins with, as text that sorts: `2026-01-02T03:04:05.678` of JSON, or
+/// `03:04:05.678` of text.
 fn time_of(line: &str) -> Option<&str> {
-    let stamp = line.get(..19)?;
-    let shape = stamp.bytes().zip(*b"dddd-dd-ddTdd:dd:dd");
-    let fits = |(byte, shape): (u8, u8)| match shape {
-        b'd' => byte.is_ascii_digit(),
-        other => byte == other,
+    let line = line.strip_prefix(r#"{"timestamp":""#).unwrap_or(line);
+    let fits = |shape: &str| {
+        let bytes = line.as_bytes().get(..shape.len())?;
+        let same = |(byte, shape): (&u8, u8)| match shape {
+            b'd' => byte.is_ascii_digit(),
+            other => *byte == other,
+        };
+        bytes
+            .iter()
+            .zip(shape.bytes())
+            .all(same)
+            .then_some(shape.len())
     };
+    let whole = fits("dddd-dd-ddTdd:dd:dd").or_else(|| fits("dd:dd:dd"))?;
     let fraction = |c: char| c.is_ascii_digit() || c == '.';
-    let end = line[19..].find(|c| !fraction(c)).unwrap_or(line.len() - 19);
-    shape.into_iter().all(fits).then(|| &line[..19 + end])
+    let end = line[whole..].find(|c| !fraction(c));
+    Some(&line[..end.map_or(line.len(), |end| whole + end)])
 }
 
 /// A log read on as it grows.
@@ -187,6 +196,9 @@ mod tests {
         assert_eq!("b 2026-01-02T00:00:01Z INFO one", texts[0]);
         assert_eq!("a   caused by", texts[2]);
         assert_eq!(None, time_of("no time here at all"));
+        assert_eq!(Some("22:19:19.485"), time_of("22:19:19.485  INFO serving"));
+        let json = r#"{"timestamp":"2026-11-23T22:06:28.62Z","level":"INFO"}"#;
+        assert_eq!(Some("2026-11-23T22:06:28.62"), time_of(json));
     }
 
     /// Goal: following shows every whole line once, over a rotation too.

@@ -34,9 +34,6 @@ use crate::{
     state::StateFolder,
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What a verb comes to.
 type Outcome = Result<Exit, Failure>;
 

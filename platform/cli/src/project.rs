@@ -55,12 +55,10 @@ pub(crate) struct Service {
     /// Whether it keeps data: its replicas then share one database under the state folder.
     #[serde(default)]
     pub(crate) database: bool,
-    /// Its program. Without one it lies beside `gantry` and has the service's name.
+    /// Its program. Without one it lies beside `gantry`, has the service's name, and is what
+    /// `--build` builds.
     #[serde(default)]
     pub(crate) binary: Option<PathBuf>,
-    /// The cargo package that builds it. Without one, the service's name.
-    #[serde(default)]
-    pub(crate) package: Option<String>,
     /// Further environment, over the file's own `[env]`.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
@@ -319,6 +317,20 @@ mod tests {
             for word in words {
                 assert!(fault.contains(word), "{word:?} in {fault:?}");
             }
+        }
+    }
+
+    /// Goal: the project in this repository is sound.
+    /// Method: read its gantry.toml, and the seeds it names.
+    #[test]
+    fn our_own_project_is_sound() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let project = Project::find(root).unwrap();
+        assert!(!project.examples.is_empty());
+        for seed in &project.seeds {
+            let text = fs::read_to_string(root.join(&seed.file)).unwrap();
+            let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            assert!(!rows.is_empty(), "{}", seed.file.display());
         }
     }
 

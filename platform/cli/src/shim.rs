@@ -1,8 +1,8 @@
-//! Between `gantry` and a service: asks the kernel to kill the service when `gantry` dies, then
-//! becomes the service.
+//! Between `gantry` and a service: asks the kernel to kill the service when `gantry` dies, and for
+//! small pages, then becomes the service.
 //!
-//! A parent-death signal belongs to the process that asks for it and survives `exec`, so asking
-//! has to happen in the child. Between fork and exec that takes unsafe code; in a program of its
+//! Both belong to the process that asks for them and survive `exec`, so asking has
+//! to happen in the child. Between fork and exec that takes unsafe code; in a program of its
 //! own it does not. `gantry` therefore starts itself, hidden, and this replaces itself by the
 //! service: same process, same id.
 
@@ -12,7 +12,10 @@ use std::{
     process::Command,
 };
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::{
+    process::{Signal, set_parent_process_death_signal},
+    thread::disable_transparent_huge_pages,
+};
 
 use crate::failure::Failure;
 
@@ -30,6 +33,9 @@ pub(crate) fn become_child(parent: u32, command: &[OsString]) -> Failure {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return Failure::failed(format!("ask for a signal at gantry's death: {error}"));
     }
+    // Allocators ask for huge pages, which pays for one large process and costs tens of megabytes
+    // in each of many small ones. A kernel that knows none of this is no reason not to start.
+    drop(disable_transparent_huge_pages(true));
     // It may have died before the line above.
     if parent_id() != parent {
         return Failure::failed("gantry is gone");
