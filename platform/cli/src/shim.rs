@@ -35,7 +35,7 @@ pub(crate) fn become_child(parent: u32, command: &[OsString]) -> Failure {
     }
     // Allocators ask for huge pages, which pays for one large process and costs tens of megabytes
     // in each of many small ones. A kernel that knows none of this is no reason not to start.
-    drop(disable_transparent_huge_pages(true));
+    let _ = disable_transparent_huge_pages(true);
     // It may have died before the line above.
     if parent_id() != parent {
         return Failure::failed("gantry is gone");
