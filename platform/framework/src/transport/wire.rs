@@ -77,6 +77,18 @@ impl Wire {
         sent.reply().await
     }
 
+    /// A whole unary call of any message.
+    pub(crate) async fn send_message(
+        &self,
+        path: &str,
+        message: &impl prost::Message,
+    ) -> Result<Reply, h2::Error> {
+        let mut sent = self.send(Self::request(path)).await?;
+        let message = prefixed(0, &message.encode_to_vec());
+        sent.requests.send_data(message, true)?;
+        sent.reply().await
+    }
+
     /// Waits until the connection has ended.
     pub(crate) async fn ended(&mut self) -> Result<(), String> {
         let ended = self.ended.wait_for(Option::is_some).await;

@@ -1,6 +1,7 @@
 //! Calls that end before their handlers do.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -8,18 +9,26 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response as HttpResponse};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::{self, Instant, timeout},
 };
 use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Response, Status};
+use tower::Service as _;
 
 use super::probe::{Messages, Probe, STREAM, Served, UNARY};
 use crate::{
     call,
+    contract::Server as _,
+    server::deadline,
+    transport::server::Limits,
     transport::wire::{Wire, framed},
 };
 
@@ -77,7 +86,7 @@ impl Drop for Working {
 }
 
 /// Waits for ever, itself and in a task of the call.
-async fn hang(work: &Work) -> std::convert::Infallible {
+async fn hang(work: &Work) -> Infallible {
     let _here = work.begin();
     let there = work.begin();
     drop(call::spawn(async move {
@@ -143,6 +152,29 @@ async fn a_hanging_stream_ends_at_the_deadline() {
     assert!((TIMEOUT..TIMEOUT + LATE).contains(&took), "{took:?}");
     work.until(0).await;
     assert!(began.elapsed() < TIMEOUT + LATE, "not later");
+}
+
+/// Goal: a stream that always has something to send, and so never waits, ends at the deadline too.
+/// Method: the layer alone, so that the clock moves while the stream is ready.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_never_waits_ends_at_the_deadline() {
+    type Asked = Request<deadline::Received<Empty<Bytes>>>;
+    let endless = tower::service_fn(|_: Asked| async {
+        let frames = std::iter::repeat_with(|| Ok(Frame::data(Bytes::from_static(b"more"))));
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        Ok::<_, Infallible>(HttpResponse::new(body))
+    });
+    let limits = Limits::default().live();
+    let method = &Probe::METHODS[1];
+    let mut layer = deadline::Deadline::new(endless, method, limits, CancellationToken::new());
+    let request = with_timeout(STREAM, "100m").map(|()| Empty::new());
+    let mut body = layer.call(request).await.unwrap().into_body();
+
+    assert!(body.frame().await.unwrap().is_ok());
+    time::advance(TIMEOUT).await;
+    let status = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(Code::DeadlineExceeded, status.code());
+    assert!(body.frame().await.is_none(), "and nothing after it");
 }
 
 /// Goal: a request's stream that a task of its own reads fails at the deadline; the task must not

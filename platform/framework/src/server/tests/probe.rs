@@ -12,7 +12,7 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use crate::{
-    contract::{Idempotency, MessageLimits, Method, Server},
+    contract::{Codec, Idempotency, MessageLimits, Method, Server, Validate, Violations},
     journal::Journal,
     server::{Inbound, Router, Stack},
     shutdown::Tasks,
@@ -33,6 +33,31 @@ pub(super) const UNARY: &str = "/test.Probe/Unary";
 
 /// A method of streams both ways.
 pub(super) const STREAM: &str = "/test.Probe/Stream";
+
+/// A method of one message each way, which has rules.
+pub(super) const RULED: &str = "/test.Probe/Ruled";
+
+/// A message that breaks two rules unless it is set right.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Ruled {
+    /// At least 1.
+    #[prost(uint32, tag = "1")]
+    pub(super) quantity: u32,
+    /// Not empty.
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+}
+
+impl Validate for Ruled {
+    fn validate(&self, violations: &mut Violations) {
+        if self.quantity == 0 {
+            violations.add("quantity", "uint32.gte", "must be at least 1");
+        }
+        if self.name.is_empty() {
+            violations.add("name", "string.min_len", "must not be empty");
+        }
+    }
+}
 
 type Unary =
     dyn Fn(Request<Message>) -> BoxFuture<'static, Result<Response<Message>, Status>> + Send + Sync;
@@ -101,6 +126,12 @@ impl Server for Probe {
             server_streaming: true,
             idempotency: Idempotency::Unknown,
         },
+        Method {
+            path: RULED,
+            client_streaming: false,
+            server_streaming: false,
+            idempotency: Idempotency::Unknown,
+        },
     ];
     const DESCRIPTORS: &'static [u8] = &[];
 
@@ -126,6 +157,15 @@ impl Service<HttpRequest<Inbound>> for Probe {
             .send_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(self.limits.receive_max)
             .max_encoding_message_size(self.limits.send_max);
+        if request.uri().path() == RULED {
+            return Box::pin(async move {
+                let echo = tower::service_fn(|request: Request<Ruled>| async move {
+                    Ok(Response::new(request.into_inner()))
+                });
+                let mut grpc = Grpc::new(Codec::<Ruled, Ruled>::default());
+                Ok(grpc.unary(echo, request).await)
+            });
+        }
         let Self { unary, stream, .. } = self.clone();
         Box::pin(async move {
             Ok(if request.uri().path() == UNARY {

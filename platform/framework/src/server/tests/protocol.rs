@@ -1,9 +1,10 @@
 //! What is not a call of a method that is served.
 
 use http::{Method, Request, StatusCode};
-use tonic::{Code, Response};
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
-use super::probe::{Probe, STREAM, Served, UNARY};
+use super::probe::{Probe, RULED, Ruled, STREAM, Served, UNARY};
 use crate::{
     contract::Server as _,
     server::{Router, router},
@@ -127,6 +128,28 @@ fn foreign_services_are_described_by_their_descriptors() {
         missing,
         Err(router::DescriptorError::Missing { .. })
     ));
+}
+
+/// Goal: a message that breaks its rules is `INVALID_ARGUMENT` with every broken one; its handler
+/// never sees it.
+/// Method: a message that breaks two, one that breaks none.
+#[tokio::test]
+async fn a_message_that_breaks_its_rules_is_refused() {
+    let served = Served::probe(echo());
+    let wire = wire(&served).await;
+    let reply = wire.send_message(RULED, &Ruled::default()).await.unwrap();
+    assert_eq!(Some(Code::InvalidArgument), reply.code());
+    let status = Status::from_header_map(&reply.headers).unwrap();
+    let broken = status.get_details_bad_request().unwrap().field_violations;
+    let fields: Vec<_> = broken.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(vec!["quantity", "name"], fields);
+
+    let kept = Ruled {
+        quantity: 1,
+        name: "one".to_owned(),
+    };
+    let reply = wire.send_message(RULED, &kept).await.unwrap();
+    assert_eq!(Some(Code::Ok), reply.code());
 }
 
 /// Goal: a call that is sent in full is answered in full on each method kind.
