@@ -186,11 +186,11 @@ async fn the_exposition_describes_every_series() {
     let output = run(child).await;
     let text = String::from_utf8(output.stdout).unwrap();
     // What is not of the exposition is a log line: spans could not be sent.
-    let text: String = text
+    let exposition: Vec<_> = text
         .lines()
         .filter(|line| !line.starts_with("{\"timestamp\""))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let text = exposition.join("\n");
     let families = check_families(&text);
     for declared in metric::ALL {
         let kind = match declared.kind {

@@ -120,27 +120,37 @@ fn end_span(pipeline: &Pipeline) {
 /// Goal: a call's span reaches a collector over OTLP/gRPC with its parent, its times and who sent
 /// it, before the process ends; the export itself makes no spans.
 /// Method: a collector of the real contract; one call with a remote parent, on the runtime that
-/// also carries the export, with every other span on.
+/// also carries the export, with every other span on; once it has arrived, a second one, so that
+/// what the first export left behind would be sent with it.
 #[tokio::test]
 async fn a_call_arrives_at_a_collector() {
     let collector = Collector::default();
     let stop = CancellationToken::new();
     let endpoint = collector.serve(stop.clone()).await;
-    let pipeline = Pipeline::start(&ORDERS, &to(endpoint)).unwrap().unwrap();
+    let config = Config {
+        span_delay_max: Duration::from_millis(10),
+        ..to(endpoint)
+    };
+    let pipeline = Pipeline::start(&ORDERS, &config).unwrap().unwrap();
     let subscriber = registry().with(pipeline.layer());
     let _default = tracing::subscriber::set_default(subscriber);
 
     let remote = TraceContext::root(true);
     let mut headers = HeaderMap::new();
     remote.inject(&mut headers);
-    let served = ServerMethod::new(&PLACE).start(&headers, None);
+    let method = ServerMethod::new(&PLACE);
+    let served = method.start(&headers, None);
     let own = served.trace().clone();
     served.end(Code::Ok);
+    while collector.spans().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    method.start(&HeaderMap::new(), None).end(Code::Ok);
     pipeline.shutdown(Duration::from_secs(10)).await;
     stop.cancel();
 
     let spans = collector.spans();
-    assert_eq!(1, spans.len(), "{spans:?}");
+    assert_eq!(2, spans.len(), "{spans:?}");
     let span = &spans[0];
     assert_eq!("shop.orders.v1.OrdersService/PlaceOrder", span.name);
     assert_eq!(remote.trace_id.to_be_bytes()[..], span.trace_id);
