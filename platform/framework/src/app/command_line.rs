@@ -85,7 +85,7 @@ Configuration, the later wins:
   config/{name}.toml            this service; --config names another, and its folder
   config/local.toml             this machine
   {variable}       such as GANTRY_LISTEN__ADDRESS=127.0.0.1:7001
-  --set KEY=VALUE               such as --set telemetry.log=debug
+  --set KEY=VALUE               such as --set telemetry.log_level=debug
 
 Signals:
   SIGTERM, SIGINT   finish what is in flight and exit; a second one exits at once
