@@ -3,97 +3,18 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
-use std::{future::poll_fn, path::PathBuf, pin::pin, task::Poll, time::Duration};
+#[path = "database/files.rs"]
+mod files;
 
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use files::{
+    COUNTERS, Files, INSERT, INSERT_LABEL, LABELS, READ, READ_LABEL, SLOW, TABLES, WRITE, add_one,
+    read,
+};
 use gantry::config::Publisher;
-use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError, Statement};
-use tempfile::TempDir;
+use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError};
 use tokio::{sync::watch, task::JoinSet};
-
-const COUNTERS: Migration = Migration {
-    version: 1,
-    name: "counters",
-    sql: "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
-          INSERT INTO counters (name, value) VALUES ('a', 0);",
-};
-const LABELS: Migration = Migration {
-    version: 2,
-    name: "labels",
-    sql: "CREATE TABLE labels (name TEXT PRIMARY KEY REFERENCES counters (name), label TEXT)",
-};
-
-const READ: Statement = Statement::new("test.read", "SELECT value FROM counters WHERE name = $1");
-const WRITE: Statement = Statement::new(
-    "test.write",
-    "UPDATE counters SET value = $2 WHERE name = $1",
-);
-const INSERT: Statement = Statement::new(
-    "test.insert",
-    "INSERT INTO counters (name, value) VALUES ($1, $2)",
-);
-const INSERT_LABEL: Statement = Statement::new(
-    "test.insert_label",
-    "INSERT INTO labels (name, label) VALUES ($1, $2)",
-);
-const READ_LABEL: Statement = Statement::new(
-    "test.read_label",
-    "SELECT label FROM labels WHERE name = $1",
-);
-const SLOW: Statement = Statement::new(
-    "test.slow",
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-     SELECT COUNT(*) AS rows FROM n",
-);
-const TABLES: Statement = Statement::new(
-    "test.tables",
-    "SELECT COUNT(*) AS tables FROM sqlite_master WHERE name IN ('counters', 'labels')",
-);
-
-/// A folder with one database file in it.
-struct Files {
-    folder: TempDir,
-}
-
-impl Files {
-    fn new() -> Self {
-        Self {
-            folder: TempDir::new().unwrap(),
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("deep/er/test.db")
-    }
-
-    fn config(&self) -> Config {
-        Config::file(self.path())
-    }
-
-    async fn open(&self) -> Database {
-        Database::open(&self.config(), &[COUNTERS, LABELS])
-            .await
-            .unwrap()
-    }
-}
-
-async fn read(database: &Database) -> i64 {
-    let row = database.statement(&READ).bind("a").fetch_one().await;
-    row.unwrap().integer("value").unwrap()
-}
-
-/// Adds one the way that loses updates unless the transaction keeps others out.
-async fn add_one(database: &Database) -> Result<(), gantry_store::Error> {
-    let mut transaction = database.begin("test.add_one").await?;
-    let row = transaction.statement(&READ).bind("a").fetch_one().await?;
-    let value = row.integer("value")?;
-    transaction
-        .statement(&WRITE)
-        .bind("a")
-        .bind(value + 1)
-        .execute()
-        .await?;
-    transaction.commit().await
-}
 
 /// Goal: processes that start together on no database yet all end up with the same one.
 /// Method: open one missing file sixteen times at once, then look at its shape and content.

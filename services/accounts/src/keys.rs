@@ -65,18 +65,22 @@ impl Keys {
     /// If the database fails or holds a key that cannot be read; the keys so far stay in use.
     pub async fn refresh(&self, now: Timestamp) -> Result<(), BoxError> {
         let since = now.before(self.lifetime);
-        let until = since
-            .before(PUBLISH_AHEAD)
-            .before(TOKEN_LIFETIME_MAX)
-            .before(self.lifetime);
-        let made = self
-            .store
-            .rotate_keys(since, until, || signing::generate(now))
-            .await?;
-        if made {
-            tracing::info!("a new signing key was made");
+        let mut stored = self.store.keys().await?;
+        if stored
+            .first()
+            .is_none_or(|newest| newest.created_at < since)
+        {
+            // The last key before this one may sign a little longer, and its tokens live on.
+            let until = since
+                .before(self.lifetime)
+                .before(PUBLISH_AHEAD)
+                .before(TOKEN_LIFETIME_MAX);
+            let make = || signing::generate(now);
+            if self.store.rotate_keys(since, until, make).await? {
+                tracing::info!("a new signing key was made");
+            }
+            stored = self.store.keys().await?;
         }
-        let stored = self.store.keys().await?;
         self.ring.store(Arc::new(KeyRing::read(&stored)?));
         Ok(())
     }

@@ -1,0 +1,92 @@
+//! A database in a file of its own, and statements to try on it.
+
+use std::path::PathBuf;
+
+use gantry_store::{Config, Database, Migration, Statement};
+use tempfile::TempDir;
+
+pub(crate) const COUNTERS: Migration = Migration {
+    version: 1,
+    name: "counters",
+    sql: "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+          INSERT INTO counters (name, value) VALUES ('a', 0);",
+};
+pub(crate) const LABELS: Migration = Migration {
+    version: 2,
+    name: "labels",
+    sql: "CREATE TABLE labels (name TEXT PRIMARY KEY REFERENCES counters (name), label TEXT)",
+};
+
+pub(crate) const READ: Statement =
+    Statement::new("test.read", "SELECT value FROM counters WHERE name = $1");
+pub(crate) const WRITE: Statement = Statement::new(
+    "test.write",
+    "UPDATE counters SET value = $2 WHERE name = $1",
+);
+pub(crate) const INSERT: Statement = Statement::new(
+    "test.insert",
+    "INSERT INTO counters (name, value) VALUES ($1, $2)",
+);
+pub(crate) const INSERT_LABEL: Statement = Statement::new(
+    "test.insert_label",
+    "INSERT INTO labels (name, label) VALUES ($1, $2)",
+);
+pub(crate) const READ_LABEL: Statement = Statement::new(
+    "test.read_label",
+    "SELECT label FROM labels WHERE name = $1",
+);
+pub(crate) const SLOW: Statement = Statement::new(
+    "test.slow",
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+     SELECT COUNT(*) AS rows FROM n",
+);
+pub(crate) const TABLES: Statement = Statement::new(
+    "test.tables",
+    "SELECT COUNT(*) AS tables FROM sqlite_master WHERE name IN ('counters', 'labels')",
+);
+
+/// A folder with one database file in it.
+pub(crate) struct Files {
+    pub(crate) folder: TempDir,
+}
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: TempDir::new().unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("deep/er/test.db")
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::file(self.path())
+    }
+
+    pub(crate) async fn open(&self) -> Database {
+        Database::open(&self.config(), &[COUNTERS, LABELS])
+            .await
+            .unwrap()
+    }
+}
+
+pub(crate) async fn read(database: &Database) -> i64 {
+    let row = database.statement(&READ).bind("a").fetch_one().await;
+    row.unwrap().integer("value").unwrap()
+}
+
+/// Adds one the way that loses updates unless the transaction keeps others out.
+pub(crate) async fn add_one(database: &Database) -> Result<(), gantry_store::Error> {
+    let mut transaction = database.begin("test.add_one").await?;
+    let row = transaction.statement(&READ).bind("a").fetch_one().await?;
+    let value = row.integer("value")?;
+    transaction
+        .statement(&WRITE)
+        .bind("a")
+        .bind(value + 1)
+        .execute()
+        .await?;
+    transaction.commit().await
+}

@@ -1,0 +1,130 @@
+//! Signing keys shared by replicas, from the first to the forgotten one.
+
+// Helpers of tests fail like tests.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use accounts::{
+    domain::{Claims, Terms},
+    keys::Keys,
+    store::{MIGRATIONS, Store},
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use gantry_store::{Config, Database, Timestamp};
+use ring::signature::{ED25519, UnparsedPublicKey};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+const LIFETIME: Duration = Duration::from_hours(30 * 24);
+const MINUTE: Duration = Duration::from_mins(1);
+
+async fn open(folder: &TempDir) -> Keys {
+    let config = Config::file(folder.path().join("accounts.db"));
+    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+    Keys::open(Store::new(database), LIFETIME).await.unwrap()
+}
+
+fn names(keys: &Keys) -> Vec<String> {
+    keys.ring().iter().map(|key| key.kid().to_owned()).collect()
+}
+
+fn signer(keys: &Keys, now: Timestamp) -> String {
+    let ring = keys.ring();
+    let signer = ring.signer(Keys::published(now)).unwrap();
+    signer.kid().to_owned()
+}
+
+/// Goal: replicas that start together on no key yet agree on one.
+/// Method: eight of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replicas_agree_on_the_first_key() {
+    let folder = TempDir::new().unwrap();
+    let folder = std::sync::Arc::new(folder);
+    let mut opening = JoinSet::new();
+    for _ in 0..8 {
+        let folder = std::sync::Arc::clone(&folder);
+        opening.spawn(async move { names(&open(&folder).await) });
+    }
+    let rings = opening.join_all().await;
+    assert_eq!(1, rings[0].len());
+    assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+}
+
+/// Goal: a key is published before it signs and after it has signed, and then forgotten.
+/// Method: two replicas; go through time by asking for it, one replica ahead of the other.
+#[tokio::test]
+async fn keys_are_published_around_their_time() {
+    let folder = TempDir::new().unwrap();
+    let (one, other) = (open(&folder).await, open(&folder).await);
+    let start = Timestamp::now();
+    let first = signer(&one, start);
+    assert_eq!(first, signer(&other, start), "the first key signs at once");
+
+    let due = start.after(LIFETIME).after(MINUTE);
+    one.refresh(due).await.unwrap();
+    other.refresh(due).await.unwrap();
+    let published = names(&one);
+    assert_eq!(2, published.len());
+    assert_eq!(
+        published,
+        names(&other),
+        "one new key, not one of each replica"
+    );
+    for keys in [&one, &other] {
+        assert_eq!(
+            first,
+            signer(keys, due.after(MINUTE)),
+            "it does not sign yet"
+        );
+        assert_eq!(published[0], signer(keys, due.after(3 * MINUTE)));
+    }
+
+    // Each later key is older than its successors' memory only once nothing it signed can live.
+    let mut now = due;
+    for round in 2..6 {
+        now = now.after(LIFETIME).after(MINUTE);
+        one.refresh(now).await.unwrap();
+        let kept = names(&one);
+        assert!((2..=4).contains(&kept.len()), "round {round}: {kept:?}");
+        let before = now.before(MINUTE);
+        assert!(
+            kept.contains(&signer(&one, before)),
+            "what signs is published"
+        );
+    }
+    assert!(!names(&one).contains(&first));
+}
+
+/// Goal: a token is what the standard says, and its named key verifies it.
+/// Method: take one apart.
+#[tokio::test]
+async fn tokens_verify_by_the_published_key() {
+    let folder = TempDir::new().unwrap();
+    let keys = open(&folder).await;
+    let terms = Terms {
+        issuer: "shop.accounts".to_owned(),
+        audience: "shop".to_owned(),
+        lifetime: MINUTE,
+    };
+    let now = Timestamp::now();
+    let ring = keys.ring();
+    let key = ring.signer(Keys::published(now)).unwrap();
+    let token = key.sign(&Claims::new(&terms, "ada", now));
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let public = BASE64.decode(key.public()).unwrap();
+    UnparsedPublicKey::new(&ED25519, public)
+        .verify(message.as_bytes(), &BASE64.decode(signature).unwrap())
+        .unwrap();
+    let (header, claims) = message.split_once('.').unwrap();
+    let json = |part| serde_json::from_slice(&BASE64.decode(part).unwrap()).unwrap();
+    let (header, claims): (serde_json::Value, serde_json::Value) = (json(header), json(claims));
+    let expected = serde_json::json!({ "alg": "EdDSA", "kid": key.kid(), "typ": "at+jwt" });
+    assert_eq!(expected, header);
+    let seconds = now.seconds();
+    let expected = serde_json::json!({
+        "iss": "shop.accounts", "sub": "ada", "aud": "shop",
+        "exp": seconds + 60, "iat": seconds, "nbf": seconds,
+    });
+    assert_eq!(expected, claims);
+}

@@ -1,0 +1,213 @@
+//! A shop that runs inside a test.
+
+use gantry::{
+    app::{Identity, testing::Service},
+    client::Channel,
+};
+use shop_proto::{
+    accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
+    catalog::v1::{
+        GetProductRequest, ImportProductsRequest, catalog_service_client::CatalogServiceClient,
+    },
+    orders::v1::{
+        NewOrderLine, Order, OrderState, PlaceOrderRequest,
+        orders_service_client::OrdersServiceClient,
+    },
+};
+use tempfile::TempDir;
+use tonic::{Code, Request, Status};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// Accounts, a catalog and two replicas of orders.
+pub(crate) struct Shop {
+    folder: TempDir,
+    accounts: Service,
+    catalog: Option<Service>,
+    catalog_address: String,
+    orders: Vec<Option<Service>>,
+}
+
+fn identity(name: &'static str) -> Identity {
+    Identity {
+        name,
+        version: "0.0.0",
+        description: "a service inside a test",
+    }
+}
+
+impl Shop {
+    /// Opens a shop with ten of TEA and of COFFEE, and `settings` in `[orders]`.
+    pub(crate) async fn open(settings: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let database = |name: &str| {
+            let path = folder.path().join(name).display().to_string();
+            format!("[database]\nurl = 'sqlite:{path}'\n")
+        };
+        let toml = database("accounts.db");
+        let accounts = Service::start(identity("accounts"), &toml, accounts::start).await;
+        let accounts = accounts.unwrap();
+        let toml = database("catalog.db");
+        let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
+        let catalog = catalog.unwrap();
+        let catalog_address = catalog.address().to_string();
+        let toml = format!(
+            "{}[orders]\n{settings}\n[clients.accounts]\ntarget = '{}'\n\
+             [clients.catalog]\ntarget = '{catalog_address}'\n\
+             backoff_min = '100ms'\nbackoff_max = '200ms'\nfail_fast = '500ms'\n",
+            database("orders.db"),
+            accounts.address(),
+        );
+        let mut orders = Vec::new();
+        for _ in 0..2 {
+            let replica = Service::start(identity("orders"), &toml, orders::start).await;
+            orders.push(Some(replica.unwrap()));
+        }
+        let shop = Self {
+            folder,
+            accounts,
+            catalog: Some(catalog),
+            catalog_address,
+            orders,
+        };
+        shop.stock().await;
+        shop
+    }
+
+    async fn stock(&self) {
+        let row = |sku: &str, currency_code: &str| ImportProductsRequest {
+            sku: sku.to_owned(),
+            name: format!("Some {sku}"),
+            price_minor_units: 499,
+            currency_code: currency_code.to_owned(),
+            initial_stock: 10,
+            ..ImportProductsRequest::default()
+        };
+        let rows = [
+            row("TEA", "EUR"),
+            row("COFFEE", "USD"),
+            row("bad sku", "EUR"),
+        ];
+        let imported = self
+            .catalog()
+            .import_products(tokio_stream::iter(rows))
+            .await;
+        let imported = imported.unwrap().into_inner();
+        assert_eq!((2, 1), (imported.created_count, imported.rejected_count));
+        assert_eq!(3, imported.rejected_rows[0].row);
+    }
+
+    pub(crate) fn accounts(&self) -> AccountsServiceClient<Channel> {
+        self.accounts.client()
+    }
+
+    pub(crate) fn catalog(&self) -> CatalogServiceClient<Channel> {
+        self.catalog.as_ref().unwrap().client()
+    }
+
+    pub(crate) fn orders(&self, replica: usize) -> OrdersServiceClient<Channel> {
+        self.orders[replica].as_ref().unwrap().client()
+    }
+
+    /// Registers a person and logs in; the token.
+    pub(crate) async fn person(&self, email: &str) -> String {
+        let register = RegisterRequest {
+            email: email.to_owned(),
+            password: PASSWORD.to_owned(),
+            display_name: String::new(),
+        };
+        self.accounts().register(register).await.unwrap();
+        let login = LoginRequest {
+            email: email.to_uppercase(),
+            password: PASSWORD.to_owned(),
+        };
+        self.accounts()
+            .login(login)
+            .await
+            .unwrap()
+            .into_inner()
+            .token
+    }
+
+    pub(crate) async fn place(
+        &self,
+        replica: usize,
+        token: &str,
+        request_id: &str,
+        lines: &[(&str, i32)],
+    ) -> Result<Order, Status> {
+        let request = place(request_id, lines).by(token);
+        let placed = self.orders(replica).place_order(request).await?;
+        Ok(placed.into_inner().order.unwrap())
+    }
+
+    /// Units that can still be had.
+    pub(crate) async fn available(&self, sku: &str) -> i64 {
+        let get = GetProductRequest {
+            sku: sku.to_owned(),
+        };
+        let product = self.catalog().get_product(get).await.unwrap();
+        product.into_inner().product.unwrap().available
+    }
+
+    pub(crate) async fn stop_catalog(&mut self) {
+        self.catalog.take().unwrap().stop().await;
+    }
+
+    /// Starts the catalog again, where it was.
+    pub(crate) async fn start_catalog(&mut self) {
+        let path = self.folder.path().join("catalog.db");
+        let toml = format!(
+            "[listen]\naddress = '{}'\n[database]\nurl = 'sqlite:{}'\n",
+            self.catalog_address,
+            path.display(),
+        );
+        let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
+        self.catalog = Some(catalog.unwrap());
+    }
+
+    pub(crate) async fn stop_orders(&mut self, replica: usize) {
+        self.orders[replica].take().unwrap().stop().await;
+    }
+}
+
+pub(crate) fn place(request_id: &str, lines: &[(&str, i32)]) -> PlaceOrderRequest {
+    let line = |(sku, quantity): &(&str, i32)| NewOrderLine {
+        sku: (*sku).to_owned(),
+        quantity: *quantity,
+    };
+    PlaceOrderRequest {
+        request_id: request_id.to_owned(),
+        lines: lines.iter().map(line).collect(),
+    }
+}
+
+pub(crate) fn state(order: &Order) -> OrderState {
+    order.state()
+}
+
+/// The code of a call that must have failed.
+pub(crate) fn code<T>(outcome: Result<T, Status>) -> Code {
+    match outcome {
+        Ok(_) => panic!("the call succeeded"),
+        Err(error) => error.code(),
+    }
+}
+
+/// Requests with a token.
+pub(crate) trait Tokened: Sized {
+    fn by(self, token: &str) -> Request<Self> {
+        self.perhaps(Some(&token.to_owned()))
+    }
+
+    fn perhaps(self, token: Option<&String>) -> Request<Self> {
+        let mut request = Request::new(self);
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        request
+    }
+}
+
+impl<T> Tokened for T {}
