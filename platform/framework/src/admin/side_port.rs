@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{Config, pages::Pages};
-use crate::{caller::Peer, shutdown::Tasks};
+use crate::{caller::Peer, shutdown::Tasks, transport::server::holder};
 
 /// Connections at once; one more waits in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -92,7 +92,7 @@ impl SidePort {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken {
                 address,
-                holder: None,
+                holder: holder::of(address),
             },
             _ => BindError::Address { address, source },
         };

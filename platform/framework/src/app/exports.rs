@@ -1,32 +1,22 @@
-//! Turns what lower layers count into metrics: at each scrape, so that it is exact then.
+//! Turns what lower layers count into metrics.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Clients,
     config,
     telemetry::{
         metric::Held,
-        platform::{
-            Configurations, Connections, EndpointState, Endpoints, RefusedConnection, Reload,
-        },
+        platform::{Configurations, Connections, RefusedConnection, Reload},
     },
-    transport::{
-        server::{Handle, Refused},
-        subchannel::Connectivity,
-    },
+    transport::server::{Handle, Refused},
 };
 
 /// The counters of one process and what has been told of them.
 #[derive(Debug)]
 pub(super) struct Exports {
     listener: Handle,
-    clients: Clients,
     connections: Connections,
     told: Mutex<Told>,
 }
@@ -37,27 +27,21 @@ struct Told {
     accepted: u64,
     accept_failed: u64,
     refused: [u64; Refused::ALL.len()],
-    endpoints: BTreeMap<Arc<str>, (Endpoints, Vec<Held>)>,
 }
 
 impl Exports {
-    pub(super) fn new(listener: Handle, clients: Clients) -> Self {
+    pub(super) fn new(listener: Handle) -> Self {
         Self {
             listener,
-            clients,
             connections: Connections::register(),
             told: Mutex::default(),
         }
     }
 
-    /// Tells everything as it is now.
+    /// Tells everything as it is now; called at each scrape, so that it is exact then.
     pub(super) fn refresh(&self) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tell_connections(&mut told);
-        self.tell_endpoints(&mut told);
-    }
-
-    fn tell_connections(&self, told: &mut Told) {
+        let told = &mut *told;
         let counts = self.listener.counts();
         for _ in told.accepted..counts.accepted {
             told.open.push(self.connections.accept());
@@ -75,19 +59,6 @@ impl Exports {
         }
         told.accept_failed = counts.accept_failed;
     }
-
-    fn tell_endpoints(&self, told: &mut Told) {
-        for target in self.clients.states() {
-            let (metrics, held) = told
-                .endpoints
-                .entry(Arc::clone(&target.name))
-                .or_insert_with(|| (Endpoints::register(&target.name), Vec::new()));
-            held.clear();
-            let states = target.endpoints.iter();
-            let states = states.filter_map(|endpoint| state(endpoint.connectivity));
-            held.extend(states.map(|state| metrics.hold(state)));
-        }
-    }
 }
 
 fn in_metrics(reason: Refused) -> RefusedConnection {
@@ -98,16 +69,6 @@ fn in_metrics(reason: Refused) -> RefusedConnection {
         Refused::Handshake => RefusedConnection::Tls,
         Refused::FirstRequest => RefusedConnection::NoRequest,
         Refused::Protocol => RefusedConnection::Preface,
-    }
-}
-
-fn state(connectivity: Connectivity) -> Option<EndpointState> {
-    match connectivity {
-        Connectivity::Idle => Some(EndpointState::Idle),
-        Connectivity::Connecting => Some(EndpointState::Connecting),
-        Connectivity::Ready => Some(EndpointState::Ready),
-        Connectivity::TransientFailure => Some(EndpointState::TransientFailure),
-        Connectivity::Shutdown => None,
     }
 }
 

@@ -193,7 +193,7 @@ impl<C: Section> Process<C> {
         listener: Handle,
         app: &App<C>,
     ) -> Result<(), StartError> {
-        let exports = Exports::new(listener.clone(), app.clients.clone());
+        let exports = Exports::new(listener.clone());
         let admin = Admin {
             name: self.identity.name,
             version: self.identity.version,

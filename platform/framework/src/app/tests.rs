@@ -1,5 +1,6 @@
 //! A whole service in one process: over real sockets, with other implementations' clients.
 
+mod certificate;
 mod drain;
 mod probe;
 mod reflect;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often the files of a certificate are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts what follows changes, as tasks of the platform.
 pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
@@ -46,8 +46,10 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
 
     if let Some(tls) = listener.tls() {
         let files = tls.files().clone();
+        // Here and not in the task, which may begin to run long after the files were read.
+        let seen = look(&files);
         let (listener, journal) = (listener.clone(), process.journal.clone());
-        let renewal = renew(files, listener, journal);
+        let renewal = renew(files, seen, listener, journal);
         let stopping = tasks.stopping();
         tasks.spawn("certificate", async move {
             stopping.run_until_cancelled(renewal).await;
@@ -72,10 +74,9 @@ where
 ///
 /// Looks at the files instead of being told: a certificate is often replaced by turning a link to
 /// its folder (Kubernetes), which those who watch a file do not see.
-async fn renew(files: Files, listener: Handle, journal: Journal) {
-    let mut seen = look(&files);
+async fn renew(files: Files, mut seen: Look, listener: Handle, journal: Journal) {
     loop {
-        time::sleep(LOOK).await;
+        time::sleep(PAUSE).await;
         let now = look(&files);
         if now == seen {
             continue;
@@ -101,8 +102,10 @@ async fn renew(files: Files, listener: Handle, journal: Journal) {
     }
 }
 
-/// What tells one content of the files from another without reading it.
-fn look(files: &Files) -> Vec<Option<(SystemTime, u64)>> {
+/// What tells one content of the files from another without reading it: time and length of each.
+type Look = Vec<Option<(SystemTime, u64)>>;
+
+fn look(files: &Files) -> Look {
     let look = |path: &Path| {
         let file = fs::metadata(path).ok()?;
         Some((file.modified().ok()?, file.len()))

@@ -32,7 +32,7 @@ mod calls;
 mod connection;
 mod gate;
 mod handle;
-mod holder;
+pub(crate) mod holder;
 mod limits;
 
 pub use calls::Writing;

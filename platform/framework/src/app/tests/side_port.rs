@@ -93,6 +93,53 @@ async fn pages_tell_readiness_with_its_reasons() {
     service.stop().await;
 }
 
+/// Goal: what the listener and the checks count is in the metrics as it is at the scrape.
+/// Method: one connection open, then closed, and a check that passes.
+#[tokio::test]
+async fn connections_and_checks_are_counted() {
+    let start = async |app: &mut App<()>| -> Result<(), BoxError> {
+        app.serve(Probe);
+        app.check(Check::gate("counted", || std::future::ready(Ok(()))));
+        Ok(())
+    };
+    let service = testing::Service::start(IDENTITY, "", start).await.unwrap();
+    let addr = service.side_address();
+    let mut changes = service.health().changes();
+    changes
+        .wait_for(|_| service.health().is_ready())
+        .await
+        .unwrap();
+    let before = value(&get(addr, "/metrics").await.1, ACCEPTED);
+    let stream = TcpStream::connect(service.address()).await.unwrap();
+    let counted = loop {
+        let (_, metrics) = get(addr, "/metrics").await;
+        if value(&metrics, ACCEPTED) > before {
+            break metrics;
+        }
+    };
+    assert!(value(&counted, OPEN) >= 1.0, "{counted}");
+    let passing = "gantry_health_check_passing{check=\"counted\"}";
+    assert!(
+        (value(&counted, passing) - 1.0).abs() < f64::EPSILON,
+        "{counted}"
+    );
+    drop(stream);
+    service.stop().await;
+}
+
+const ACCEPTED: &str = "gantry_server_connections_accepted_total";
+const OPEN: &str = "gantry_server_connections_open";
+
+/// The value of one series.
+fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in {metrics}"))
+        .parse()
+        .unwrap()
+}
+
 /// Goal: what is not meant for the side port is refused, in either version of HTTP.
 /// Method: a foreign host, none, a web page, another method.
 #[tokio::test]
