@@ -71,7 +71,7 @@ impl Bare {
         // So that a test that waits in vain fails instead of hanging.
         thread::spawn(move || {
             if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                drop(kill_process(id, Signal::KILL));
+                let _ = kill_process(id, Signal::KILL);
             }
         });
         let mut bare = Self {

@@ -78,7 +78,6 @@ pub(super) struct Process<C> {
 pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) side_address: SocketAddr,
-    pub(super) health: Health,
     pub(super) stop: Stop,
     ending: Ending,
 }
@@ -119,7 +118,6 @@ impl<C: Section> Process<C> {
         let mut running = Running {
             address: bound.address,
             side_address,
-            health: app.health.clone(),
             stop: self.stop.clone(),
             ending: self.ending(&app, &bound.listener, &served),
         };
@@ -290,6 +288,11 @@ impl Running {
     /// Ends everything in order; `flush` comes last.
     pub(super) async fn drain(self, why: &str, flush: impl Future<Output = ()>) {
         self.ending.run(why, flush).await;
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn health(&self) -> Health {
+        self.ending.health.clone()
     }
 
     /// Tells every task to end, and waits for none.

@@ -59,7 +59,7 @@ impl Service {
         let platform = process.platform.clone();
         let running = process.start(start).await?;
         Ok(Self {
-            health: running.health.clone(),
+            health: running.health(),
             running: Some(running),
             stop,
             tasks: Tasks::new(journal.clone()),
