@@ -32,6 +32,7 @@ pub(crate) enum Verb {
     Up(Up),
     Ps(Ps),
     Logs(Logs),
+    /// Drain the running `gantry up`, and wait until it has ended
     Stop,
     Wait(Wait),
     Call(Call),

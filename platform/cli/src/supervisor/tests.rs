@@ -291,8 +291,9 @@ async fn callers_drain_first() {
 
     let order = [vec!["orders".to_owned()], vec!["catalog".to_owned()]];
     let began = Instant::now();
-    play.supervisor.drain(&order).await;
+    let drain = time::timeout(DRAIN_MAX * 2, play.supervisor.drain(&order)).await;
 
+    drain.expect("a drain is bounded");
     assert_eq!(
         vec![
             "drain orders-1",
