@@ -105,7 +105,12 @@ impl Caller {
         // Level-triggered: looks again whenever anything was written to the journal.
         let (_, mut live) = self.journal.watch();
         self.client();
+        let began = Instant::now();
         while self.connectivity(addr) != Some(wanted) {
+            assert!(
+                began.elapsed() < Duration::from_hours(1),
+                "{wanted} never came"
+            );
             tokio::select! {
                 _ = live.recv() => {}
                 () = tokio::time::sleep(MS) => {}
@@ -124,11 +129,17 @@ async fn check(client: &mut HealthClient<Channel>, name: &str) -> Result<(), Sta
     let request = HealthCheckRequest {
         service: name.to_owned(),
     };
-    client.check(request).await.map(drop)
+    patient(client.check(request)).await.map(drop)
 }
 
 fn code(outcome: &Result<(), Status>) -> Code {
     outcome.as_ref().map_or_else(Status::code, |()| Code::Ok)
+}
+
+/// Waits for what must happen; a paused clock reaches the bound at once when nothing else can.
+async fn patient<F: Future>(future: F) -> F::Output {
+    let waited = tokio::time::timeout(Duration::from_hours(1), future).await;
+    waited.expect("it happens within an hour")
 }
 
 /// Spawns without tracking: a test's peers and callers end with its runtime.

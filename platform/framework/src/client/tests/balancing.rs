@@ -168,7 +168,10 @@ async fn a_target_without_users_is_let_go() {
     let Caller { clients, tasks, .. } = caller;
     drop(clients);
     drop(channel);
-    while tasks.running() > 0 {
-        tokio::time::sleep(MS).await;
-    }
+    patient(async {
+        while tasks.running() > 0 {
+            tokio::time::sleep(MS).await;
+        }
+    })
+    .await;
 }

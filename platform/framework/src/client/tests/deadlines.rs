@@ -132,7 +132,7 @@ async fn a_deadline_holds_to_the_end_of_the_body() {
     request.set_timeout(100 * MS);
     let mut watch = caller.client().watch(request).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
-    let status = watch.message().await.unwrap_err();
+    let status = patient(watch.message()).await.unwrap_err();
     assert_eq!(Code::DeadlineExceeded, status.code());
     peer.await.unwrap();
     caller.stop().await;

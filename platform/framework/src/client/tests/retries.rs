@@ -6,6 +6,7 @@ use super::{
     raw::{self, MAX_CONCURRENT_STREAMS, Raw},
     *,
 };
+use crate::discovery::Memory;
 
 /// Starts `count` calls named by their numbers.
 fn calls(caller: &Caller, count: usize) -> Vec<tokio::task::JoinHandle<Result<(), Status>>> {
@@ -50,6 +51,39 @@ async fn calls_in_line_survive_goaway() {
     assert_eq!(vec![Code::Ok; 5], outcomes(calls).await);
     assert_eq!(2, net.connects(addr(1)));
     drop(handled.await.unwrap());
+    caller.stop().await;
+}
+
+/// Goal: calls in line at an endpoint that goes do not wait for its return.
+/// Method: two in line at the only endpoint; another joins, the first one dies for good.
+#[tokio::test(start_paused = true)]
+async fn calls_in_line_move_to_another_endpoint() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let names = Memory::new();
+    names.set("shop", [addr(1)]);
+    let mut caller = Caller::with(&net, &[addr(9)], |config| {
+        config.target = Some("memory:///shop".into());
+        config.connections_max = 1;
+    });
+    caller.clients = caller
+        .clients
+        .with_resolver("memory", Arc::new(names.clone()));
+    let calls = calls(&caller, 3);
+    let limit = [(MAX_CONCURRENT_STREAMS, 1)];
+    let mut first = Raw::accept(listener.recv().await.unwrap(), &limit).await;
+    let stream = first.request().await;
+    let other = Peer::start(&net, addr(2), Manners::default());
+    names.set("shop", [addr(1), addr(2)]);
+    caller.until(addr(2), Connectivity::Ready).await;
+
+    let began = Instant::now();
+    drop(listener);
+    first.goaway(stream, raw::NO_ERROR).await;
+    first.answer(stream).await;
+    assert_eq!(vec![Code::Ok; 3], outcomes(calls).await);
+    assert!(began.elapsed() < 100 * MS, "{:?}", began.elapsed());
+    assert_eq!(2, other.handled_count());
     caller.stop().await;
 }
 

@@ -230,6 +230,27 @@ async fn failed_connections_back_off() {
     caller.stop().await;
 }
 
+/// Goal: an endpoint that ends every connection at once is not hammered.
+/// Method: GOAWAY right after the preface, for ten seconds of paused clock.
+#[tokio::test(start_paused = true)]
+async fn connections_that_do_not_last_back_off() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.client();
+    spawn(async move {
+        while let Some(io) = listener.recv().await {
+            let mut peer = Raw::accept(io, &[]).await;
+            peer.goaway(0, raw::NO_ERROR).await;
+            while peer.next().await.is_some() {}
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let connects = net.connects(addr(1));
+    assert!((3..=7).contains(&connects), "{connects}");
+    caller.stop().await;
+}
+
 /// Goal: an endpoint comes back by itself.
 /// Method: nobody listens at first; a peer starts later; a call waits for it.
 #[tokio::test(start_paused = true)]
