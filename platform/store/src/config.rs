@@ -15,7 +15,8 @@ config::section! {
         pub pool_max: u32 = 4, in 1..=256, live;
         /// Longest wait for a free connection; after it a call fails as UNAVAILABLE.
         pub acquire_timeout: Duration = Duration::from_secs(2), in Duration::from_millis(1)..=Duration::from_mins(1), live;
-        /// Longest run of one statement, the wait for other writers included.
+        /// Longest wait for one statement, other writers included. SQLite may finish one that was
+        /// given up, and its connection is taken until then.
         pub statement_timeout: Duration = Duration::from_secs(5), in Duration::from_millis(1)..=Duration::from_mins(10), live;
         /// Longest wait of one statement for a writer in another process.
         pub busy_timeout: Duration = Duration::from_secs(2), in Duration::ZERO..=Duration::from_mins(1), live;
