@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries trace and parent span.
-pub const TRACEPARENT: &str = "traceparent";
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header that carries what vendors add; passed on unread.
-pub const TRACESTATE: &str = "tracestate";
+pub static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest `tracestate` passed on; a longer one is dropped, as the specification allows.
 const TRACESTATE_MAX: usize = 512;
@@ -30,8 +30,8 @@ impl TraceContext {
     #[must_use]
     pub fn root(sampled: bool) -> Self {
         Self {
-            trace_id: fastrand::u128(1..),
-            span_id: fastrand::u64(1..),
+            trace_id: u128::from(new_id()) << 64 | u128::from(new_id()),
+            span_id: new_id(),
             sampled,
             state: None,
         }
@@ -41,7 +41,7 @@ impl TraceContext {
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
-            span_id: fastrand::u64(1..),
+            span_id: new_id(),
             ..self.clone()
         }
     }
@@ -50,13 +50,13 @@ impl TraceContext {
     /// asks: a broken `traceparent` begins a new trace.
     #[must_use]
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
-        let mut values = headers.get_all(TRACEPARENT).iter();
+        let mut values = headers.get_all(&TRACEPARENT).iter();
         let (value, None) = (values.next()?, values.next()) else {
             return None;
         };
         let mut context = Self::parse(value.as_bytes())?;
         context.state = headers
-            .get(TRACESTATE)
+            .get(&TRACESTATE)
             .filter(|state| state.len() <= TRACESTATE_MAX)
             .cloned();
         Some(context)
@@ -70,14 +70,14 @@ impl TraceContext {
     pub fn inject(&self, headers: &mut HeaderMap) {
         let mut text = [0_u8; 55];
         text[..3].copy_from_slice(b"00-");
-        write_hex(&mut text[3..35], self.trace_id);
+        write_hex(&mut text[3..35], &self.trace_id.to_be_bytes());
         text[35] = b'-';
-        write_hex(&mut text[36..52], u128::from(self.span_id));
+        write_hex(&mut text[36..52], &self.span_id.to_be_bytes());
         text[52..].copy_from_slice(if self.sampled { b"-01" } else { b"-00" });
         let value = HeaderValue::from_bytes(&text).expect("hex and dashes are a header value");
-        headers.insert(TRACEPARENT, value);
+        headers.insert(&TRACEPARENT, value);
         if let Some(state) = &self.state {
-            headers.insert(TRACESTATE, state.clone());
+            headers.insert(&TRACESTATE, state.clone());
         }
     }
 
@@ -89,8 +89,10 @@ impl TraceContext {
             return None;
         }
         let version = read_hex(&text[..2])?;
-        let trace_id = read_hex(&text[3..35])?;
-        let span_id = u64::try_from(read_hex(&text[36..52])?).ok()?;
+        let high = read_hex(&text[3..19])?;
+        let low = read_hex(&text[19..35])?;
+        let trace_id = u128::from(high) << 64 | u128::from(low);
+        let span_id = read_hex(&text[36..52])?;
         let flags = read_hex(&text[53..55])?;
         if version == 0xff || trace_id == 0 || span_id == 0 {
             return None;
@@ -110,23 +112,41 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Lower-case hex only, as the specification demands.
-fn read_hex(text: &[u8]) -> Option<u128> {
-    text.iter().try_fold(0_u128, |number, digit| {
-        let digit = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(digit))
-    })
+/// A random id; zero would be none.
+fn new_id() -> u64 {
+    fastrand::u64(..).max(1)
 }
 
-fn write_hex(text: &mut [u8], mut number: u128) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for place in text.iter_mut().rev() {
-        *place = DIGITS[(number & 0xf) as usize];
-        number >>= 4;
+/// The value of each byte as a lower-case hex digit, as the specification demands; 16 where it is
+/// none. Every call reads and writes fifty digits, so they are looked up.
+const VALUES: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[DIGITS[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    values
+};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Reads at most sixteen digits.
+fn read_hex(text: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    let mut seen = 0;
+    for byte in text {
+        let value = VALUES[usize::from(*byte)];
+        seen |= value;
+        number = number << 4 | u64::from(value & 0xf);
+    }
+    (seen < 16).then_some(number)
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    for (places, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        places[0] = DIGITS[usize::from(byte >> 4)];
+        places[1] = DIGITS[usize::from(byte & 0xf)];
     }
 }
 
@@ -136,7 +156,7 @@ mod tests {
 
     fn parent(value: &'static str) -> Option<TraceContext> {
         let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, HeaderValue::from_static(value));
+        headers.insert(&TRACEPARENT, HeaderValue::from_static(value));
         TraceContext::extract(&headers)
     }
 

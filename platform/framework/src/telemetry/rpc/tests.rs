@@ -307,7 +307,7 @@ async fn without_an_exporter_the_trace_goes_on() {
     }
 
     let mut broken = HeaderMap::new();
-    broken.insert(TRACEPARENT, HeaderValue::from_static("00-garbage"));
+    broken.insert(&TRACEPARENT, HeaderValue::from_static("00-garbage"));
     for headers in [broken, HeaderMap::new()] {
         let served = method.start(&headers, None);
         assert!(!served.trace().sampled && served.trace().trace_id != 0);
