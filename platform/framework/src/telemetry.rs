@@ -21,6 +21,7 @@ mod trace;
 use std::{io, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, registry};
 
 pub use crate::{
@@ -156,11 +157,11 @@ pub fn init(
     let writer = log::Writer::stdout().map_err(InitError::Writer)?;
     let lines = log::LogLayer::new(config.log_format.shape(), identity.service, writer.clone());
     let pipeline = otlp::Pipeline::start(identity, config)?;
-    let spans = pipeline.as_ref().map(otlp::Pipeline::layer);
-    let subscriber = registry()
-        .with(spans)
-        .with(lines.with_filter(level.filter()));
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Twice)?;
+    // Not an `Option` of a layer: one that is absent has no filter, and the registry would keep
+    // every span for it.
+    let mut layers = vec![lines.with_filter(level.filter()).boxed()];
+    layers.extend(pipeline.as_ref().map(otlp::Pipeline::layer));
+    set_global_default(registry().with(layers)).map_err(|_| InitError::Twice)?;
     panic::log_panics(writer.clone());
 
     let telemetry = Telemetry {

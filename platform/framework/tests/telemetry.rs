@@ -19,9 +19,8 @@ use gantry::{
     shutdown::Tasks,
     telemetry::{
         self, Config, InitError, LogFormat, Telemetry,
-        db::Database,
-        platform::{Check, Configurations, Connections, EndpointState, Endpoints},
-        rpc::{ClientMethod, ServerMethod, Try},
+        metric::{Counter, Gauge, Histogram, Value, series},
+        rpc::ServerMethod,
     },
 };
 use http::HeaderMap;
@@ -90,6 +89,8 @@ async fn child(part: &str) {
             message.join().unwrap_err();
             let again = telemetry::init(&identity, &config, &tasks);
             assert!(matches!(again, Err(InitError::Twice)));
+            let call = ServerMethod::new(&PLACE).start(&HeaderMap::new(), None);
+            assert!(call.span().is_disabled(), "nobody exports spans");
             tracing::info!("after");
         }
         "flood" => {
@@ -111,17 +112,22 @@ async fn child(part: &str) {
 
 /// Makes every metric of the platform appear, and prints them all.
 fn measure_everything(telemetry: &Telemetry) {
-    let target = Arc::from("orders");
-    let served = ServerMethod::new(&PLACE).start(&HeaderMap::new(), None);
-    let made = ClientMethod::new(&PLACE, &target).start();
-    made.attempt(Try::First).end(Code::Ok);
-    made.end(Code::Ok);
-    served.end(Code::Ok);
-    drop(Connections::register().accept());
-    drop(Endpoints::register(&target).hold(EndpointState::Ready));
-    Configurations::register().version(1);
-    Check::register("database").ran(true, Duration::from_millis(1));
-    drop(Database::new("sqlite").statement("orders.place"));
+    let asked_for_when_written = ["process_", "gantry_runtime_"];
+    for declared in metric::ALL {
+        let name = declared.name;
+        if asked_for_when_written
+            .iter()
+            .any(|family| name.starts_with(family))
+        {
+            continue;
+        }
+        let values: Vec<Value> = declared.labels.iter().map(|_| "value".into()).collect();
+        match declared.kind {
+            Kind::Counter => series::<Counter>(declared, &values).increment(),
+            Kind::Gauge => series::<Gauge>(declared, &values).increment(),
+            Kind::Histogram => series::<Histogram>(declared, &values).record(0.5),
+        }
+    }
     println!("{}", telemetry.render_metrics());
 }
 
@@ -145,8 +151,8 @@ async fn run(mut command: Command) -> Output {
 }
 
 /// Goal: standard output holds JSON lines alone, a panic is one of them with its place and
-/// message, and a payload that is no message is not shown.
-/// Method: a child with two panics, and a second set-up that is refused.
+/// message, and a payload that is no message is not shown. Nothing keeps spans without a collector.
+/// Method: a child with two panics, a second set-up that is refused, and a call.
 async fn lines_are_json_and_a_panic_is_one_of_them() {
     let output = run(command("panic")).await;
     let text = String::from_utf8(output.stdout).unwrap();
@@ -179,18 +185,10 @@ async fn nobody_waits_for_a_log_that_nobody_reads() {
 
 /// Goal: every metric of the platform appears under its declared kind, every series belongs to a
 /// family with help and type, no family comes twice, and what the system tells makes sense.
-/// Method: the exposition of a child that uses every handle and exports spans, line by line.
+/// Method: the exposition of a child that uses every declared metric, line by line.
 async fn the_exposition_describes_every_series() {
-    let mut child = command("metrics");
-    child.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
-    let output = run(child).await;
+    let output = run(command("metrics")).await;
     let text = String::from_utf8(output.stdout).unwrap();
-    // What is not of the exposition is a log line: spans could not be sent.
-    let exposition: Vec<_> = text
-        .lines()
-        .filter(|line| !line.starts_with("{\"timestamp\""))
-        .collect();
-    let text = exposition.join("\n");
     let families = check_families(&text);
     for declared in metric::ALL {
         let kind = match declared.kind {
