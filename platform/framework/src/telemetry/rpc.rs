@@ -10,7 +10,8 @@
 //!                                          └─attempt()──▶ Attempt ──picked(addr), inject(headers), end(code)
 //! ```
 //!
-//! A guard dropped without an end counts as CANCELLED: whoever waited went away. The guard's
+//! A guard dropped without an end counts as CANCELLED, or as `DEADLINE_EXCEEDED` where its deadline
+//! has come: whoever waited went away. The guard's
 //! `trace()` is what log lines and outgoing calls carry. Where traces are exported it is the
 //! span's own position; where not, an incoming trace is continued with fresh ids, its sampled
 //! flag included, and the spans cost one check of a cached flag each.

@@ -1,23 +1,28 @@
 //! Calls served.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::Code;
 use tracing::{Span, field::Empty};
 
-use super::{finish, is_server_error};
+use super::{code_name, finish, is_server_error};
 use crate::{
     call::TraceContext,
     caller::Peer,
     contract::Method,
+    deadline::{Deadline, GRPC_TIMEOUT, parse_timeout},
     names::{self, field, metric, span},
     telemetry::{
         metric::{Counter, Family, Gauge, Histogram, series},
         trace,
     },
 };
+
+/// How long before our own timer a caller's may ring: its clock started when it sent the call,
+/// ours when the call arrived.
+const CALLERS_LEAD: Duration = Duration::from_millis(10);
 
 /// One method as this process serves it.
 #[derive(Debug, Clone)]
@@ -86,7 +91,11 @@ impl ServerMethod {
             began: Instant::now(),
             span,
             trace,
-            code: Code::Cancelled,
+            deadline: headers
+                .get(GRPC_TIMEOUT)
+                .and_then(|timeout| parse_timeout(timeout).ok())
+                .and_then(Deadline::after),
+            code: None,
         }
     }
 }
@@ -98,7 +107,8 @@ pub struct ServerCall {
     began: Instant,
     span: Span,
     trace: TraceContext,
-    code: Code,
+    deadline: Option<Deadline>,
+    code: Option<Code>,
 }
 
 impl ServerCall {
@@ -117,19 +127,34 @@ impl ServerCall {
 
     /// Ends the call with the code its stream ended with.
     pub fn end(mut self, code: Code) {
-        self.code = code;
+        self.code = Some(code);
+    }
+
+    /// How the call ended. A caller that goes away at its deadline did not change its mind.
+    fn outcome(&self) -> Code {
+        let rang = |deadline: Deadline| deadline.remaining() <= CALLERS_LEAD;
+        match self.code {
+            Some(code) => code,
+            None if self.deadline.is_some_and(rang) => Code::DeadlineExceeded,
+            None => Code::Cancelled,
+        }
     }
 }
 
 impl Drop for ServerCall {
     fn drop(&mut self) {
         let shared = &*self.shared;
+        let (code, took) = (self.outcome(), self.began.elapsed());
         shared.in_flight.decrement();
-        shared
-            .duration
-            .with(self.code)
-            .record_duration(self.began.elapsed());
-        finish(&self.span, self.code, is_server_error(self.code));
+        shared.duration.with(code).record_duration(took);
+        tracing::debug!(
+            { field::RPC_METHOD } = shared.name,
+            { field::RPC_CODE } = code_name(code),
+            trace = %self.trace,
+            ?took,
+            "call served"
+        );
+        finish(&self.span, code, is_server_error(code));
     }
 }
 

@@ -57,6 +57,23 @@ fn durations(capture: &Capture, code: &str) -> Option<f64> {
     )
 }
 
+/// Goal: a caller that goes away at its deadline is told from one that changed its mind.
+/// Method: two calls of 100 ms, dropped after 50 and after 95: a caller's clock runs ahead of ours.
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_at_its_deadline_ran_out_of_time() {
+    let capture = capture();
+    let method = ServerMethod::new(&PLACE);
+    let mut headers = HeaderMap::new();
+    headers.insert("grpc-timeout", HeaderValue::from_static("100m"));
+    for millis in [50, 95] {
+        let call = method.start(&headers, None);
+        tokio::time::advance(Duration::from_millis(millis)).await;
+        drop(call);
+    }
+    assert_eq!(Some(1.0), durations(&capture, "CANCELLED"));
+    assert_eq!(Some(1.0), durations(&capture, "DEADLINE_EXCEEDED"));
+}
+
 /// Goal: a call served is counted from its start to the end of its stream, under the code it ended
 /// with; one that nobody waited for is CANCELLED.
 /// Method: three calls on a paused clock, seen half-way and at the end.
