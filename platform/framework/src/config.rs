@@ -50,6 +50,7 @@ pub use section::{Apply, Both, Key, Section};
 pub use setting::{Mismatch, Setting};
 pub use size::Size;
 pub use sources::Sources;
+pub(crate) use sources::opentelemetry_variable;
 
 /// One key of a configuration that is in use.
 #[derive(Clone, PartialEq, Eq)]

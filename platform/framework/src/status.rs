@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-pub use wire::{code_of_http, code_of_reset};
+pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, without_status};
 
 /// The trailer that holds a call's code.
 pub const GRPC_STATUS: &str = "grpc-status";

@@ -128,10 +128,6 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
     {
         return None;
     }
-    let code = match head.status {
-        StatusCode::OK => Code::Unknown,
-        other => status::code_of_http(other),
-    };
     let kind = content_type.map_or("none".into(), |kind| {
         String::from_utf8_lossy(kind.as_bytes())
     });
@@ -139,7 +135,7 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
         "the answer is not gRPC: HTTP status {}, content-type {kind}",
         head.status.as_u16()
     );
-    Some(Status::new(code, message))
+    Some(status::not_grpc(head.status, message))
 }
 
 /// What to tell the caller of an answer compressed in a way it does not accept.
@@ -151,7 +147,7 @@ fn unreadable(head: &response::Parts, accepted: Option<&HeaderValue>) -> Option<
         .unwrap_or_default();
     let accepted = accepted.and_then(|it| it.to_str().ok()).unwrap_or_default();
     let known = encoding == "identity" || accepted.split(',').any(|it| it.trim() == encoding);
-    (!known).then(|| Status::internal("the answer is compressed in a way that was not asked for"))
+    (!known).then(|| status::broken("the answer is compressed in a way that was not asked for"))
 }
 
 /// What a caller accepts, from the headers of its request.
@@ -160,11 +156,11 @@ pub(super) fn accepted(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn broken_off() -> Status {
-    Status::internal("the server ended the stream inside a message")
+    status::broken("the server ended the stream inside a message")
 }
 
 fn no_end() -> Status {
-    Status::internal("the server ended the stream without trailers")
+    status::broken("the server ended the stream without trailers")
 }
 
 impl Live {
@@ -260,7 +256,9 @@ impl Body for ResponseBody {
                     Ok(Frame::trailers(trailers))
                 } else {
                     ends.end(End::Malformed, Code::Unknown);
-                    Err(Status::unknown("the server's trailers hold no grpc-status"))
+                    Err(status::without_status(
+                        "the server's trailers hold no grpc-status",
+                    ))
                 }
             }
             Step::Fails(status, end) => {

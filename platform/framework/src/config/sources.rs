@@ -46,7 +46,6 @@ impl Sources {
             Some(path) => Self::new().file(path),
             None => Self::new().folder("config", service),
         };
-        // The only place that reads the environment.
         sources.variables = std::env::vars_os().collect();
         sources.flags = overrides.to_vec();
         sources
@@ -226,4 +225,14 @@ impl fmt::Debug for Sources {
             .field("flags", &self.flags.iter().map(names).collect::<Vec<_>>())
             .finish()
     }
+}
+
+/// One of OpenTelemetry's own variables (`OTEL_…`), trimmed; none where it is empty.
+///
+/// They are not ours to declare as keys, but here is where the environment is read.
+#[expect(clippy::disallowed_methods, reason = "config reads the environment")]
+pub(crate) fn opentelemetry_variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    let value = value.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use h2::Reason;
 use http::StatusCode;
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// The code of a stream the peer reset (gRPC over HTTP/2, "Errors").
 #[must_use]
@@ -30,4 +30,32 @@ pub fn code_of_http(status: StatusCode) -> Code {
         | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
         _ => Code::Unknown,
     }
+}
+
+/// An answer that is not gRPC; its HTTP status is all it says. UNKNOWN where that is 200.
+#[must_use]
+pub fn not_grpc(http: StatusCode, message: impl Into<String>) -> Status {
+    let code = match http {
+        StatusCode::OK => Code::Unknown,
+        other => code_of_http(other),
+    };
+    Status::new(code, message)
+}
+
+/// A stream that its peer reset.
+#[must_use]
+pub fn reset(reason: Reason, message: impl Into<String>) -> Status {
+    Status::new(code_of_reset(reason), message)
+}
+
+/// Something that breaks the protocol, on either end: INTERNAL.
+#[must_use]
+pub fn broken(message: impl Into<String>) -> Status {
+    Status::internal(message)
+}
+
+/// A call that ended without saying how: UNKNOWN.
+#[must_use]
+pub fn without_status(message: impl Into<String>) -> Status {
+    Status::unknown(message)
 }

@@ -38,7 +38,7 @@ use super::{
     Config, Identity,
     metric::{Counter, Family, series},
 };
-use crate::names::metric;
+use crate::{config, names::metric};
 
 /// Crates whose spans the export itself makes, or that tell of frames rather than of calls.
 const UNTRACED: [&str; 8] = [
@@ -173,14 +173,8 @@ pub(crate) fn layer(provider: &SdkTracerProvider) -> Box<dyn Layer<Registry> + S
 
 /// The collector that OpenTelemetry's own variables name, where they do not switch traces off. The
 /// exporter reads them itself, but takes silence for a collector on this machine.
-#[allow(clippy::disallowed_methods)]
 fn endpoint_of_environment() -> Option<String> {
-    let value = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
-    };
+    let value = config::opentelemetry_variable;
     let is = |name, word| value(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return None;

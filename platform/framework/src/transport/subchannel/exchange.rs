@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::{RecvStream, client::ResponseFuture};
 use http::{Method, Request, Response, Uri, Version, header, uri};
 use http_body::{Body, Frame};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
     connection::{Shared, Slot},
@@ -106,9 +106,7 @@ fn on_the_wire(head: Request<()>, shared: &Shared) -> Result<Request<()>, Failed
     target.authority = Some(shared.authority.clone());
     target.path_and_query = parts.uri.into_parts().path_and_query;
     parts.uri = Uri::from_parts(target).map_err(|error| {
-        Failed::own(Status::internal(format!(
-            "the request has no path: {error}"
-        )))
+        Failed::own(status::broken(format!("the request has no path: {error}")))
     })?;
     parts.method = Method::POST;
     parts.version = Version::HTTP_2;
@@ -132,7 +130,7 @@ fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
     shared.retire(status::chain(error));
     Failed {
         fate: Some(Fate::Refused),
-        status: Status::internal(format!("the request cannot be sent: {error}")),
+        status: status::broken(format!("the request cannot be sent: {error}")),
     }
 }
 
@@ -140,14 +138,13 @@ fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
 fn failed(error: &h2::Error, shared: &Shared) -> Failed {
     let fate = Some(Fate::of_stream(error));
     let status = match error.reason() {
-        Some(reason) if error.is_reset() && error.is_remote() => Status::new(
-            status::code_of_reset(reason),
+        Some(reason) if error.is_reset() && error.is_remote() => status::reset(
+            reason,
             format!("{} reset the stream: {reason:?}", shared.peer),
         ),
-        Some(reason) if error.is_reset() => Status::new(
-            Code::Internal,
-            format!("{} broke the protocol: {reason:?}", shared.peer),
-        ),
+        Some(reason) if error.is_reset() => {
+            status::broken(format!("{} broke the protocol: {reason:?}", shared.peer))
+        }
         _ => lost(shared, error),
     };
     Failed { fate, status }

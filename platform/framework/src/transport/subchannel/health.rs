@@ -13,7 +13,7 @@ use super::{
     exchange::{Incoming, exchange},
     outgoing::Outgoing,
 };
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, status::Refusal};
 
 /// Watches `service` until the connection is retired; sets its health with every answer.
 ///
@@ -59,7 +59,12 @@ async fn watch_once(connection: &Arc<Connection>, service: &str) -> (Status, boo
                 answered = true;
                 note(connection.shared(), answer.status());
             }
-            Ok(None) => return (Status::unavailable("the watch was ended"), answered),
+            Ok(None) => {
+                return (
+                    Refusal::ConnectionLost.status("the watch was ended"),
+                    answered,
+                );
+            }
             Err(status) => return (status, answered),
         }
     }
@@ -91,7 +96,8 @@ impl tower::Service<Request<Body>> for OnConnection {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let slot = Connection::open_unchecked(&self.0);
         Box::pin(async move {
-            let slot = slot.ok_or_else(|| Status::unavailable("no place for a health watch"))?;
+            let slot =
+                slot.ok_or_else(|| Refusal::NoEndpoint.status("no place for a health watch"))?;
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts, ());
             exchange(slot, head, &mut Outgoing::new(body))
