@@ -2,6 +2,8 @@
 //!
 //! Each rule is one test; its failure lists every place that breaks it, as `file:line: why`.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -208,6 +208,7 @@ async fn other_content_types_never_reach_a_handler() {
     let service = probe().start().await;
     let stream = TcpStream::connect(service.address).await.expect("connects");
     let (mut sender, connection) = h2::client::handshake(stream).await.expect("speaks HTTP/2");
+    #[expect(clippy::disallowed_methods, reason = "ended below")]
     let driving = tokio::spawn(connection);
     let uri = format!("http://{}/probe.v1.ProbeService/Wait", service.address);
     for (method, content_type, expected) in [

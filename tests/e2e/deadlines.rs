@@ -16,6 +16,9 @@ use crate::support::{channel, hop, probe};
 
 const DEADLINE: Duration = Duration::from_millis(100);
 
+/// Long enough for headers over two hops on a busy machine.
+const STREAM_DEADLINE: Duration = Duration::from_secs(2);
+
 async fn counts(service: &Service) -> CountResponse {
     let mut client = ProbeServiceClient::new(channel(&[service.address]));
     client
@@ -38,9 +41,9 @@ async fn all_dropped(service: &Service, begun: u64) {
     .await;
 }
 
-fn timed<T>(message: T) -> Request<T> {
+fn timed<T>(message: T, deadline: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
+    request.set_timeout(deadline);
     request
 }
 
@@ -52,11 +55,14 @@ async fn a_deadline_ends_a_call_at_both_hops() {
     let first = hop(&second).start().await;
     let mut client = ProbeServiceClient::new(channel(&[first.address]));
     for spawned in [false, true] {
-        let request = timed(WaitRequest {
-            millis: 3_600_000,
-            hops: 1,
-            spawned,
-        });
+        let request = timed(
+            WaitRequest {
+                millis: 3_600_000,
+                hops: 1,
+                spawned,
+            },
+            DEADLINE,
+        );
         let started = Instant::now();
         let error = client.wait(request).await.expect_err("the deadline passes");
         assert_eq!(Code::DeadlineExceeded, error.code(), "{error:?}");
@@ -90,10 +96,13 @@ async fn a_deadline_ends_a_hanging_stream_at_both_hops() {
     let second = probe().start().await;
     let first = hop(&second).start().await;
     let mut client = ProbeServiceClient::new(channel(&[first.address]));
-    let request = timed(HangRequest {
-        messages: 2,
-        hops: 1,
-    });
+    let request = timed(
+        HangRequest {
+            messages: 2,
+            hops: 1,
+        },
+        STREAM_DEADLINE,
+    );
     let mut stream = client
         .hang(request)
         .await

@@ -54,6 +54,12 @@ impl Grpcurl<'_> {
     }
 }
 
+struct Shop {
+    accounts: String,
+    catalog: String,
+    orders: String,
+}
+
 /// Goal: every service can be listed, described and used with grpcurl, and one trace tells of it.
 /// Method: register, log in, import, list, place and watch; an OTLP receiver collects the spans.
 #[tokio::test(flavor = "multi_thread")]
@@ -65,13 +71,38 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
     let otlp = format!("http://{}", collector.address);
     let system = System::up(&["--otlp", &otlp]);
     let grpcurl = Grpcurl { path: &path };
-    let [accounts, catalog, orders] =
-        ["accounts", "catalog", "orders"].map(|name| system.address(name));
+    let shop = Shop {
+        accounts: system.address("accounts"),
+        catalog: system.address("catalog"),
+        orders: system.address("orders"),
+    };
+    everything_is_described(&grpcurl, &shop);
+    let token = log_in(&grpcurl, &shop);
+    import_and_list(&grpcurl, &shop);
+    place_and_watch(&grpcurl, &shop, &token);
 
+    let trace = collector
+        .trace_over(&["orders", "catalog", "accounts"])
+        .await;
+    let spans: Vec<_> = trace
+        .iter()
+        .map(|it| (it.service.as_str(), it.span.name.as_str()))
+        .collect();
+    for span in [
+        ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
+        ("orders", "shop.catalog.v1.CatalogService/Reserve"),
+        ("catalog", "shop.catalog.v1.CatalogService/Reserve"),
+        ("accounts", "shop.accounts.v1.AccountsService/GetJwks"),
+    ] {
+        assert!(spans.contains(&span), "{span:?} in {spans:?}");
+    }
+}
+
+fn everything_is_described(grpcurl: &Grpcurl, shop: &Shop) {
     for (address, service) in [
-        (&accounts, "shop.accounts.v1.AccountsService"),
-        (&catalog, "shop.catalog.v1.CatalogService"),
-        (&orders, "shop.orders.v1.OrdersService"),
+        (&shop.accounts, "shop.accounts.v1.AccountsService"),
+        (&shop.catalog, "shop.catalog.v1.CatalogService"),
+        (&shop.orders, "shop.orders.v1.OrdersService"),
     ] {
         let listed = grpcurl.raw(&[address, "list"]);
         for name in [service, "grpc.health.v1.Health"] {
@@ -83,97 +114,66 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
         let described = grpcurl.raw(&[address, "describe", service]);
         assert!(described.contains("rpc "), "{described}");
     }
+}
 
+fn log_in(grpcurl: &Grpcurl, shop: &Shop) -> String {
     let person = json!({"email": "grpcurl@example.com", "password": "correct horse battery"});
+    let register = "shop.accounts.v1.AccountsService/Register";
     grpcurl.call(
-        &accounts,
-        "shop.accounts.v1.AccountsService/Register",
+        &shop.accounts,
+        register,
         None,
         std::slice::from_ref(&person),
     );
-    let login = grpcurl.call(
-        &accounts,
-        "shop.accounts.v1.AccountsService/Login",
-        None,
-        &[person],
-    );
-    let token = login[0]["token"].as_str().expect("a token");
+    let login = "shop.accounts.v1.AccountsService/Login";
+    let answer = grpcurl.call(&shop.accounts, login, None, &[person]);
+    answer[0]["token"].as_str().expect("a token").to_owned()
+}
 
-    let rows: Vec<_> = (0..3)
-        .map(|number| json!({"sku": format!("CURL-{number}"), "name": "A thing", "priceMinorUnits": 100, "currencyCode": "EUR", "initialStock": 5}))
-        .collect();
-    let imported = grpcurl.call(
-        &catalog,
-        "shop.catalog.v1.CatalogService/ImportProducts",
-        None,
-        &rows,
-    );
+fn import_and_list(grpcurl: &Grpcurl, shop: &Shop) {
+    let row = |number| {
+        json!({
+            "sku": format!("CURL-{number}"),
+            "name": "A thing",
+            "priceMinorUnits": 100,
+            "currencyCode": "EUR",
+            "initialStock": 5,
+        })
+    };
+    let rows: Vec<_> = (0..3).map(row).collect();
+    let import = "shop.catalog.v1.CatalogService/ImportProducts";
+    let imported = grpcurl.call(&shop.catalog, import, None, &rows);
     assert_eq!("3", imported[0]["createdCount"], "{imported:?}");
-    let listed = grpcurl.call(
-        &catalog,
-        "shop.catalog.v1.CatalogService/ListProducts",
-        None,
-        &[json!({"pageSize": 500})],
-    );
-    let products = listed[0]["products"].as_array().expect("products");
-    assert_eq!(
-        3,
-        products
-            .iter()
-            .filter(|it| it["sku"]
-                .as_str()
-                .is_some_and(|sku| sku.starts_with("CURL-")))
-            .count()
-    );
 
-    let wanted = json!({"requestId": "curl-1", "lines": [{"sku": "CURL-1", "quantity": 2}]});
-    let placed = grpcurl.call(
-        &orders,
-        "shop.orders.v1.OrdersService/PlaceOrder",
-        Some(token),
-        &[wanted],
-    );
+    let list = "shop.catalog.v1.CatalogService/ListProducts";
+    let listed = grpcurl.call(&shop.catalog, list, None, &[json!({"pageSize": 500})]);
+    let products = listed[0]["products"].as_array().expect("products");
+    let ours = |product: &&Value| {
+        product["sku"]
+            .as_str()
+            .is_some_and(|sku| sku.starts_with("CURL-"))
+    };
+    assert_eq!(3, products.iter().filter(ours).count());
+}
+
+fn place_and_watch(grpcurl: &Grpcurl, shop: &Shop, token: &str) {
+    let call = |method: &str, request: Value| {
+        let method = format!("shop.orders.v1.OrdersService/{method}");
+        grpcurl.call(&shop.orders, &method, Some(token), &[request])
+    };
+    let lines = json!([{"sku": "CURL-1", "quantity": 2}]);
+    let placed = call("PlaceOrder", json!({"requestId": "curl-1", "lines": lines}));
     assert_eq!(
         "ORDER_STATE_CONFIRMED", placed[0]["order"]["state"],
         "{placed:?}"
     );
+
     let id = json!({"orderId": placed[0]["order"]["orderId"]});
-    grpcurl.call(
-        &orders,
-        "shop.orders.v1.OrdersService/CancelOrder",
-        Some(token),
-        std::slice::from_ref(&id),
-    );
-    let watched = grpcurl.call(
-        &orders,
-        "shop.orders.v1.OrdersService/WatchOrder",
-        Some(token),
-        &[id],
-    );
+    call("CancelOrder", id.clone());
+    let watched = call("WatchOrder", id);
     let last = watched.last().expect("at least the order as it is");
     assert_eq!(
         "ORDER_STATE_CANCELLED", last["order"]["state"],
         "{watched:?}"
-    );
-
-    let trace = collector.trace_over(&["orders", "catalog"]).await;
-    let kinds: Vec<_> = trace
-        .iter()
-        .map(|it| (it.service.as_str(), it.span.name.as_str()))
-        .collect();
-    for (service, name) in [
-        ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
-        ("orders", "shop.catalog.v1.CatalogService/Reserve"),
-        ("catalog", "shop.catalog.v1.CatalogService/Reserve"),
-    ] {
-        assert!(
-            kinds.contains(&(service, name)),
-            "{service} {name} in {kinds:?}"
-        );
-    }
-    let accounts_too = collector.trace_over(&["orders", "accounts"]).await;
-    assert!(
-        !accounts_too.is_empty(),
-        "the first token has orders ask accounts for its keys"
     );
 }

@@ -63,6 +63,10 @@ pub fn service(binary: &str) -> Builder {
 impl Builder {
     /// Sets a variable of the configuration: `LISTEN__ADDRESS` without `GANTRY_`.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers and addresses read better without &"
+    )]
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         self.command.env(format!("GANTRY_{key}"), value.to_string());
         self
@@ -76,6 +80,10 @@ impl Builder {
     }
 
     /// Writes a file into the folder before the start.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
     #[must_use]
     pub fn file(self, name: &str, text: &str) -> Self {
         let path = self.folder.path().join(name);

@@ -40,7 +40,7 @@ pub struct Instance {
     pub name: String,
     /// The process of it.
     pub instance: String,
-    /// STARTING, SERVING, NOT_SERVING, DRAINING or EXITED.
+    /// `STARTING`, `SERVING`, `NOT_SERVING`, `DRAINING` or `EXITED`.
     pub state: String,
     /// Where it serves.
     pub address: String,

@@ -12,7 +12,7 @@ use std::{
 /// In CI, where a skip is a failure.
 #[must_use]
 pub fn find(name: &str) -> Option<PathBuf> {
-    let folder = setting("GANTRY_TEST_TOOLS").map(PathBuf::from);
+    let folder = setting("TESTS_TOOLS").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| root().join("tests/.tools"));
     let places = [folder.join("bin").join(name), folder.join(name)];
     let found = places.into_iter().find(|path| path.exists());

@@ -261,12 +261,11 @@ impl Answering {
         if self.answered > 0
             && let Some(requests) = &mut self.requests
         {
-            match requests.message().await? {
-                Some(message) => self.seen.requests = vec![pack("BidiStreamRequest", &message)],
-                None => {
-                    self.requests = None;
-                    self.seen.requests.clear();
-                }
+            if let Some(message) = requests.message().await? {
+                self.seen.requests = vec![pack("BidiStreamRequest", &message)];
+            } else {
+                self.requests = None;
+                self.seen.requests.clear();
             }
         }
         let Some(data) = self.data.pop_front() else {
