@@ -8,7 +8,7 @@ mod wire;
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -172,7 +172,9 @@ impl Refusal {
 /// The code in `headers` or trailers, where there is one. One that cannot be read is UNKNOWN.
 #[must_use]
 pub fn code_in(headers: &HeaderMap) -> Option<Code> {
-    headers.get(GRPC_STATUS).map(code_of)
+    // Read for every call: a name made once is hashed, not parsed, each time.
+    static NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
+    headers.get(&NAME).map(code_of)
 }
 
 fn code_of(value: &HeaderValue) -> Code {

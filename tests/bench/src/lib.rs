@@ -41,11 +41,18 @@ impl fmt::Display for Stack {
     }
 }
 
-/// CPU time of this process so far, user and system, in microseconds.
+/// CPU time of this process's one thread so far, user and system, in microseconds.
+///
+/// As the kernel tells it in a file: the clock's fast path reads memory that valgrind does not
+/// show, and a program that is being counted would crash on it.
 #[must_use]
-pub fn cpu_micros() -> i64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
+pub fn cpu_micros() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let nanos = text
+        .split_ascii_whitespace()
+        .next()
+        .and_then(|nanos| nanos.parse().ok());
+    nanos.map_or(0, |nanos: u64| nanos / 1_000)
 }
 
 /// Tells the runner something, on a line of its own.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
@@ -35,7 +35,10 @@ use crate::{
 };
 
 /// How often the caller had tried before (gRFC A6).
-const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// A name made once is hashed, not parsed, for each call.
+static TIMEOUT: HeaderName = HeaderName::from_static(GRPC_TIMEOUT);
 
 /// Ends the calls of one method in time.
 #[derive(Debug, Clone)]
@@ -65,7 +68,7 @@ impl<S> Deadline<S> {
 
     /// When a call that begins now must have ended.
     fn deadline(&self, headers: &HeaderMap) -> Result<Option<wire::Deadline>, MalformedTimeout> {
-        let asked = headers.get(GRPC_TIMEOUT).map(parse_timeout).transpose()?;
+        let asked = headers.get(&TIMEOUT).map(parse_timeout).transpose()?;
         let cap = self
             .method
             .is_unary()
@@ -132,7 +135,7 @@ where
 
 fn previous_attempts(headers: &HeaderMap) -> u32 {
     headers
-        .get(PREVIOUS_ATTEMPTS)
+        .get(&PREVIOUS_ATTEMPTS)
         .and_then(|value| value.to_str().ok()?.parse().ok())
         .unwrap_or(0)
 }

@@ -9,6 +9,7 @@ use gantry::{
     journal::Journal,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
+    telemetry,
     transport::server::{Config, Limits, Listener},
 };
 use gantry_bench::{
@@ -49,12 +50,20 @@ async fn tonic_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> 
 }
 
 fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
+    // As a service has it: logs, metrics, and spans for whoever asks.
+    let tasks = Tasks::new(Journal::new());
+    let identity = telemetry::Identity {
+        service: "bench",
+        version: "0",
+        instance: "0",
+    };
+    telemetry::init(&identity, &telemetry::Config::default(), &tasks)?;
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
     let router = Router::new().add(BenchServiceServer::new(Echo));
     let layers = Layers::new(router, limits);
-    serving.spawn_local(listener.serve(layers, Tasks::new(Journal::new())));
+    serving.spawn_local(listener.serve(layers, tasks));
     Ok(address)
 }
 

@@ -86,6 +86,13 @@ async fn connected(connector: &memory::Connector) -> Wire {
     Wire::over(connector.connect().await.unwrap()).await
 }
 
+/// Bounds, on the paused clock, what would otherwise never end where a defence is missing.
+async fn in_time<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_hours(2), future)
+        .await
+        .expect("it ends in time")
+}
+
 /// Waits, in real time, until `condition` holds.
 async fn until(condition: impl Fn() -> bool) {
     let reached = async {

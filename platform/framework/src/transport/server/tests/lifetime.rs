@@ -31,7 +31,7 @@ async fn an_old_connection_finishes_its_calls() {
     let took = began.elapsed();
     let due = Duration::from_secs(90)..Duration::from_secs(110) + SLOW;
     assert!(due.contains(&took), "{took:?}");
-    wire.ended().await.unwrap();
+    in_time(wire.ended()).await.unwrap();
     assert_eq!(0, handle.counts().open);
 }
 
@@ -48,7 +48,7 @@ async fn ages_are_spread() {
         wires.push(wire);
     }
     let ages = futures_util::future::join_all(wires.iter_mut().map(|wire| async {
-        wire.ended().await.unwrap();
+        in_time(wire.ended()).await.unwrap();
         began.elapsed()
     }))
     .await;
@@ -66,7 +66,7 @@ async fn grace_is_finite() {
     let wire = connected(&connector).await;
     let began = Instant::now();
     let sent = wire.send(Wire::request(NEVER_PATH)).await.unwrap();
-    sent.reply().await.unwrap_err();
+    in_time(sent.reply()).await.unwrap_err();
     let took = began.elapsed();
     let due = Duration::from_secs(110)..Duration::from_secs(131);
     assert!(due.contains(&took), "{took:?}");
@@ -96,7 +96,7 @@ async fn an_idle_connection_goes_away() {
         }
     };
     tokio::select! {
-        ended = idle.ended() => ended.unwrap(),
+        ended = in_time(idle.ended()) => ended.unwrap(),
         () = calls => {}
     }
     let took = began.elapsed();

@@ -87,7 +87,7 @@ async fn a_peer_without_a_first_request_is_cut_in_time() {
         };
         tokio::select! {
             () = sending => {}
-            closed = until_closed(&mut read) => drop(closed),
+            closed = in_time(until_closed(&mut read)) => drop(closed),
         }
         let took = began.elapsed();
         let bound = FIRST_REQUEST..FIRST_REQUEST + FAREWELL;
@@ -105,7 +105,7 @@ async fn an_honest_peer_without_a_request_is_told() {
     let mut peer = opened(&connector).await;
     peer.write_all(PREFACE).await.unwrap();
     peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-    let sent = until_closed(&mut peer).await.unwrap();
+    let sent = in_time(until_closed(&mut peer)).await.unwrap();
     assert_eq!(Some(0), goaway(&sent));
 }
 
@@ -138,7 +138,7 @@ async fn garbage_is_closed_at_once() {
         let began = Instant::now();
         let mut peer = opened(&connector).await;
         peer.write_all(bytes).await.unwrap();
-        drop(until_closed(&mut peer).await);
+        drop(in_time(until_closed(&mut peer)).await);
         assert!(began.elapsed() < Duration::from_millis(2), "{bytes:?}");
         assert_eq!(1, handle.counts().refused(Refused::Protocol), "{bytes:?}");
     }
@@ -152,7 +152,7 @@ async fn limits_are_announced() {
     let mut peer = opened(&connector).await;
     peer.write_all(PREFACE).await.unwrap();
     peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-    let sent = until_closed(&mut peer).await.unwrap();
+    let sent = in_time(until_closed(&mut peer)).await.unwrap();
 
     let frames = frames(&sent);
     let (_, _, settings) = frames.iter().find(|it| it.0 == SETTINGS).unwrap();
@@ -200,7 +200,7 @@ async fn flood(limits: Limits, attack: Vec<u8>) -> Option<u8> {
     let mut sent = Vec::new();
     tokio::select! {
         () = sending => {}
-        read = read.read_to_end(&mut sent) => drop(read),
+        read = in_time(read.read_to_end(&mut sent)) => drop(read),
     }
     goaway(&sent)
 }
@@ -282,9 +282,12 @@ async fn a_vanished_peer_is_noticed() {
         _ = &mut connection => panic!("the server is there"),
     };
     let began = Instant::now();
-    while handle.counts().open > 0 {
-        sleep(Duration::from_millis(100)).await;
-    }
+    in_time(async {
+        while handle.counts().open > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
     let took = began.elapsed();
     let due = Duration::from_secs(75)..Duration::from_secs(85);
     assert!(due.contains(&took), "{took:?}");
