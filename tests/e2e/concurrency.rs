@@ -78,12 +78,12 @@ async fn a_slow_replica_gets_few_calls() {
     let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
     let client = ProbeServiceClient::new(channel(&addresses));
     let mut callers = JoinSet::new();
-    for _ in 0..40 {
+    for _ in 0..12 {
         let mut client = client.clone();
         callers.spawn(async move {
             let mut answered = Vec::new();
-            for _ in 0..50 {
-                let answer = client.wait(waiting(40, 0)).await.expect("no call fails");
+            for _ in 0..100 {
+                let answer = client.wait(waiting(50, 0)).await.expect("no call fails");
                 answered.push(answer.into_inner().instance);
             }
             answered
@@ -101,7 +101,7 @@ async fn a_slow_replica_gets_few_calls() {
         "the slow replica got {slow} of 2000 calls: {counts:?}"
     );
     assert!(
-        counts["fast-1"] > 400 && counts["fast-2"] > 400,
+        counts["fast-1"] > 300 && counts["fast-2"] > 300,
         "{counts:?}"
     );
 }

@@ -9,6 +9,9 @@ use std::{
 use gantry_harness::{collector::Collector, system::System, tools};
 use serde_json::{Value, json};
 
+/// The customer's own trace: every call is part of it, as from a caller that traces.
+const TRACE: [u8; 16] = *b"a customer shops";
+
 struct Grpcurl<'a> {
     path: &'a Path,
 }
@@ -27,7 +30,10 @@ impl Grpcurl<'_> {
         request: &[Value],
     ) -> Vec<Value> {
         let mut command = Command::new(self.path);
-        command.args(["-plaintext", "-max-time", "20", "-d", "@"]);
+        let trace: String = TRACE.iter().map(|byte| format!("{byte:02x}")).collect();
+        command
+            .args(["-plaintext", "-max-time", "20", "-d", "@", "-H"])
+            .arg(format!("traceparent: 00-{trace}-00000000000000c1-01"));
         if let Some(token) = token {
             command.args(["-H", &format!("authorization: Bearer {token}")]);
         }
@@ -61,7 +67,8 @@ struct Shop {
 }
 
 /// Goal: every service can be listed, described and used with grpcurl, and one trace tells of it.
-/// Method: register, log in, import, list, place and watch; an OTLP receiver collects the spans.
+/// Method: register, log in, import, list, place and watch, all within a trace of the caller's; an
+/// OTLP receiver collects the spans.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcurl_shops_and_one_trace_tells_of_it() {
     let Some(path) = tools::find("grpcurl") else {
@@ -84,6 +91,10 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
     let trace = collector
         .trace_over(&["orders", "catalog", "accounts"])
         .await;
+    assert!(
+        trace.iter().all(|it| it.span.trace_id == TRACE),
+        "the customer's trace"
+    );
     let spans: Vec<_> = trace
         .iter()
         .map(|it| (it.service.as_str(), it.span.name.as_str()))
@@ -92,7 +103,7 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
         ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
         ("orders", "shop.catalog.v1.CatalogService/Reserve"),
         ("catalog", "shop.catalog.v1.CatalogService/Reserve"),
-        ("accounts", "shop.accounts.v1.AccountsService/GetJwks"),
+        ("accounts", "shop.accounts.v1.AccountsService/Login"),
     ] {
         assert!(spans.contains(&span), "{span:?} in {spans:?}");
     }

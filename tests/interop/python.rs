@@ -5,7 +5,7 @@ use std::process::Command;
 use gantry_harness::{system::System, tools};
 
 /// Goal: a customer in Python gets through all of the shop, over all four kinds of calls.
-/// Method: tests/interop/python/shop.py, which fails at the first surprise.
+/// Method: tests/interop/python/customer.py, which fails at the first surprise.
 #[tokio::test]
 async fn a_python_client_shops() {
     let Some(python) = tools::find("python/bin/python") else {
@@ -14,7 +14,7 @@ async fn a_python_client_shops() {
     let system = System::up(&[]);
     let told = tools::run(
         Command::new(python)
-            .arg(tools::root().join("tests/interop/python/shop.py"))
+            .arg(tools::root().join("tests/interop/python/customer.py"))
             .arg(tools::root().join("proto"))
             .args(["accounts", "catalog", "orders"].map(|name| system.address(name))),
     );

@@ -1,6 +1,6 @@
 """Calls the shop with code that grpcio-tools generates from proto/, as a customer in Python would.
 
-    shop.py PROTO ACCOUNTS CATALOG ORDERS
+    customer.py PROTO ACCOUNTS CATALOG ORDERS
 
 Registers, logs in, imports products, updates stock, lists, places an order, watches and cancels it;
 prints one JSON object of what it saw. Any surprise ends it with a traceback.
