@@ -24,6 +24,12 @@ pub fn find(name: &str) -> Option<PathBuf> {
     found
 }
 
+/// Whether exact time bounds are checked: on a quiet machine, by `tests/run --soak`.
+#[must_use]
+pub fn timed() -> bool {
+    setting("TESTS_TIMED").is_some()
+}
+
 /// Says that a test is skipped.
 ///
 /// # Panics
