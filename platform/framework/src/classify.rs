@@ -85,16 +85,16 @@ pub enum End<'a> {
 pub fn judge(end: End<'_>, fair: bool) -> Verdict {
     match end {
         End::Answered(trailers) => match status::code_in(trailers) {
-            Some(code) => judge_code(code, Pushback::read(trailers), fair),
+            Some(code) => judge_code(code, || Pushback::read(trailers), fair),
             None => Verdict::Hard,
         },
         End::Failed(Fate::NotSent | Fate::Refused) | End::Dropped => Verdict::Ignored,
         End::Failed(Fate::MaybeProcessed) | End::Malformed => Verdict::Hard,
-        End::DeadlinePassed => judge_code(Code::DeadlineExceeded, None, fair),
+        End::DeadlinePassed => judge_code(Code::DeadlineExceeded, || None, fair),
     }
 }
 
-fn judge_code(code: Code, pushback: Option<Pushback>, fair: bool) -> Verdict {
+fn judge_code(code: Code, pushback: impl Fn() -> Option<Pushback>, fair: bool) -> Verdict {
     match code {
         Code::Ok
         | Code::InvalidArgument
@@ -104,11 +104,11 @@ fn judge_code(code: Code, pushback: Option<Pushback>, fair: bool) -> Verdict {
         | Code::OutOfRange
         | Code::Unauthenticated => Verdict::Success,
         Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Hard,
-        Code::Unavailable => match pushback {
+        Code::Unavailable => match pushback() {
             Some(pushback) => Verdict::Soft(pushback.pause()),
             None => Verdict::Hard,
         },
-        Code::ResourceExhausted => Verdict::Soft(pushback.and_then(Pushback::pause)),
+        Code::ResourceExhausted => Verdict::Soft(pushback().and_then(Pushback::pause)),
         Code::DeadlineExceeded if fair => Verdict::Hard,
         Code::DeadlineExceeded
         | Code::Cancelled
@@ -164,7 +164,7 @@ mod tests {
 
     fn trailers(code: Code, pushback: &[&'static str]) -> HeaderMap {
         let mut trailers = HeaderMap::new();
-        trailers.insert(status::GRPC_STATUS, HeaderValue::from(code as i32));
+        trailers.insert(&status::GRPC_STATUS, HeaderValue::from(code as i32));
         for value in pushback {
             trailers.append(status::PUSHBACK, HeaderValue::from_static(value));
         }

@@ -30,7 +30,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::Service;
@@ -60,7 +60,7 @@ const MARGIN: Duration = Duration::from_millis(1);
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
 /// Set by retries alone.
-const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// The virtual connection to one target; clones are cheap and share everything.
 ///
@@ -166,7 +166,7 @@ impl Target {
         method: Option<&Method>,
         headers: &HeaderMap,
     ) -> Result<Option<Deadline>, deadline::MalformedTimeout> {
-        let own = match headers.get(GRPC_TIMEOUT) {
+        let own = match headers.get(&GRPC_TIMEOUT) {
             Some(timeout) => Some(deadline::parse_timeout(timeout)?),
             None => method
                 .is_some_and(Method::is_unary)
@@ -212,7 +212,7 @@ impl Call {
         if deadline.is_some_and(Deadline::has_passed) {
             return Err(self.too_late("before it was sent"));
         }
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut outgoing = Outgoing::new(body);
         let mut which = Try::First;
         let mut refused = false;
@@ -223,7 +223,7 @@ impl Call {
                 .map_err(|error| no_endpoint(&error))?;
             let attempt = self.measured.attempt(which);
             attempt.picked(picked.addr());
-            let request = on_the_wire(&head, deadline, &attempt);
+            let request = on_the_wire(&mut head, deadline, &attempt);
             let fair = deadline.is_none_or(|deadline| {
                 picked.is_fair(deadline.instant().saturating_duration_since(self.began))
             });
@@ -281,23 +281,26 @@ struct Answered {
     accepted: Option<HeaderValue>,
 }
 
-/// The request of one attempt: what the caller wrote, and what the platform owns.
+/// The request of one attempt: what the caller wrote, and what the platform owns. The latter is
+/// written into `head`, where the next attempt overwrites it: the copy has the right size then.
 fn on_the_wire(
-    head: &http::request::Parts,
+    head: &mut http::request::Parts,
     deadline: Option<Deadline>,
     attempt: &Attempt,
 ) -> Request<()> {
-    let mut request = Request::new(());
-    *request.uri_mut() = head.uri.clone();
-    let headers = request.headers_mut();
-    headers.clone_from(&head.headers);
+    let headers = &mut head.headers;
     if let Some(deadline) = deadline {
-        let timeout = deadline::format_timeout(deadline.remaining());
-        headers.insert(GRPC_TIMEOUT, timeout);
+        let mut timeout = deadline::format_timeout(deadline.remaining());
+        // Never the same twice: in HPACK's table it would only push out what is.
+        timeout.set_sensitive(true);
+        headers.insert(&GRPC_TIMEOUT, timeout);
     }
-    headers.remove(PREVIOUS_ATTEMPTS);
+    headers.remove(&PREVIOUS_ATTEMPTS);
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
     attempt.inject(headers);
+    let mut request = Request::new(());
+    *request.headers_mut() = headers.clone();
+    *request.uri_mut() = head.uri.clone();
     request
 }
 

@@ -15,10 +15,14 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, without_status};
 
 /// The trailer that holds a call's code.
-pub const GRPC_STATUS: &str = "grpc-status";
+pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The headers that say how a call ended.
-pub const STATUS_HEADERS: [&str; 3] = [GRPC_STATUS, "grpc-message", "grpc-status-details-bin"];
+pub static STATUS_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+];
 
 /// Tells retrying clients when to come back, in whole milliseconds (gRFC A6).
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -172,9 +176,7 @@ impl Refusal {
 /// The code in `headers` or trailers, where there is one. One that cannot be read is UNKNOWN.
 #[must_use]
 pub fn code_in(headers: &HeaderMap) -> Option<Code> {
-    // Read for every call: a name made once is hashed, not parsed, each time.
-    static NAME: HeaderName = HeaderName::from_static(GRPC_STATUS);
-    headers.get(&NAME).map(code_of)
+    headers.get(&GRPC_STATUS).map(code_of)
 }
 
 fn code_of(value: &HeaderValue) -> Code {

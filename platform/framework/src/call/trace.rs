@@ -74,7 +74,9 @@ impl TraceContext {
         text[35] = b'-';
         write_hex(&mut text[36..52], &self.span_id.to_be_bytes());
         text[52..].copy_from_slice(if self.sampled { b"-01" } else { b"-00" });
-        let value = HeaderValue::from_bytes(&text).expect("hex and dashes are a header value");
+        let mut value = HeaderValue::from_bytes(&text).expect("hex and dashes are a header value");
+        // Never the same twice: in HPACK's table it would only push out what is.
+        value.set_sensitive(true);
         headers.insert(&TRACEPARENT, value);
         if let Some(state) = &self.state {
             headers.insert(&TRACESTATE, state.clone());

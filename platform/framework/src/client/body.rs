@@ -95,7 +95,7 @@ pub(super) fn begin(
         return Ok(Response::from_parts(head, ResponseBody { live: None }));
     }
     // Headers that do not end the stream cannot end the call; a status in them says nothing.
-    for name in status::STATUS_HEADERS {
+    for name in &status::STATUS_HEADERS {
         head.headers.remove(name);
     }
     if incoming.is_over() {
@@ -124,7 +124,7 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
             .strip_prefix(b"application/grpc")
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     });
-    if is_grpc && (head.status == StatusCode::OK || head.headers.contains_key(status::GRPC_STATUS))
+    if is_grpc && (head.status == StatusCode::OK || head.headers.contains_key(&status::GRPC_STATUS))
     {
         return None;
     }

@@ -37,9 +37,6 @@ use crate::{
 /// How often the caller had tried before (gRFC A6).
 static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// A name made once is hashed, not parsed, for each call.
-static TIMEOUT: HeaderName = HeaderName::from_static(GRPC_TIMEOUT);
-
 /// Ends the calls of one method in time.
 #[derive(Debug, Clone)]
 pub struct Deadline<S> {
@@ -68,7 +65,7 @@ impl<S> Deadline<S> {
 
     /// When a call that begins now must have ended.
     fn deadline(&self, headers: &HeaderMap) -> Result<Option<wire::Deadline>, MalformedTimeout> {
-        let asked = headers.get(&TIMEOUT).map(parse_timeout).transpose()?;
+        let asked = headers.get(&GRPC_TIMEOUT).map(parse_timeout).transpose()?;
         let cap = self
             .method
             .is_unary()

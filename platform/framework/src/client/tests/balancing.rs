@@ -65,6 +65,31 @@ async fn a_slow_endpoint_gets_few_calls() {
     caller.stop().await;
 }
 
+/// Goal: an endpoint whose answers nobody waits for counts as slow.
+/// Method: one of two peers hangs, and its callers give up after 50 ms.
+#[tokio::test(start_paused = true)]
+async fn calls_given_up_count_as_slow() {
+    fastrand::seed(42);
+    let net = Net::default();
+    let latencies = [10 * MS, Duration::from_hours(1)];
+    let peers = [0_u16, 1].map(|number| {
+        let manners = Manners {
+            latency: latencies[usize::from(number)],
+            ..Manners::default()
+        };
+        Peer::start(&net, addr(number), manners)
+    });
+    let caller = Caller::new(&net, &[addr(0), addr(1)]);
+    caller.until(addr(0), Connectivity::Ready).await;
+    caller.until(addr(1), Connectivity::Ready).await;
+    for _ in 0..200 {
+        drop(tokio::time::timeout(50 * MS, caller.check("x")).await);
+    }
+    let shares = peers.map(|peer| peer.handled_count());
+    assert!(shares[1] > 0 && shares[1] < 10, "{shares:?}");
+    caller.stop().await;
+}
+
 /// Goal: an endpoint that fails fast attracts no calls.
 /// Method: one of three answers UNAVAILABLE at once, the others take 10 ms.
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ fn hanging(net: &Net) -> tokio::sync::mpsc::Receiver<Option<Duration>> {
             let mut connection = h2::server::handshake(io).await.unwrap();
             let mut held = Vec::new();
             while let Some(Ok((request, respond))) = connection.accept().await {
-                let timeout = request.headers().get(GRPC_TIMEOUT);
+                let timeout = request.headers().get(&GRPC_TIMEOUT);
                 let timeout = timeout.map(|value| deadline::parse_timeout(value).unwrap());
                 sender.send(timeout).await.unwrap();
                 held.push((request, respond));
@@ -136,6 +136,33 @@ async fn a_deadline_holds_to_the_end_of_the_body() {
     assert_eq!(Code::DeadlineExceeded, status.code());
     peer.await.unwrap();
     caller.stop().await;
+}
+
+/// Goal: a peer that gives up because of the deadline looks like the deadline.
+/// Method: it resets with CANCEL just after, when the caller's own clock has not been looked at.
+#[tokio::test(start_paused = true)]
+async fn a_reset_after_the_deadline_is_the_deadline() {
+    for (late, expected) in [(false, Code::Cancelled), (true, Code::DeadlineExceeded)] {
+        let net = Net::default();
+        let mut listener = net.listen(addr(1));
+        let caller = Caller::new(&net, &[addr(1)]);
+        let peer = spawn(async move {
+            let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+            let stream = peer.request().await;
+            peer.begin(stream).await;
+            peer.reset(stream, raw::CANCEL).await;
+            peer
+        });
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        request.set_timeout(100 * MS);
+        let mut watch = caller.client().watch(request).await.unwrap().into_inner();
+        // Read late, with the reset in hand: the stream's word comes before the timer's.
+        tokio::time::sleep(if late { 200 * MS } else { 50 * MS }).await;
+        let status = watch.message().await.unwrap_err();
+        assert_eq!(expected, status.code());
+        drop(peer.await);
+        caller.stop().await;
+    }
 }
 
 /// Goal: a deadline also holds for a stream that never pauses.

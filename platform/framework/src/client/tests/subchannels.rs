@@ -337,6 +337,23 @@ async fn a_watch_that_fails_is_judged_by_its_code() {
     }
 }
 
+/// Goal: a peer that allows a single stream has it free for calls.
+/// Method: such a peer, with health on; the first stream is the call.
+#[tokio::test(start_paused = true)]
+async fn a_single_stream_is_not_spent_on_health() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::with(&net, &[addr(1)], |config| config.health = true);
+    let mut client = caller.client();
+    let call = spawn(async move { check(&mut client, "x").await });
+    let limit = [(MAX_CONCURRENT_STREAMS, 1)];
+    let mut peer = Raw::accept(listener.recv().await.unwrap(), &limit).await;
+    let stream = peer.request().await;
+    peer.answer(stream).await;
+    call.await.unwrap().unwrap();
+    caller.stop().await;
+}
+
 /// Goal: a peer that resets because of pings is pinged less.
 /// Method: count the pings between two connections of an idle peer that wants calm.
 #[tokio::test(start_paused = true)]

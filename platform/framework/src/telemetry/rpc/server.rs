@@ -92,7 +92,7 @@ impl ServerMethod {
             span,
             trace,
             deadline: headers
-                .get(GRPC_TIMEOUT)
+                .get(&GRPC_TIMEOUT)
                 .and_then(|timeout| parse_timeout(timeout).ok())
                 .and_then(Deadline::after),
             code: None,
