@@ -195,7 +195,7 @@ async fn a_target_without_users_is_let_go() {
     drop(channel);
     patient(async {
         while tasks.running() > 0 {
-            tokio::time::sleep(MS).await;
+            tokio::time::sleep(100 * MS).await;
         }
     })
     .await;

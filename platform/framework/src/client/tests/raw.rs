@@ -57,8 +57,12 @@ impl Raw {
 
     /// The next frame that a test cares about; none once the client closed.
     pub(super) async fn next(&mut self) -> Option<Frame> {
+        super::patient(self.read_on()).await
+    }
+
+    async fn read_on(&mut self) -> Option<Frame> {
         loop {
-            let frame = super::patient(self.read()).await.ok()?;
+            let frame = self.read().await.ok()?;
             match frame.kind {
                 SETTINGS if frame.flags & ACK == 0 => self.write(SETTINGS, ACK, 0, &[]).await,
                 PING if frame.flags & ACK == 0 && self.answers_pings => {

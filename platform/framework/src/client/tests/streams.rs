@@ -169,6 +169,31 @@ async fn an_early_answer_ends_the_call() {
     caller.stop().await;
 }
 
+/// Goal: a reset stops the request, whether or not anybody reads the answer.
+/// Method: the answer has begun and stays unread; the source of requests must be let go.
+#[tokio::test(start_paused = true)]
+async fn a_reset_lets_go_of_the_request() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let peer = spawn(async move {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.expect(raw::HEADERS).await.stream;
+        peer.begin(stream).await;
+        tokio::time::sleep(10 * MS).await;
+        peer.reset(stream, raw::CANCEL).await;
+        peer
+    });
+    let (requests, receiver) = mpsc::channel(1);
+    let unread = converse(&caller, ReceiverStream::new(receiver))
+        .await
+        .unwrap();
+    patient(requests.closed()).await;
+    drop(unread);
+    drop(peer.await);
+    caller.stop().await;
+}
+
 /// Goal: a request that fails at its own source ends the call with the source's status, before
 /// the answer begins and after, and the peer is told by a reset.
 /// Method: a cancelled request stream.
