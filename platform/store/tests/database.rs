@@ -14,7 +14,7 @@ use files::{
 };
 use gantry::config::Publisher;
 use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time};
 
 /// Goal: processes that start together on no database yet all end up with the same one.
 /// Method: open one missing file sixteen times at once, then look at its shape and content.
@@ -360,9 +360,13 @@ async fn pool_swaps_fail_no_statement() {
         };
         database.apply(&config).await;
         let before = read(&database).await;
-        while read(&database).await < before + 2 {
-            tokio::task::yield_now().await;
-        }
+        let moves = async {
+            while read(&database).await < before + 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let moved = time::timeout(Duration::from_secs(30), moves).await;
+        moved.expect("the load goes on after a swap");
     }
     stop.send_replace(true);
     let writes: i64 = load.join_all().await.into_iter().sum();
