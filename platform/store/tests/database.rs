@@ -14,6 +14,7 @@ use files::{
 };
 use gantry::config::Publisher;
 use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError};
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tokio::{sync::watch, task::JoinSet, time};
 
 /// Goal: processes that start together on no database yet all end up with the same one.
@@ -437,4 +438,31 @@ async fn an_impossible_place_is_told() {
     let config = Config::file(blocker.join("x.db"));
     let error = Database::open(&config, &[]).await.unwrap_err();
     assert!(error.to_string().contains("x.db"), "{error}");
+}
+
+/// Goal: a file that somebody reads in the old mode is waited for, not given up on.
+/// Method: hold a read on a file without a write-ahead log, with the engine's own patience off;
+/// opening lasts as long as the read does, and then succeeds.
+#[tokio::test]
+async fn a_file_in_the_old_mode_is_waited_for() {
+    let files = Files::new();
+    files.open().await.close().await;
+    let url = format!("sqlite://{}", files.path().display());
+    let mut reader = AnyConnection::connect(&url).await.unwrap();
+    for statement in [
+        "PRAGMA journal_mode = DELETE",
+        "BEGIN",
+        "SELECT * FROM counters",
+    ] {
+        reader.fetch_all(statement).await.unwrap();
+    }
+    let config = Config {
+        busy_timeout: Duration::ZERO,
+        ..files.config()
+    };
+    let mut opening = pin!(Database::open(&config, &[COUNTERS, LABELS]));
+    let early = time::timeout(Duration::from_millis(200), opening.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    reader.execute("COMMIT").await.unwrap();
+    assert_eq!(0, read(&opening.await.unwrap()).await);
 }
