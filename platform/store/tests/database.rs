@@ -366,8 +366,8 @@ async fn pool_swaps_fail_no_statement() {
                 tokio::task::yield_now().await;
             }
         };
-        let moved = time::timeout(Duration::from_secs(30), moves).await;
-        moved.expect("the load goes on after a swap");
+        let went_on = time::timeout(Duration::from_secs(30), moves).await;
+        went_on.expect("the load goes on after a swap");
     }
     stop.send_replace(true);
     let writes: i64 = load.join_all().await.into_iter().sum();
