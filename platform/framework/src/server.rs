@@ -36,7 +36,7 @@ mod rescue;
 mod router;
 mod trailers;
 
-use deadline::Deadline;
+use deadline::{Bounds, Deadline};
 use dispatch::Dispatch;
 use observe::Observe;
 use protocol::Protocol;
@@ -67,22 +67,13 @@ fn layered(
     method: &'static Method,
     observed: ServerMethod,
     handler: Arc<dyn dispatch::Handler>,
-    bounds: &Bounds,
+    bounds: &Arc<Bounds>,
 ) -> Layered {
-    let limits = &bounds.limits;
-    let dispatch = Dispatch::new(handler, Arc::clone(limits));
-    let deadline = Deadline::new(dispatch, method, Arc::clone(limits), bounds.end.clone());
+    let dispatch = Dispatch::new(handler, Arc::clone(bounds));
+    let deadline = Deadline::new(dispatch, method, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);
     Observe::new(rescue, observed)
-}
-
-/// What all methods share.
-#[derive(Debug)]
-struct Bounds {
-    limits: LiveLimits,
-    /// Calls in flight end now, as UNAVAILABLE.
-    end: CancellationToken,
 }
 
 /// Every service of a process behind all layers; clones share them.
@@ -97,17 +88,17 @@ struct Shared {
     services: HashSet<&'static str>,
     /// All methods that nobody serves, to those who measure.
     other: ServerMethod,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
 }
 
 impl Stack {
     /// Puts the layers around every method of `services`. `limits` are read anew for each call.
     #[must_use]
     pub fn new(services: Router, limits: LiveLimits) -> Self {
-        let bounds = Bounds {
+        let bounds = Arc::new(Bounds {
             limits,
             end: CancellationToken::new(),
-        };
+        });
         let routes = services.routes.into_iter();
         let methods = routes
             .map(|(method, handler)| {

@@ -42,24 +42,26 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 pub struct Deadline<S> {
     inner: S,
     method: &'static Method,
-    limits: LiveLimits,
-    end: CancellationToken,
+    bounds: Arc<Bounds>,
+}
+
+/// What ends the calls of all methods.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Cap unary calls.
+    pub(super) limits: LiveLimits,
+    /// Once cancelled, calls in flight end as UNAVAILABLE.
+    pub(super) end: CancellationToken,
 }
 
 impl<S> Deadline<S> {
-    /// Calls end at their deadline, unary ones at that of `limits` if it is earlier, and all of
-    /// them once `end` is cancelled.
-    pub(super) fn new(
-        inner: S,
-        method: &'static Method,
-        limits: LiveLimits,
-        end: CancellationToken,
-    ) -> Self {
+    /// Calls end at their deadline, unary ones at that of `bounds` if it is earlier, and all of
+    /// them once `bounds` say so.
+    pub(super) fn new(inner: S, method: &'static Method, bounds: Arc<Bounds>) -> Self {
         Self {
             inner,
             method,
-            limits,
-            end,
+            bounds,
         }
     }
 
@@ -69,7 +71,7 @@ impl<S> Deadline<S> {
         let cap = self
             .method
             .is_unary()
-            .then(|| self.limits.load().unary_deadline_max);
+            .then(|| self.bounds.limits.load().unary_deadline_max);
         let timeout = match (asked, cap) {
             (Some(asked), Some(cap)) => Some(asked.min(cap)),
             (asked, cap) => asked.or(cap),
@@ -122,7 +124,7 @@ where
             future: Some(self.inner.call(request)),
             open: Some(Open {
                 context,
-                end: self.end.clone(),
+                bounds: Arc::clone(&self.bounds),
                 alarm: None,
             }),
             refused: None,
@@ -259,7 +261,7 @@ where
 #[derive(Debug)]
 struct Open {
     context: Arc<call::Context>,
-    end: CancellationToken,
+    bounds: Arc<Bounds>,
     alarm: Option<Pin<Box<Alarm>>>,
 }
 
@@ -296,7 +298,7 @@ impl Open {
             let deadline = self.context.deadline;
             Box::pin(Alarm {
                 deadline: deadline.map(|deadline| sleep_until(deadline.instant())),
-                end: self.end.clone().cancelled_owned(),
+                end: self.bounds.end.clone().cancelled_owned(),
             })
         });
         let mut alarm = alarm.as_mut().project();

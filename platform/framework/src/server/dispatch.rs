@@ -13,8 +13,13 @@ use hyper::body::Incoming;
 use tonic::{body::Body, codegen::BoxFuture};
 use tower::Service;
 
-use super::{Inbound, deadline::Received, messages::Measured, trailers::Trailing};
-use crate::{contract::MessageLimits, transport::server::LiveLimits};
+use super::{
+    Inbound,
+    deadline::{Bounds, Received},
+    messages::Measured,
+    trailers::Trailing,
+};
+use crate::contract::MessageLimits;
 
 /// A generated service with its type forgotten. Its future is passed on as it was made: boxed
 /// once, by the generated code.
@@ -39,7 +44,7 @@ pub(super) type Answered = Measured<Trailing<Body>>;
 #[derive(Clone)]
 pub struct Dispatch {
     handler: Arc<dyn Handler>,
-    limits: LiveLimits,
+    bounds: Arc<Bounds>,
 }
 
 impl fmt::Debug for Dispatch {
@@ -49,8 +54,8 @@ impl fmt::Debug for Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn new(handler: Arc<dyn Handler>, limits: LiveLimits) -> Self {
-        Self { handler, limits }
+    pub(super) fn new(handler: Arc<dyn Handler>, bounds: Arc<Bounds>) -> Self {
+        Self { handler, bounds }
     }
 }
 
@@ -64,7 +69,7 @@ impl Service<Request<Received<Incoming>>> for Dispatch {
     }
 
     fn call(&mut self, request: Request<Received<Incoming>>) -> Self::Future {
-        let limits = self.limits.load();
+        let limits = self.bounds.limits.load();
         let receive_max = limits
             .receive_message_max
             .as_usize()

@@ -164,9 +164,11 @@ async fn a_stream_that_never_waits_ends_at_the_deadline() {
         let body = StreamBody::new(tokio_stream::iter(frames));
         Ok::<_, Infallible>(HttpResponse::new(body))
     });
-    let limits = Limits::default().live();
-    let method = &Probe::METHODS[1];
-    let mut layer = deadline::Deadline::new(endless, method, limits, CancellationToken::new());
+    let bounds = Arc::new(deadline::Bounds {
+        limits: Limits::default().live(),
+        end: CancellationToken::new(),
+    });
+    let mut layer = deadline::Deadline::new(endless, &Probe::METHODS[1], bounds);
     let request = with_timeout(STREAM, "100m").map(|()| Empty::new());
     let mut body = layer.call(request).await.unwrap().into_body();
 

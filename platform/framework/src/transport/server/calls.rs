@@ -223,7 +223,9 @@ where
         let stream = slot.take();
         drop(slot);
         let call = Watched {
-            call,
+            // Boxed once, here: a task is moved several times before it runs and once when it
+            // ends, and what is in it is large.
+            call: Box::pin(call),
             stream,
             stall_max: self.stall_max,
             alarm: None,
@@ -235,15 +237,12 @@ where
     }
 }
 
-pin_project! {
-    /// A call that is dropped, and so reset, when its caller makes no room for too long.
-    struct Watched<F> {
-        #[pin]
-        call: F,
-        stream: Option<Arc<Stream>>,
-        stall_max: Duration,
-        alarm: Option<Alarm>,
-    }
+/// A call that is dropped, and so reset, when its caller makes no room for too long.
+struct Watched<F> {
+    call: Pin<Box<F>>,
+    stream: Option<Arc<Stream>>,
+    stall_max: Duration,
+    alarm: Option<Alarm>,
 }
 
 /// Rings for one piece of data.
@@ -255,9 +254,9 @@ struct Alarm {
 impl<F: Future<Output = ()>> Future for Watched<F> {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if this.call.poll(cx).is_ready() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.call.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let Some((stream, piece)) = this
@@ -265,13 +264,13 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
             .as_ref()
             .and_then(|stream| Some((stream, stream.waiting()?)))
         else {
-            *this.alarm = None;
+            this.alarm = None;
             return Poll::Pending;
         };
-        let alarm = match this.alarm {
+        let alarm = match &mut this.alarm {
             Some(alarm) if alarm.piece == piece => alarm,
             alarm => {
-                let stalled = Instant::now() + *this.stall_max;
+                let stalled = Instant::now() + this.stall_max;
                 let at = stream.until.get().map_or(stalled, |at| stalled.min(*at));
                 alarm.insert(Alarm {
                     piece,
