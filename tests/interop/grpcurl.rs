@@ -30,7 +30,7 @@ impl Grpcurl<'_> {
         request: &[Value],
     ) -> Vec<Value> {
         let mut command = Command::new(self.path);
-        let trace: String = TRACE.iter().map(|byte| format!("{byte:02x}")).collect();
+        let trace = format!("{:032x}", u128::from_be_bytes(TRACE));
         command
             .args(["-plaintext", "-max-time", "20", "-d", "@", "-H"])
             .arg(format!("traceparent: 00-{trace}-00000000000000c1-01"));
