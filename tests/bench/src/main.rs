@@ -24,14 +24,21 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let (pairs, calls) = if quick { (2, 5_000) } else { (10, 60_000) };
+    let (rounds, pairs, calls) = if quick {
+        (1, 2, 5_000)
+    } else {
+        (7, 10, 60_000)
+    };
     let mut results = report::Results::default();
     for side in [Side::Server, Side::Client] {
-        for stack in [Stack::Tonic, Stack::Gantry] {
-            eprintln!("counting instructions of the {stack} {side}");
-            let count = measure::instructions(side, stack)?;
-            results.instructions.push((side, stack, count));
+        let mut counts = Vec::new();
+        for round in 1..=rounds {
+            eprintln!("instructions of the {side}, round {round} of {rounds}");
+            let tonic = measure::instructions(side, Stack::Tonic)?;
+            let gantry = measure::instructions(side, Stack::Gantry)?;
+            counts.push((tonic, gantry));
         }
+        results.instructions.push((side, counts));
     }
     for side in [Side::Server, Side::Client] {
         let mut times = Vec::new();

@@ -2,15 +2,13 @@
 
 use std::fmt::Write as _;
 
-use gantry_bench::Stack;
-
 use crate::measure::Side;
 
 /// Everything measured.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    /// Instructions per call.
-    pub(crate) instructions: Vec<(Side, Stack, f64)>,
+    /// Instructions per call, tonic and gantry in turn.
+    pub(crate) instructions: Vec<(Side, Vec<(f64, f64)>)>,
     /// CPU microseconds per call, tonic and gantry in turn.
     pub(crate) times: Vec<(Side, Vec<(f64, f64)>)>,
 }
@@ -18,40 +16,36 @@ pub(crate) struct Results {
 /// The page, whole.
 pub(crate) fn page(results: &Results) -> String {
     let mut page = String::from(HEAD);
-    page.push_str(
-        "| side | bare tonic | gantry | ratio | target |\n| --- | --: | --: | --: | --: |\n",
-    );
-    for side in [Side::Server, Side::Client] {
-        let of = |stack| {
-            let found = results
-                .instructions
-                .iter()
-                .find(|row| row.0 == side && row.1 == stack);
-            found.map_or(f64::NAN, |row| row.2)
+    page.push_str(TABLE);
+    for (side, rounds) in &results.instructions {
+        let target = match side {
+            Side::Server => "1.05",
+            Side::Client => "1.00",
         };
-        let (tonic, gantry) = (of(Stack::Tonic), of(Stack::Gantry));
-        let target = if side == Side::Server { "1.05" } else { "1.00" };
-        let ratio = gantry / tonic;
-        writeln!(
-            page,
-            "| {side} | {tonic:.0} | {gantry:.0} | {ratio:.3} | ≤ {target} |"
-        )
-        .expect("a string takes all");
+        writeln!(page, "{} ≤ {target} |", row(*side, rounds, 0)).expect("a string takes all");
     }
     page.push_str(TIMES);
     for (side, pairs) in &results.times {
-        let tonic = Spread::of(pairs.iter().map(|pair| pair.0));
-        let gantry = Spread::of(pairs.iter().map(|pair| pair.1));
-        let ratio = Spread::of(pairs.iter().map(|pair| pair.1 / pair.0));
-        writeln!(
-            page,
-            "| {side} | {} | {tonic} | {gantry} | {ratio} |",
-            pairs.len()
-        )
-        .expect("a string takes all");
+        writeln!(page, "{}", row(*side, pairs, 2)).expect("a string takes all");
     }
     page
 }
+
+/// Both stacks and the ratio of each pair, as medians with their spread.
+fn row(side: Side, pairs: &[(f64, f64)], digits: usize) -> String {
+    let tonic = Spread::of(pairs.iter().map(|pair| pair.0)).show(digits);
+    let gantry = Spread::of(pairs.iter().map(|pair| pair.1)).show(digits);
+    let ratio = Spread::of(pairs.iter().map(|pair| pair.1 / pair.0)).show(3);
+    format!(
+        "| {side} | {} | {tonic} | {gantry} | {ratio} |",
+        pairs.len()
+    )
+}
+
+const TABLE: &str = "\
+| side | rounds | bare tonic | gantry | ratio | target |
+| --- | --: | --: | --: | --: | --: |
+";
 
 const HEAD: &str = "\
 # Performance
@@ -66,7 +60,8 @@ defaults. The other end of each run is always tonic's.
 ## Instructions
 
 User-space instructions per call, by callgrind: the difference of a run of 2,500 calls and one of 500, so start-up
-cancels out. They do not depend on what else the machine does.
+cancels out. Median (least to most) of rounds in which the stacks take turns: how many requests arrive together, and how
+often background tasks run meanwhile, differs from round to round.
 
 ";
 
@@ -103,14 +98,13 @@ impl Spread {
             most: values.last().copied().unwrap_or(f64::NAN),
         }
     }
-}
 
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:.2} ({:.2} to {:.2})",
-            self.median, self.least, self.most
-        )
+    fn show(&self, digits: usize) -> String {
+        let Self {
+            least,
+            median,
+            most,
+        } = self;
+        format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
     }
 }
