@@ -182,12 +182,13 @@ async fn a_deadline_ends_a_stream_that_never_pauses() {
         let mut stream = respond
             .send_response(head.body(()).unwrap(), false)
             .unwrap();
+        // Many messages a frame: a flood of tiny frames is cut by HTTP/2 itself.
+        let messages = bytes::Bytes::from(SERVING.repeat(100));
         loop {
-            stream.reserve_capacity(SERVING.len());
+            stream.reserve_capacity(messages.len());
             let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
             let Some(Ok(_)) = room else { break };
-            let data = bytes::Bytes::from_static(SERVING);
-            if stream.send_data(data, false).is_err() {
+            if stream.send_data(messages.clone(), false).is_err() {
                 break;
             }
         }
