@@ -23,6 +23,7 @@ mod identity;
 mod inside;
 mod process;
 mod reflection;
+mod registry;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

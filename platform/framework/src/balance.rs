@@ -8,8 +8,8 @@
 //! Picking reads one snapshot and a few atomics and takes no lock. Everything that changes (the
 //! resolver's list, an endpoint's state) goes through one task, which publishes a new snapshot.
 //!
-//! Every endpoint of the list is connected at once. Sets are small: subsetting comes with
-//! discovery.
+//! Every endpoint of the list is connected at once. One that its registry lists no longer, but may
+//! have lost by mistake, serves for as long as its connection does.
 
 mod endpoint;
 mod load;

@@ -5,7 +5,10 @@
 //! call; a resolver that fails keeps the last good list and says what went wrong.
 
 mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod memory;
+pub mod registration;
 mod target;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
@@ -15,6 +18,7 @@ use tokio::sync::watch;
 pub use self::{
     dns::Dns,
     memory::Memory,
+    registration::{Announcement, Layout, Registration},
     target::{Target, TargetError},
 };
 
@@ -47,6 +51,9 @@ pub struct Attributes {
     pub zone: Option<Arc<str>>,
     /// Its share of calls, in percent of an ordinary endpoint's.
     pub weight_percent: Option<u32>,
+    /// Whether the registry does not list it any more and it is kept for being reachable: with its
+    /// connection it is gone for good.
+    pub held: bool,
 }
 
 /// What a name stands for at one moment.

@@ -59,6 +59,10 @@ pub enum Kind {
     EndpointLeft,
     /// A connection to an endpoint changed its state.
     EndpointState,
+    /// The registration of this process changed.
+    Registration,
+    /// The registry could not be read, or can again, or began anew.
+    Registry,
     /// A certificate was loaded or refused.
     Certificate,
     /// A background task ended on its own.
@@ -84,6 +88,8 @@ impl Kind {
             Self::EndpointJoined => "endpoint_joined",
             Self::EndpointLeft => "endpoint_left",
             Self::EndpointState => "endpoint_state",
+            Self::Registration => "registration",
+            Self::Registry => "registry",
             Self::Certificate => "certificate",
             Self::TaskEnded => "task_ended",
             Self::LogLevel => "log_level",

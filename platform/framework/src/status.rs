@@ -90,6 +90,8 @@ pub enum Refusal {
     Watchers,
     /// An operator's request that came from where it may not.
     Remote,
+    /// An operator asked to pause or resume a registration that is not made.
+    NotRegistering,
     /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
     /// its orderly end, and a handler would go on as if it had everything.
     CallerGone,
@@ -114,6 +116,7 @@ impl Refusal {
             Self::ServiceUnknown => "SERVICE_UNKNOWN",
             Self::Watchers => "WATCHERS",
             Self::Remote => "REMOTE",
+            Self::NotRegistering => "NOT_REGISTERING",
             Self::CallerGone => "CALLER_GONE",
             Self::NotGrpc => "NOT_GRPC",
         }
@@ -131,6 +134,7 @@ impl Refusal {
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote => Code::PermissionDenied,
+            Self::NotRegistering => Code::FailedPrecondition,
             Self::CallerGone => Code::Aborted,
             Self::NotGrpc => Code::InvalidArgument,
         }

@@ -2,10 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use gantry_api::admin::v1::{ConfigKey, HealthCheck, config_key::Reload, health_check};
+use gantry_api::admin::v1::{
+    ConfigKey, HealthCheck, Registration, config_key::Reload, health_check, registration,
+};
 
 use crate::{
     config::{Apply, Entry},
+    discovery::{self, registration::State},
     health::{CheckReport, Effect, Verdict},
     journal,
 };
@@ -55,6 +58,25 @@ pub(crate) fn key(entry: &Entry) -> ConfigKey {
             .pending
             .as_ref()
             .map(|pending| pending.value.clone().unwrap_or_default()),
+    }
+}
+
+pub(super) fn registration(known: &discovery::Registration) -> Registration {
+    let state = match known.state {
+        State::Waiting => registration::State::Waiting,
+        State::Registering => registration::State::Registering,
+        State::Registered => registration::State::Registered,
+        State::Paused => registration::State::Paused,
+        State::Left => registration::State::Left,
+    };
+    Registration {
+        state: state.into(),
+        state_time: ago(known.since.elapsed()),
+        keys: known.keys.to_vec(),
+        lease_id: known.lease,
+        ttl: duration(known.ttl),
+        made: known.made,
+        error: known.error.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

@@ -19,6 +19,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The Prometheus text format.
 const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
+/// Says why the process is not registered yet, where it is to be.
+pub(crate) type Unregistered = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Draws the metrics as Prometheus text.
 pub(crate) type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -27,6 +30,7 @@ pub(crate) struct Pages {
     pub(crate) health: Health,
     pub(crate) liveness: Liveness,
     pub(crate) metrics: Render,
+    pub(crate) unregistered: Unregistered,
     pub(crate) grpc: Grpc,
     /// Names by which the side port may be asked for, beside addresses.
     pub(crate) hosts: Vec<String>,
@@ -101,12 +105,26 @@ impl Pages {
 
     fn ready(&self) -> Response<Body> {
         let report = self.health.report();
-        let code = match report.status {
+        let mut checks: Vec<_> = report.checks.iter().map(Check::from).collect();
+        let unregistered = (self.unregistered)();
+        // It does not decide gRPC health, or nothing could ever register.
+        let status = match &unregistered {
+            Some(reason) => {
+                checks.push(Check {
+                    name: "registration",
+                    status: Verdict::Failing.as_str(),
+                    reason,
+                    latency_ms: None,
+                });
+                Status::NotServing
+            }
+            None => report.status,
+        };
+        let code = match status {
             Status::Serving => StatusCode::OK,
             Status::NotServing | Status::Unknown => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let checks = report.checks.iter().map(Check::from).collect();
-        state(code, report.status, checks)
+        state(code, status, checks)
     }
 
     fn metrics(&self) -> Response<Body> {

@@ -11,9 +11,11 @@ use futures_core::Stream;
 use gantry_api::admin::v1::{
     Connection, DrainRequest, DrainResponse, Endpoint, GetConfigRequest, GetConfigResponse,
     GetInfoRequest, GetInfoResponse, GetLogLevelRequest, GetLogLevelResponse,
-    ListConnectionsRequest, ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse,
-    ListHealthChecksRequest, ListHealthChecksResponse, ProcessState, ServiceHealth,
-    SetLogLevelRequest, SetLogLevelResponse, WatchJournalRequest, WatchJournalResponse,
+    GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
+    ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListHealthChecksRequest,
+    ListHealthChecksResponse, PauseRegistrationRequest, PauseRegistrationResponse, ProcessState,
+    ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest,
+    SetLogLevelResponse, WatchJournalRequest, WatchJournalResponse,
     admin_service_server::AdminService,
 };
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use tonic::{Request, Response, Status};
 use super::{convert, follow};
 use crate::{
     caller::Peer,
+    discovery::Registration,
     health::{self, Health},
     journal::{Journal, Kind},
     shutdown::Stop,
@@ -44,6 +47,11 @@ pub(crate) trait Inside: Send + Sync {
     fn endpoints(&self) -> Vec<Endpoint>;
     /// Full names of the services that are served.
     fn services(&self) -> Vec<String>;
+    /// The registration of this process, where there is one.
+    fn registration(&self) -> Option<Registration>;
+    /// Takes the registration back for the time being, or makes it again; false where there is
+    /// none.
+    fn pause_registration(&self, pause: bool) -> bool;
     /// The longest a drain can take.
     fn drain_bound(&self) -> Duration;
 }
@@ -74,6 +82,17 @@ impl Admin {
             Some(health::Status::Serving) => ProcessState::Serving,
             _ => ProcessState::NotServing,
         }
+    }
+}
+
+impl Admin {
+    fn pause(&self, pause: bool) -> Result<(), Status> {
+        if self.inside.pause_registration(pause) {
+            return Ok(());
+        }
+        let reason = "this process does not register: etcd.endpoints is not set, \
+                      or registration.enabled is false";
+        Err(Refusal::NotRegistering.status(reason))
     }
 }
 
@@ -205,6 +224,34 @@ impl AdminService for Admin {
             begin_time: Some(begun.time.into()),
             bound: convert::duration(self.inside.drain_bound()),
         }))
+    }
+
+    async fn get_registration(
+        &self,
+        _request: Request<GetRegistrationRequest>,
+    ) -> Result<Response<GetRegistrationResponse>, Status> {
+        let registration = self.inside.registration();
+        Ok(Response::new(GetRegistrationResponse {
+            registration: registration.as_ref().map(convert::registration),
+        }))
+    }
+
+    async fn pause_registration(
+        &self,
+        request: Request<PauseRegistrationRequest>,
+    ) -> Result<Response<PauseRegistrationResponse>, Status> {
+        local(&request)?;
+        self.pause(true)?;
+        Ok(Response::new(PauseRegistrationResponse {}))
+    }
+
+    async fn resume_registration(
+        &self,
+        request: Request<ResumeRegistrationRequest>,
+    ) -> Result<Response<ResumeRegistrationResponse>, Status> {
+        local(&request)?;
+        self.pause(false)?;
+        Ok(Response::new(ResumeRegistrationResponse {}))
     }
 
     type WatchJournalStream =

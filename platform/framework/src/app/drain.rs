@@ -87,6 +87,8 @@ pub(super) struct Ending {
     pub(super) config: Live<Config>,
     pub(super) journal: Journal,
     pub(super) health: Health,
+    /// Takes the registration back; bounded by itself.
+    pub(super) deregister: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Cancelled when calls should come to their end.
     pub(super) draining: CancellationToken,
     pub(super) serving: Box<dyn Serving>,
@@ -106,15 +108,18 @@ impl fmt::Debug for Ending {
 
 impl Ending {
     /// Ends everything, `why` it is done; `flush` comes last.
-    pub(super) async fn run(self, why: &str, flush: impl Future<Output = ()>) {
+    pub(super) async fn run(mut self, why: &str, flush: impl Future<Output = ()>) {
         let config = *self.config.load();
         tracing::info!(why, bound = ?config.total(), "draining");
         self.journal.record(Kind::Draining, "process", why);
         let phases = Phases::begin(self.journal.clone());
 
-        // A registration is taken back here too: whoever registers watches health.
         self.health.latch();
-        let delay = time::sleep(config.delay);
+        // Both at once: those who find us in the registry have the delay, too, to learn that we go.
+        let delay = async {
+            let deregister = std::mem::replace(&mut self.deregister, Box::pin(async {}));
+            tokio::join!(deregister, time::sleep(config.delay));
+        };
         // The first of two phases that are bounded by themselves.
         phases.run("delay", Duration::MAX, delay).await;
         self.finish(&config, &phases).await;

@@ -1,15 +1,19 @@
 //! What the side port tells that only the application knows.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gantry_api::admin::v1::{Endpoint, GetConfigResponse, endpoint::State};
 
-use super::settings::Settings;
+use super::{
+    registry::{Registering, Registry},
+    settings::Settings,
+};
 use crate::{
     admin::{self, Inside},
     balance::Snapshot,
     client::Clients,
     config::{Faults, Section},
+    discovery::Registration,
     health::Health,
     transport::subchannel::Connectivity,
 };
@@ -19,6 +23,8 @@ pub(super) struct View<C> {
     pub(super) settings: Settings<C>,
     pub(super) clients: Clients,
     pub(super) health: Health,
+    pub(super) registry: Option<Registry>,
+    pub(super) registering: Arc<Registering>,
 }
 
 impl<C: Section> Inside for View<C> {
@@ -38,7 +44,8 @@ impl<C: Section> Inside for View<C> {
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
-        let targets = self.clients.states();
+        let mut targets = self.clients.states();
+        targets.extend(self.registry.iter().flat_map(Registry::states));
         let endpoints = targets.iter().flat_map(|target| {
             let endpoints = target.endpoints.iter();
             endpoints.map(|endpoint| on_wire(&target.name, endpoint))
@@ -49,6 +56,14 @@ impl<C: Section> Inside for View<C> {
     fn services(&self) -> Vec<String> {
         let services = self.health.statuses().into_keys();
         services.filter(|service| !service.is_empty()).collect()
+    }
+
+    fn registration(&self) -> Option<Registration> {
+        self.registering.now()
+    }
+
+    fn pause_registration(&self, pause: bool) -> bool {
+        self.registering.pause(pause)
     }
 
     fn drain_bound(&self) -> Duration {
@@ -75,5 +90,6 @@ fn on_wire(client: &str, endpoint: &Snapshot) -> Endpoint {
         connections: u32::try_from(endpoint.connections).unwrap_or(u32::MAX),
         calls_in_flight: u64::try_from(endpoint.pending).unwrap_or(u64::MAX),
         latency: endpoint.latency.and_then(admin::duration),
+        held: endpoint.attributes.held,
     }
 }

@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::{
     exports::Exports,
     inside::View,
     reflection,
+    registry::{Registering, Registry},
     settings::Settings,
     upkeep,
 };
@@ -31,6 +32,7 @@ use crate::{
     admin::{self, Admin, Grpc, Pages, SidePort},
     client::Clients,
     config::{Live, Section},
+    discovery::Announcement,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
     server::{DescriptorError, Router, Stack},
@@ -113,15 +115,31 @@ impl<C: Section> Process<C> {
         self.journal.record(Kind::Starting, name, version);
         let bound = Bound::bind(&self.settings).await?;
         let side_address = bound.side_port.local_addr();
-        let mut app = self.app();
+        let registry = self
+            .settings
+            .live
+            .read(|settings| Registry::new(&settings.first.etcd, &self.platform, &self.journal));
+        let registers = self
+            .settings
+            .live
+            .read(|settings| settings.first.registers());
+        let registering = Arc::new(Registering::new(registers));
+        let mut app = self.app(registry.as_ref());
         let served = Arc::new(OnceLock::new());
         let mut running = Running {
             address: bound.address,
             side_address,
             stop: self.stop.clone(),
-            ending: self.ending(&app, &bound.listener, &served),
+            ending: self.ending(&app, &bound.listener, &served, &registering),
         };
-        self.open_side_port(bound.side_port, bound.listener.handle(), &app)?;
+        let view = View {
+            settings: self.settings.clone(),
+            clients: app.clients.clone(),
+            health: app.health.clone(),
+            registry: registry.clone(),
+            registering: Arc::clone(&registering),
+        };
+        self.open_side_port(bound.side_port, bound.listener.handle(), &app, view)?;
         upkeep::start(&self, &bound.listener.handle());
 
         // Cancel-safe: a start-up that is told to stop is dropped as a whole.
@@ -132,7 +150,11 @@ impl<C: Section> Process<C> {
         running.ending.hooks = mem::take(&mut app.hooks);
         match started {
             Some(Ok(())) => {
+                let health = app.health.clone();
                 self.serve(bound.listener, app, &served, bound.address)?;
+                if let Some(registry) = registry.filter(|_| registers) {
+                    self.register(&registry, &registering, health, bound.address);
+                }
                 Ok(running)
             }
             Some(Err(source)) => {
@@ -146,8 +168,16 @@ impl<C: Section> Process<C> {
         }
     }
 
-    fn app(&self) -> App<C> {
+    fn app(&self, registry: Option<&Registry>) -> App<C> {
         let settings = self.settings.live.load();
+        let mut clients = Clients::new(
+            settings.first.clients.clone(),
+            self.platform.clone(),
+            self.journal.clone(),
+        );
+        if let Some(registry) = registry {
+            clients = registry.teach(clients, &self.platform, &self.journal);
+        }
         App {
             identity: self.identity,
             config: self.settings.live.map(|settings| &settings.second),
@@ -155,19 +185,23 @@ impl<C: Section> Process<C> {
             journal: self.journal.clone(),
             tasks: Tasks::new(self.journal.clone()),
             draining: CancellationToken::new(),
-            clients: Clients::new(
-                settings.first.clients.clone(),
-                self.platform.clone(),
-                self.journal.clone(),
-            ),
+            clients,
             router: Router::new(),
             hooks: Vec::new(),
             called: BTreeSet::new(),
         }
     }
 
-    fn ending(&self, app: &App<C>, listener: &Listener, served: &Arc<OnceLock<Stack>>) -> Ending {
+    fn ending(
+        &self,
+        app: &App<C>,
+        listener: &Listener,
+        served: &Arc<OnceLock<Stack>>,
+        registering: &Arc<Registering>,
+    ) -> Ending {
+        let registering = Arc::clone(registering);
         Ending {
+            deregister: Box::pin(async move { registering.leave().await }),
             config: self
                 .settings
                 .live
@@ -190,7 +224,9 @@ impl<C: Section> Process<C> {
         side_port: SidePort,
         listener: Handle,
         app: &App<C>,
+        view: View<C>,
     ) -> Result<(), StartError> {
+        let registering = Arc::clone(&view.registering);
         let exports = Exports::new(listener.clone());
         let admin = Admin {
             name: self.identity.name,
@@ -198,11 +234,7 @@ impl<C: Section> Process<C> {
             instance: self.instance.clone(),
             started: journal::now(),
             begun: Instant::now(),
-            inside: Box::new(View {
-                settings: self.settings.clone(),
-                clients: app.clients.clone(),
-                health: app.health.clone(),
-            }),
+            inside: Box::new(view),
             listener,
             health: app.health.clone(),
             journal: self.journal.clone(),
@@ -222,6 +254,7 @@ impl<C: Section> Process<C> {
             health: app.health.clone(),
             liveness: Liveness::watch(&self.platform),
             metrics: Arc::new(metrics),
+            unregistered: Arc::new(move || registering.missing()),
             grpc: Grpc::new(admin)?,
             hosts: self
                 .settings
@@ -231,6 +264,40 @@ impl<C: Section> Process<C> {
         let serve = side_port.serve(Arc::new(pages), self.platform.clone());
         self.platform.spawn_essential("side port", serve);
         Ok(())
+    }
+
+    /// Begins to register what is served at `address`.
+    fn register(
+        &self,
+        registry: &Registry,
+        registering: &Registering,
+        health: Health,
+        address: SocketAddr,
+    ) {
+        let settings = self.settings.live.load();
+        let platform = &settings.first;
+        let config = &platform.registration;
+        let started = journal::now().duration_since(SystemTime::UNIX_EPOCH);
+        let services = health.statuses().into_keys();
+        let announcement = Announcement {
+            name: config
+                .name
+                .clone()
+                .unwrap_or_else(|| self.identity.name.to_owned()),
+            address: config
+                .address
+                .clone()
+                .unwrap_or_else(|| address.to_string()),
+            instance: self.instance.clone(),
+            version: self.identity.version.to_owned(),
+            zone: config.zone.clone(),
+            weight_percent: config.weight_percent,
+            start_time: started.map_or(0, |since| since.as_secs()),
+            services: services.filter(|service| !service.is_empty()).collect(),
+            tls: platform.listen.certificate.is_some(),
+        };
+        let owner = (&self.platform, &self.journal);
+        registering.begin(registry, &announcement, config, health, owner);
     }
 
     pub(super) fn log_level(&self) -> LogLevel {

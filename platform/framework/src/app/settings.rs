@@ -1,9 +1,10 @@
 //! The platform's part of every service's configuration.
 
-use super::drain;
+use super::{drain, registry};
 use crate::{
     admin, client,
     config::{self, Both, Live},
+    discovery::registration,
     health, telemetry,
     transport::server,
 };
@@ -17,6 +18,10 @@ config::section! {
         pub limits: section server::Limits;
         /// Whom the service calls, by the names it uses in `app.client(…)`.
         pub clients: map of client::Config, restart;
+        /// Where services register and find each other.
+        pub etcd: section registry::Etcd;
+        /// How this service is found.
+        pub registration: section registration::Config;
         /// Describe the services to whoever asks (gRPC reflection). By default where the listener
         /// is loopback.
         pub reflection: Option<bool> = None, restart;
@@ -30,6 +35,30 @@ config::section! {
         pub shutdown: section drain::Config;
         /// How the process works inside.
         pub runtime: section Runtime;
+    }
+    validate = Platform::check;
+}
+
+impl Platform {
+    /// Whether this process is to be found by others.
+    pub(super) fn registers(&self) -> bool {
+        let wanted = self.registration.enabled.unwrap_or(true);
+        wanted && self.etcd.is_configured()
+    }
+
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.registration.enabled == Some(true) && !self.etcd.is_configured() {
+            let reason = "expected etcd.endpoints beside it, where to register";
+            check.refuse("registration.enabled", reason);
+        }
+        let anywhere = self.listen.address.ip().is_unspecified();
+        if self.registers() && anywhere && self.registration.address.is_none() {
+            let reason = format!(
+                "expected an address: nobody can reach listen.address {}",
+                self.listen.address
+            );
+            check.refuse("registration.address", reason);
+        }
     }
 }
 

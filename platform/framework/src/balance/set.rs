@@ -1,7 +1,7 @@
 //! The endpoints of one target as of one moment, and the task that keeps them current.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -27,6 +27,8 @@ use crate::{
 const REMEMBER: Duration = Duration::from_mins(10);
 /// How many such endpoints are remembered at most.
 const REMEMBER_MAX: usize = 1_024;
+/// Pairs that are drawn before all endpoints are looked at for one that is ready.
+const TRIES: usize = 4;
 
 /// The endpoints as of one moment.
 #[derive(Debug)]
@@ -52,28 +54,31 @@ impl Set {
 
     /// The cheaper of two endpoints taken at random.
     pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
-        let endpoint = match self.ready.as_slice() {
-            [] => return None,
-            [only] => only,
+        // A connection may have gone since this snapshot was taken. A look at all of them is for
+        // when nearly all have, so that no ordinary call's work grows with their number.
+        let endpoint = (0..TRIES)
+            .filter_map(|_| self.cheaper_of_two(now))
+            .find(|endpoint| endpoint.is_ready())
+            .or_else(|| self.cheapest(now))?;
+        Some(Picked::new(Arc::clone(endpoint), now))
+    }
+
+    fn cheaper_of_two(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+        match self.ready.as_slice() {
+            [] => None,
+            [only] => Some(only),
             ready => {
                 let first = fastrand::usize(..ready.len());
                 let other = fastrand::usize(..ready.len() - 1);
                 let other = if other < first { other } else { other + 1 };
                 let (first, other) = (&ready[first], &ready[other]);
-                if first.load.cost(now) <= other.load.cost(now) {
+                Some(if first.load.cost(now) <= other.load.cost(now) {
                     first
                 } else {
                     other
-                }
+                })
             }
-        };
-        // A connection may have gone since this snapshot was taken.
-        let endpoint = if endpoint.is_ready() {
-            endpoint
-        } else {
-            self.cheapest(now)?
-        };
-        Some(Picked::new(Arc::clone(endpoint), now))
+        }
     }
 
     fn cheapest(&self, now: Instant) -> Option<&Arc<Endpoint>> {
@@ -134,6 +139,8 @@ pub(super) struct Keeper {
     endpoints: Vec<Arc<Endpoint>>,
     /// Last known connectivity by address, to notice changes.
     states: HashMap<SocketAddr, Connectivity>,
+    /// Held by the resolver, and unreachable: they do not come back while they are held.
+    buried: HashSet<SocketAddr>,
     /// Statistics of endpoints that left, and when.
     left: HashMap<SocketAddr, (Arc<Load>, Instant)>,
     unready_since: Option<Instant>,
@@ -156,6 +163,7 @@ impl Keeper {
             refresh,
             endpoints: Vec::new(),
             states: HashMap::new(),
+            buried: HashSet::new(),
             left: HashMap::new(),
             unready_since: Some(Instant::now()),
         }
@@ -170,6 +178,7 @@ impl Keeper {
         loop {
             let error = resolutions.borrow().error.clone();
             self.look();
+            self.bury();
             let Some(shared) = self.shared.upgrade() else {
                 break;
             };
@@ -202,9 +211,15 @@ impl Keeper {
             .into_iter()
             .map(|endpoint| (endpoint.addr, endpoint))
             .collect();
+        let mut seen = HashSet::with_capacity(resolution.endpoints.len());
+        let mut buried = HashSet::new();
         for listed in resolution.endpoints.iter() {
             // Named twice is named once.
-            if self.endpoints.iter().any(|known| known.addr == listed.addr) {
+            if !seen.insert(listed.addr) {
+                continue;
+            }
+            if listed.attributes.held && self.buried.contains(&listed.addr) {
+                buried.insert(listed.addr);
                 continue;
             }
             let endpoint = match before.remove(&listed.addr) {
@@ -219,15 +234,40 @@ impl Keeper {
             };
             self.endpoints.push(endpoint);
         }
-        for (addr, endpoint) in before {
-            endpoint.subchannel.close();
-            self.states.remove(&addr);
-            if self.left.len() < REMEMBER_MAX {
-                self.left.insert(addr, (Arc::clone(&endpoint.load), now));
-            }
-            self.record(Kind::EndpointLeft, addr, "");
+        self.buried = buried;
+        for endpoint in before.into_values() {
+            self.leave(&endpoint, now, "");
         }
         self.left.retain(|_, (_, since)| now - *since < REMEMBER);
+    }
+
+    fn leave(&mut self, endpoint: &Endpoint, now: Instant, why: &str) {
+        let addr = endpoint.addr;
+        endpoint.subchannel.close();
+        self.states.remove(&addr);
+        if self.left.len() < REMEMBER_MAX {
+            self.left.insert(addr, (Arc::clone(&endpoint.load), now));
+        }
+        self.record(Kind::EndpointLeft, addr, why);
+    }
+
+    /// Lets go of endpoints that are only held for being reachable, and are not.
+    fn bury(&mut self) {
+        let dead: Vec<_> = self
+            .endpoints
+            .extract_if(.., |endpoint| {
+                endpoint.attributes.held
+                    && endpoint.subchannel.state().connectivity == Connectivity::TransientFailure
+            })
+            .collect();
+        for endpoint in dead {
+            self.buried.insert(endpoint.addr);
+            self.leave(
+                &endpoint,
+                Instant::now(),
+                "held, and not reachable any more",
+            );
+        }
     }
 
     fn join(

@@ -13,7 +13,9 @@ config::section! {
     /// How one peer is called; `[clients.catalog]` in a file.
     pub struct Config {
         /// Where it is: addresses as in `127.0.0.1:5001,127.0.0.1:5002`, or a name as in
-        /// `dns:///catalog.internal:443`. Without one every call fails.
+        /// `dns:///catalog.internal:443`, `etcd:///catalog`, `go-zero:///catalog.rpc`,
+        /// `kratos:///catalog` or `kitex:///catalog`. Without one it is the client's name in etcd;
+        /// without etcd every call fails.
         pub target: Option<String> = None, restart;
         /// Longest time of a unary call whose caller sets none. Streams have no default.
         pub timeout_default: Duration = Duration::from_secs(5), restart;

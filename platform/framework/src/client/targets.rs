@@ -30,6 +30,8 @@ struct Shared {
     configs: BTreeMap<String, Config>,
     resolvers: HashMap<String, Arc<dyn Resolve>>,
     connector: Option<Arc<dyn Connect>>,
+    /// What kind of name a target is that is not configured.
+    default_scheme: Option<String>,
     tasks: Tasks,
     journal: Journal,
     targets: Mutex<BTreeMap<String, Arc<Target>>>,
@@ -62,6 +64,7 @@ impl Clients {
             configs,
             resolvers: HashMap::from([("dns".to_owned(), dns)]),
             connector: None,
+            default_scheme: None,
             tasks,
             journal,
             targets: Mutex::default(),
@@ -81,6 +84,17 @@ impl Clients {
         self.unshared()
             .resolvers
             .insert(scheme.to_owned(), resolver);
+        self
+    }
+
+    /// Takes the name of a target that is not configured for a name of `scheme`.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn with_default_scheme(mut self, scheme: &str) -> Self {
+        self.unshared().default_scheme = Some(scheme.to_owned());
         self
     }
 
@@ -147,10 +161,12 @@ impl Clients {
 impl Shared {
     fn start(&self, name: &str) -> Target {
         let config = self.configs.get(name).cloned().unwrap_or_default();
-        let target = config
-            .target
-            .as_deref()
-            .map(str::parse::<discovery::Target>);
+        let by_name = || {
+            let scheme = self.default_scheme.as_ref()?;
+            Some(format!("{scheme}:///{name}"))
+        };
+        let target = config.target.clone().or_else(by_name);
+        let target = target.as_deref().map(str::parse::<discovery::Target>);
         let authority = match &target {
             Some(Ok(target)) => target.authority(),
             _ => None,

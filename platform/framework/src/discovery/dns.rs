@@ -24,7 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// How long a question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Resolves `HOST:PORT` through the operating system: at once, every 30 seconds, and when
+/// Resolves `HOST:PORT`, or several with commas between them, through the operating system: at once, every 30 seconds, and when
 /// endpoints fail, at least 5 seconds apart.
 #[derive(Debug, Clone)]
 pub struct Dns {
@@ -70,9 +70,7 @@ impl Resolve for Dns {
         let stopping = self.tasks.stopping();
         self.tasks.spawn("dns", async move {
             stopping
-                .run_until_cancelled(question.ask_while_wanted(|name| async move {
-                    Ok(net::lookup_host(name).await?.collect())
-                }))
+                .run_until_cancelled(question.ask_while_wanted(lookup))
                 .await;
         });
         let watched = Watched {
@@ -88,6 +86,23 @@ impl Resolve for Dns {
         if let Some(watched) = names.get(name) {
             watched.refresh.notify_one();
         }
+    }
+}
+
+/// The addresses of all hosts of `names`, which commas are between. One host that is not found does
+/// not hide the others.
+async fn lookup(names: String) -> io::Result<Vec<SocketAddr>> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for host in names.split(',') {
+        match net::lookup_host(host).await {
+            Ok(addrs) => found.extend(addrs),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
     }
 }
 

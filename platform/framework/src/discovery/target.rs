@@ -4,7 +4,8 @@ use std::{net::SocketAddr, str::FromStr};
 
 use http::uri::Authority;
 
-/// What a client is pointed at: `127.0.0.1:5001,127.0.0.1:5002` or `dns:///catalog.internal:443`.
+/// What a client is pointed at: `127.0.0.1:5001,127.0.0.1:5002`, `dns:///catalog.internal:443` or
+/// `etcd:///catalog`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// These addresses, always.
@@ -41,7 +42,7 @@ impl FromStr for Target {
         {
             let name = rest.strip_prefix("///").unwrap_or_default();
             let known = !scheme.is_empty() && !name.is_empty() && !name.contains('/');
-            let fits = known && (scheme != "dns" || is_host_and_port(name));
+            let fits = known && (scheme != "dns" || name.split(',').all(is_host_and_port));
             return if fits {
                 Ok(Self::Named {
                     scheme: scheme.to_owned(),

@@ -122,6 +122,49 @@ pub const ENDPOINTS: Metric = Metric::new(
 )
 .by(&[label::SERVER_ADDRESS, label::STATE]);
 
+/// Whether this process is registered.
+pub const REGISTRY_REGISTERED: Metric = Metric::new(
+    Gauge,
+    "gantry_registry_registered",
+    Unit::Count,
+    "1 while this process is registered, else 0.",
+);
+
+/// How often this process was registered.
+pub const REGISTRY_REGISTRATIONS: Metric = Metric::new(
+    Counter,
+    "gantry_registry_registrations_total",
+    Unit::Count,
+    "How often this process was written into the registry, for the first time or again.",
+);
+
+/// Whether what is known of a name is kept current.
+pub const DISCOVERY_CURRENT: Metric = Metric::new(
+    Gauge,
+    "gantry_discovery_current",
+    Unit::Count,
+    "1 while the registry tells of changes of a name, 0 while the last known endpoints are used.",
+)
+.by(&[label::SERVER_ADDRESS]);
+
+/// Endpoints that are kept without being listed.
+pub const DISCOVERY_HELD: Metric = Metric::new(
+    Gauge,
+    "gantry_discovery_endpoints_held",
+    Unit::Count,
+    "Endpoints kept though the registry does not list them any more.",
+)
+.by(&[label::SERVER_ADDRESS]);
+
+/// Values in the registry that could not be used.
+pub const DISCOVERY_MALFORMED: Metric = Metric::new(
+    Counter,
+    "gantry_discovery_malformed_total",
+    Unit::Count,
+    "Values in the registry that were passed over because they could not be read.",
+)
+.by(&[label::SERVER_ADDRESS]);
+
 /// Version of the configuration in use.
 pub const CONFIG_VERSION: Metric = Metric::new(
     Gauge,
@@ -310,6 +353,11 @@ pub const ALL: &[Metric] = &[
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,
     ENDPOINTS,
+    REGISTRY_REGISTERED,
+    REGISTRY_REGISTRATIONS,
+    DISCOVERY_CURRENT,
+    DISCOVERY_HELD,
+    DISCOVERY_MALFORMED,
     CONFIG_VERSION,
     CONFIG_RELOADS,
     HEALTH_CHECK_PASSING,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::metric::{Counter, Family, Gauge, Held, Histogram, series};
+use super::metric::{Counter, Family, Gauge, Held, Histogram, Value, series};
 use crate::names::metric;
 
 super::label! {
@@ -103,6 +103,71 @@ impl Endpoints {
     #[must_use]
     pub fn hold(&self, state: EndpointState) -> Held {
         self.by_state.with(state).hold()
+    }
+}
+
+/// The registration of the process.
+#[derive(Debug, Clone)]
+pub struct Registrations {
+    registered: Gauge,
+    made: Counter,
+}
+
+impl Registrations {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            registered: series(&metric::REGISTRY_REGISTERED, &[]),
+            made: series(&metric::REGISTRY_REGISTRATIONS, &[]),
+        }
+    }
+
+    /// Says whether the process is registered.
+    pub fn registered(&self, registered: bool) {
+        self.registered.set(if registered { 1.0 } else { 0.0 });
+    }
+
+    /// Counts a registration that was written.
+    pub fn made(&self) {
+        self.made.increment();
+    }
+}
+
+/// What is known of one name.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    current: Gauge,
+    held: Gauge,
+    malformed: Counter,
+}
+
+impl Discovery {
+    /// Looks the handles up; `name` is one that the configuration names.
+    #[must_use]
+    pub fn register(name: Value) -> Self {
+        let name = [name];
+        Self {
+            current: series(&metric::DISCOVERY_CURRENT, &name),
+            held: series(&metric::DISCOVERY_HELD, &name),
+            malformed: series(&metric::DISCOVERY_MALFORMED, &name),
+        }
+    }
+
+    /// Says whether the registry tells of changes.
+    pub fn current(&self, current: bool) {
+        self.current.set(if current { 1.0 } else { 0.0 });
+    }
+
+    /// Says how many endpoints are kept without being listed.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn held(&self, count: usize) {
+        self.held.set(count as f64);
+    }
+
+    /// Counts a value that was passed over.
+    pub fn malformed(&self) {
+        self.malformed.increment();
     }
 }
 

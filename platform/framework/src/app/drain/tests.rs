@@ -71,6 +71,7 @@ fn ending(log: &Log, rest: Option<Duration>, obeys: bool) -> Ending {
     let health = Health::new(journal.clone(), health::Config::default());
     health.started();
     Ending {
+        deregister: Box::pin(async {}),
         config: Live::fixed(Config::default()),
         journal: journal.clone(),
         health,

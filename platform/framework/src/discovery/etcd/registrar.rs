@@ -1,0 +1,457 @@
+//! Keeps one instance registered for as long as it wants to be.
+//!
+//! One lease and one transaction carry all layouts, so that an instance is there in all of them or
+//! in none. The lease's id is chosen once: asking for it again after an answer that was lost finds
+//! it there, and leaves none behind. Nothing makes the registrar give up; whatever is lost (the
+//! lease expired or was revoked, a key was deleted, etcd came back empty, this process stood
+//! still) is made again.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use etcd_client::{
+    Client, Compare, CompareOp, EventType, LeaseGrantOptions, PutOptions, Txn, TxnOp,
+    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+use tonic::Code;
+
+use super::{BACKOFF, Error, Etcd};
+use crate::{
+    backoff::Backoff,
+    discovery::{Announcement, Registration, registration::Config, registration::State},
+    journal::{Journal, Kind},
+    shutdown::Tasks,
+    status::chain,
+    telemetry::platform::Registrations,
+};
+
+/// How long taking a registration back may take; after that its lease runs out by itself.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
+/// Keepalives between two looks at what etcd really holds, should a watch be silently dead.
+const LOOK_EVERY: u32 = 9;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Register,
+    Pause,
+    Leave,
+}
+
+/// Looks at a registration and says what is wanted of it; clones share it.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    wish: Arc<watch::Sender<Wish>>,
+    registration: watch::Receiver<Registration>,
+}
+
+impl Registrar {
+    /// Registers what is announced, in all `layouts`, once `serving` completes. Belongs to `tasks`,
+    /// whose owner stops them only after [`Registrar::leave`].
+    #[must_use]
+    pub fn start(
+        etcd: Etcd,
+        announcement: &Announcement,
+        config: &Config,
+        serving: impl Future<Output = ()> + Send + 'static,
+        tasks: &Tasks,
+        journal: Journal,
+    ) -> Self {
+        let mut layouts = config.layouts.clone();
+        layouts.dedup();
+        let entries: Vec<_> = layouts
+            .iter()
+            .map(|layout| layout.encode(announcement))
+            .collect();
+        let registration = Registration {
+            state: State::Waiting,
+            since: Instant::now(),
+            ever: false,
+            made: 0,
+            // Positive, as etcd wants it.
+            lease: i64::from_le_bytes(fastrand::u64(1..=u64::MAX >> 1).to_le_bytes()),
+            ttl: config.ttl,
+            keys: entries.iter().map(|(key, _)| key.clone()).collect(),
+            error: None,
+        };
+        let lease = registration.lease;
+        let (wish, wishes) = watch::channel(Wish::Register);
+        let (publish, registrations) = watch::channel(registration);
+        let keeper = Keeper {
+            etcd,
+            entries,
+            name: announcement.name.clone(),
+            lease,
+            ttl: config.ttl,
+            confirmed: None,
+            registration: publish,
+            metrics: Registrations::register(),
+            journal,
+        };
+        let stopping = tasks.stopping();
+        tasks.spawn("registration", async move {
+            stopping
+                .run_until_cancelled(keeper.run(wishes, serving))
+                .await;
+        });
+        Self {
+            wish: Arc::new(wish),
+            registration: registrations,
+        }
+    }
+
+    /// The registration, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Registration> {
+        self.registration.clone()
+    }
+
+    /// Takes the registration back until [`Registrar::resume`].
+    pub fn pause(&self) {
+        self.want(Wish::Pause);
+    }
+
+    /// Registers again.
+    pub fn resume(&self) {
+        self.want(Wish::Register);
+    }
+
+    fn want(&self, wish: Wish) {
+        self.wish.send_if_modified(|now| {
+            // Who has left does not come back.
+            let changes = *now != wish && *now != Wish::Leave;
+            if changes {
+                *now = wish;
+            }
+            changes
+        });
+    }
+
+    /// Takes the registration back for good. Waits until etcd has it, for a second at most: what
+    /// etcd does not hear of runs out with its lease.
+    pub async fn leave(&self) {
+        self.want(Wish::Leave);
+        let mut registration = self.registration.clone();
+        let left = registration.wait_for(|it| it.state == State::Left);
+        // Longer than the registrar's own bound; for one whose tasks were stopped.
+        drop(time::timeout(LEAVE_MAX + LEAVE_MAX / 4, left).await);
+    }
+}
+
+struct Keeper {
+    etcd: Etcd,
+    /// Key and value in each layout.
+    entries: Vec<(String, String)>,
+    name: String,
+    lease: i64,
+    ttl: Duration,
+    /// When etcd last said that the lease lives.
+    confirmed: Option<Instant>,
+    registration: watch::Sender<Registration>,
+    metrics: Registrations,
+    journal: Journal,
+}
+
+/// Why a round is over.
+enum Over {
+    /// The lease is gone: begin anew, at once.
+    Lost(&'static str),
+    /// Something failed: pause, then begin anew.
+    Failed(Error),
+}
+
+impl From<Error> for Over {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused { code, .. } if code == crate::status::code_name(Code::NotFound) => {
+                Self::Lost("the lease is gone")
+            }
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl Keeper {
+    async fn run(mut self, mut wishes: watch::Receiver<Wish>, serving: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            _ = wishes.wait_for(|wish| *wish == Wish::Leave) => {}
+            () = serving => {}
+        }
+        loop {
+            let wish = *wishes.borrow_and_update();
+            match wish {
+                Wish::Leave => return self.set(State::Left, None),
+                Wish::Pause => self.set(State::Paused, None),
+                Wish::Register => {
+                    self.set(State::Registering, None);
+                    // Cancel-safe: what was under way at etcd is without effect once the lease is
+                    // revoked, and what is not ends with it.
+                    tokio::select! {
+                        biased;
+                        changed = wishes.changed() => {
+                            self.revoke().await;
+                            if changed.is_err() {
+                                return;
+                            }
+                            continue;
+                        }
+                        () = self.stay() => {}
+                    }
+                }
+            }
+            if wishes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Registers, again and again.
+    async fn stay(&mut self) {
+        let mut backoff = Backoff::new(BACKOFF).expect("the bounds are valid");
+        loop {
+            let made = self.registration.borrow().made;
+            let over: Result<std::convert::Infallible, Over> = self.round().await;
+            if self.registration.borrow().made != made {
+                backoff.reset();
+            }
+            match over {
+                Err(Over::Lost(why)) => {
+                    self.confirmed = None;
+                    self.set(State::Registering, Some(why));
+                    // At once, but not in a circle where etcd loses it each time.
+                    if self.registration.borrow().made == made {
+                        time::sleep(backoff.next_pause()).await;
+                    }
+                }
+                Err(Over::Failed(error)) => {
+                    // Until the lease may have run out it is still there.
+                    let lives = self.confirmed.is_some_and(|at| at.elapsed() < self.ttl);
+                    let state = if lives {
+                        State::Registered
+                    } else {
+                        State::Registering
+                    };
+                    self.set(state, Some(&chain(&error)));
+                    time::sleep(backoff.next_pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Makes the registration and holds it, until something ends that.
+    async fn round(&mut self) -> Result<std::convert::Infallible, Over> {
+        let mut client = self.etcd.client().await?;
+        self.grant(&mut client).await?;
+        let sent = Instant::now();
+        let kept = client.lease_keep_alive(self.lease);
+        // Its first answer is waited for within; one that says the lease is gone fails.
+        let (mut keeper, mut answers) = self
+            .etcd
+            .bounded("keep the lease alive", kept)
+            .await
+            .map_err(lost)?;
+        self.confirmed = Some(sent);
+        let revision = self.put(&mut client).await?;
+        self.set(State::Registered, None);
+        let mut events = self.watch(&mut client, revision).await?;
+        let mut looks = 0;
+        let pause = self.ttl / 3;
+        let next = time::sleep(pause);
+        let mut next = pin!(next);
+        loop {
+            // Cancel-safe: a message is taken whole or not at all, and the timer is a level.
+            tokio::select! {
+                biased;
+                event = events.message() => {
+                    let event = event.map_err(|error| super::refused("watch", &error))?;
+                    if deleted(event)? {
+                        tracing::warn!(name = self.name, "the registration was deleted; it is made again");
+                        self.journal.record(Kind::Registration, &*self.name, "deleted");
+                        self.put(&mut client).await?;
+                        self.set(State::Registered, None);
+                    }
+                }
+                () = &mut next => {
+                    let sent = Instant::now();
+                    next.as_mut().reset(sent + pause);
+                    let answer = async {
+                        keeper.keep_alive().await?;
+                        answers.message().await
+                    };
+                    let answer = time::timeout(pause, answer).await.map_err(|_| Error::TimedOut {
+                        what: "keep the lease alive",
+                        timeout: pause,
+                    })?;
+                    let answer = answer.map_err(|error| super::refused("keep the lease alive", &error))?;
+                    match answer {
+                        Some(answer) if answer.ttl() > 0 => self.confirmed = Some(sent),
+                        Some(_) => return Err(Over::Lost("the lease is gone")),
+                        None => return Err(ended("keep the lease alive").into()),
+                    }
+                    looks += 1;
+                    if looks % LOOK_EVERY == 0 {
+                        self.put(&mut client).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the lease; that it is there already is as good.
+    async fn grant(&self, client: &mut Client) -> Result<(), Error> {
+        let seconds = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+        let options = LeaseGrantOptions::new().with_id(self.lease);
+        let granted = client.lease_grant(seconds, Some(options));
+        match self.etcd.bounded("grant a lease", granted).await {
+            Ok(_) => Ok(()),
+            Err(Error::Refused { code, .. })
+                if code == crate::status::code_name(Code::FailedPrecondition) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes all entries, unless they are there; the revision as of which they are.
+    async fn put(&mut self, client: &mut Client) -> Result<i64, Error> {
+        let there: Vec<_> = self
+            .entries
+            .iter()
+            .flat_map(|(key, value)| {
+                [
+                    Compare::value(key.as_str(), CompareOp::Equal, value.as_str()),
+                    Compare::lease(key.as_str(), CompareOp::Equal, self.lease),
+                ]
+            })
+            .collect();
+        let puts: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, value)| {
+                let options = PutOptions::new().with_lease(self.lease);
+                TxnOp::put(key.as_str(), value.as_str(), Some(options))
+            })
+            .collect();
+        let made = client.txn(Txn::new().when(there).or_else(puts));
+        let answer = self.etcd.bounded("register", made).await?;
+        if !answer.succeeded() {
+            self.registration.send_modify(|it| it.made += 1);
+            self.metrics.made();
+        }
+        Ok(answer
+            .header()
+            .map_or(0, etcd_client::ResponseHeader::revision))
+    }
+
+    /// Watches the keys for being deleted, from after `revision`.
+    async fn watch(&self, client: &mut Client, revision: i64) -> Result<WatchStream, Error> {
+        let options = || {
+            WatchOptions::new()
+                .with_filters(vec![WatchFilterType::NoPut])
+                .with_start_revision(revision + 1)
+        };
+        let mut keys = self.entries.iter().map(|(key, _)| key.as_str());
+        let first = keys.next().unwrap_or_default();
+        let stream = client.watch(first, Some(options()));
+        let mut stream = self.etcd.bounded("watch", stream).await?;
+        for key in keys {
+            let more = stream.watch(key, Some(options()));
+            self.etcd.bounded("watch", more).await?;
+        }
+        Ok(stream)
+    }
+
+    /// Takes the lease back, and with it all keys.
+    async fn revoke(&mut self) {
+        self.confirmed = None;
+        if self.registration.borrow().made == 0 {
+            return;
+        }
+        let revoked = async {
+            let mut client = self.etcd.client().await?;
+            self.etcd
+                .bounded("revoke the lease", client.lease_revoke(self.lease))
+                .await
+                .map(drop)
+        };
+        let error = match time::timeout(LEAVE_MAX, revoked).await {
+            Ok(Ok(())) => return,
+            Ok(Err(Error::Refused { code, .. }))
+                if code == crate::status::code_name(Code::NotFound) =>
+            {
+                return;
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer from etcd within {LEAVE_MAX:?}"),
+        };
+        tracing::warn!(
+            name = self.name,
+            error,
+            "the registration could not be taken back; it runs out with its lease"
+        );
+    }
+
+    fn set(&self, state: State, error: Option<&str>) {
+        self.metrics.registered(state == State::Registered);
+        let changed = self.registration.send_if_modified(|it| {
+            if it.state == state && it.error.as_deref() == error {
+                return false;
+            }
+            if it.state != state {
+                it.since = Instant::now();
+            }
+            it.state = state;
+            it.ever |= state == State::Registered;
+            it.error = error.map(Into::into);
+            true
+        });
+        if !changed {
+            return;
+        }
+        let name = &*self.name;
+        match (error, state) {
+            (Some(error), _) => tracing::warn!(name, state = state.as_str(), error, "registration"),
+            (None, State::Registering) => {}
+            (None, _) => tracing::info!(name, state = state.as_str(), "registration"),
+        }
+        let detail = match error {
+            Some(error) => format!("{}: {error}", state.as_str()),
+            None => state.as_str().to_owned(),
+        };
+        self.journal.record(Kind::Registration, name, detail);
+    }
+}
+
+/// Whether an answer of the watch tells of a key that was deleted.
+fn deleted(answer: Option<WatchResponse>) -> Result<bool, Error> {
+    let answer = answer.ok_or_else(|| ended("watch"))?;
+    if answer.canceled() {
+        return Err(Error::Answer {
+            what: "watch",
+            message: format!("cancelled by etcd: {}", answer.cancel_reason()),
+        });
+    }
+    let mut events = answer.events().iter();
+    Ok(events.any(|event| event.0.r#type == i32::from(EventType::Delete)))
+}
+
+/// etcd's client says in words what the protocol says with a time to live of nothing.
+fn lost(error: Error) -> Over {
+    match error {
+        Error::Answer { message, .. } if message.contains("lease not found") => {
+            Over::Lost("the lease is gone")
+        }
+        error => error.into(),
+    }
+}
+
+fn ended(what: &'static str) -> Error {
+    Error::Answer {
+        what,
+        message: "etcd ended the stream".to_owned(),
+    }
+}

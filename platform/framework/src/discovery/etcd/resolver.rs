@@ -1,0 +1,395 @@
+//! From a name to its endpoints, by etcd.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{self, Instant},
+};
+
+use super::{
+    Etcd,
+    feed::{Change, Feed, Pair, Update},
+    snapshot::Snapshot,
+    view::View,
+};
+use crate::{
+    discovery::{Endpoint, Layout, Resolution, Resolve},
+    journal::{Journal, Kind},
+    shutdown::Tasks,
+    status::chain,
+    telemetry::{metric::Value, platform::Discovery},
+};
+
+/// Shortest time between two lists that readers get; changes in between come together.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Shortest time between two snapshots on disk.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
+/// How long etcd may take to give a first list before the snapshot takes its place.
+const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
+/// Updates read ahead; beyond these etcd's stream waits.
+const UPDATES: usize = 16;
+
+/// Resolves the names of one layout. One watch per name and process, however many ask.
+///
+/// The last good list stays when etcd is gone, slow or suddenly empty; see [`super`]. With a
+/// folder for snapshots a process that starts without etcd calls what it knew last.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    etcd: Etcd,
+    layout: Layout,
+    snapshots: Option<PathBuf>,
+    tasks: Tasks,
+    journal: Journal,
+    names: Mutex<HashMap<String, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    resolutions: watch::Sender<Resolution>,
+    suspicion: Arc<Notify>,
+}
+
+impl Resolver {
+    /// Asks nothing yet. One task per watched name belongs to `tasks`.
+    #[must_use]
+    pub fn new(
+        etcd: Etcd,
+        layout: Layout,
+        snapshots: Option<PathBuf>,
+        tasks: Tasks,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                etcd,
+                layout,
+                snapshots,
+                tasks,
+                journal,
+                names: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: &str) -> watch::Receiver<Resolution> {
+        let shared = &self.shared;
+        let mut names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = names.get(name) {
+            let joined = watched.resolutions.subscribe();
+            // One whose last reader is gone may be ending: a new one takes its place.
+            if watched.resolutions.receiver_count() > 1 {
+                return joined;
+            }
+        }
+        let resolutions = watch::Sender::default();
+        let receiver = resolutions.subscribe();
+        let suspicion = Arc::new(Notify::new());
+        let watched = Watched {
+            resolutions: resolutions.clone(),
+            suspicion: Arc::clone(&suspicion),
+        };
+        names.insert(name.to_owned(), watched);
+        let feed = Feed {
+            etcd: shared.etcd.clone(),
+            prefix: shared.layout.prefix(name),
+            suspicion,
+        };
+        let keeper = Keeper::new(shared, name, resolutions);
+        let stopping = shared.tasks.stopping();
+        shared.tasks.spawn("registry watch", async move {
+            let (sender, updates) = mpsc::channel(UPDATES);
+            // On the heap: etcd's clients are large.
+            let both = Box::pin(async { tokio::join!(feed.run(sender), keeper.run(updates)) });
+            stopping.run_until_cancelled(both).await;
+        });
+        receiver
+    }
+
+    fn refresh(&self, name: &str) {
+        let shared = &self.shared;
+        let names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = names.get(name) {
+            watched.suspicion.notify_one();
+        }
+    }
+}
+
+/// Follows one name and tells its readers.
+struct Keeper {
+    layout: Layout,
+    name: String,
+    journal: Journal,
+    metrics: Discovery,
+    resolutions: watch::Sender<Resolution>,
+    view: View,
+    error: Option<Arc<str>>,
+    /// Keys whose values cannot be used, so that each is told of once.
+    malformed: HashSet<Vec<u8>>,
+    /// Whether readers have not been told of everything yet.
+    dirty: bool,
+    told: Option<Instant>,
+    begun: Instant,
+    snapshot: Option<Writer>,
+}
+
+impl Keeper {
+    fn new(shared: &Shared, name: &str, resolutions: watch::Sender<Resolution>) -> Self {
+        let snapshot = shared
+            .snapshots
+            .as_ref()
+            .map(|folder| Writer::new(Snapshot::new(folder, shared.layout.as_str(), name)));
+        let target: Value = name.to_owned().into();
+        Self {
+            layout: shared.layout,
+            name: name.to_owned(),
+            journal: shared.journal.clone(),
+            metrics: Discovery::register(target),
+            resolutions,
+            view: View::default(),
+            error: None,
+            malformed: HashSet::new(),
+            dirty: false,
+            told: None,
+            begun: Instant::now(),
+            snapshot,
+        }
+    }
+
+    /// Runs until no reader is left.
+    async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
+        if let Some(writer) = &self.snapshot {
+            self.view = View::remembering(writer.read().await);
+        }
+        let resolutions = self.resolutions.clone();
+        loop {
+            let now = Instant::now();
+            self.dirty |= self.view.expire(now);
+            if self.dirty && self.tells_at() <= now {
+                self.tell(now);
+            }
+            if let Some(writer) = &mut self.snapshot {
+                writer.write(now);
+            }
+            let wake = self.wakes_at();
+            // Every arm is cancel-safe: an update is taken whole or not at all.
+            tokio::select! {
+                biased;
+                () = resolutions.closed() => return,
+                update = updates.recv() => match update {
+                    Some(update) => self.take_in(update),
+                    None => return,
+                },
+                () = time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
+                    // So long without a list: what the disk remembers is the best there is.
+                    self.dirty |= !self.view.is_listed() && self.told.is_none();
+                }
+            }
+        }
+    }
+
+    /// When readers may be told: the first change at once, later ones together.
+    fn tells_at(&self) -> Instant {
+        self.told.map_or(self.begun, |told| told + PAUSE_MIN)
+    }
+
+    /// When there is something to do without an update.
+    fn wakes_at(&self) -> Option<Instant> {
+        let tell = self.dirty.then(|| self.tells_at());
+        let remember =
+            (!self.view.is_listed() && self.told.is_none()).then(|| self.begun + FIRST_LIST_MAX);
+        let write = self.snapshot.as_ref().and_then(Writer::due);
+        [tell, remember, write, self.view.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take_in(&mut self, update: Update) {
+        let now = Instant::now();
+        match update {
+            Update::List(pairs, position) => {
+                self.malformed.clear();
+                let entries: Vec<_> = pairs
+                    .into_iter()
+                    .filter_map(|pair| self.decode(pair))
+                    .collect();
+                if self.view.list(entries, position, now) {
+                    let held = self.view.held();
+                    tracing::warn!(name = self.name, held, "the registry began anew");
+                    let detail = format!("the registry began anew; {held} endpoints are held");
+                    self.journal.record(Kind::Registry, &*self.name, detail);
+                }
+                if let Some(error) = self.error.take() {
+                    tracing::info!(
+                        name = self.name,
+                        was = &*error,
+                        "the registry answers again"
+                    );
+                    self.journal
+                        .record(Kind::Registry, &*self.name, "answers again");
+                }
+                self.metrics.current(true);
+            }
+            Update::Changes(changes) => {
+                for change in changes {
+                    self.apply(change, now);
+                }
+            }
+            Update::Failed(error) => {
+                let error: Arc<str> = chain(&error).into();
+                if self.error.as_ref() == Some(&error) {
+                    return;
+                }
+                if self.error.is_none() {
+                    tracing::warn!(
+                        name = self.name,
+                        error = &*error,
+                        "the registry cannot be read; the last endpoints stay"
+                    );
+                    self.journal.record(Kind::Registry, &*self.name, &*error);
+                }
+                self.error = Some(error);
+                self.metrics.current(false);
+            }
+        }
+        self.metrics.held(self.view.held());
+        self.dirty = true;
+    }
+
+    fn apply(&mut self, change: Change, now: Instant) {
+        match change {
+            Change::Put(pair) => {
+                let key = pair.0.clone();
+                match self.decode(pair) {
+                    Some((key, endpoint)) => self.view.put(key, endpoint, now),
+                    None => self.view.delete(&key, now),
+                }
+            }
+            Change::Delete(key) => {
+                self.malformed.remove(&key);
+                self.view.delete(&key, now);
+            }
+        }
+    }
+
+    fn decode(&mut self, (key, value): Pair) -> Option<(Vec<u8>, Endpoint)> {
+        match self.layout.decode(&self.name, &value) {
+            Ok(endpoint) => endpoint.map(|endpoint| (key, endpoint)),
+            Err(error) => {
+                self.metrics.malformed();
+                if self.malformed.insert(key.clone()) {
+                    let key = String::from_utf8_lossy(&key).into_owned();
+                    let error = chain(&error);
+                    tracing::warn!(key, error, "a value in the registry is passed over");
+                }
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Instant) {
+        self.dirty = false;
+        self.told = Some(now);
+        let next = Resolution {
+            endpoints: self.view.endpoints().into(),
+            error: self.error.clone(),
+        };
+        if let Some(writer) = &mut self.snapshot
+            && self.view.is_listed()
+        {
+            writer.want(&next.endpoints, now);
+        }
+        self.resolutions.send_if_modified(|last| {
+            let changed = last.endpoints != next.endpoints || last.error != next.error;
+            *last = next;
+            changed
+        });
+    }
+}
+
+/// Writes snapshots off the async threads, one at a time, the newest at last.
+struct Writer {
+    snapshot: Snapshot,
+    wanted: Option<Arc<[Endpoint]>>,
+    written: Option<Arc<[Endpoint]>>,
+    next: Option<Instant>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot,
+            wanted: None,
+            written: None,
+            next: None,
+            running: None,
+        }
+    }
+
+    async fn read(&self) -> Vec<Endpoint> {
+        let snapshot = self.snapshot.clone();
+        let path = snapshot.path().display().to_string();
+        let read = spawn_blocking(move || snapshot.read()).await;
+        match read {
+            Ok(Ok(endpoints)) => endpoints,
+            Ok(Err(error)) => {
+                tracing::warn!(file = path, %error, "the snapshot of a name cannot be read");
+                Vec::new()
+            }
+            // The runtime is going down.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// When something waits to be written.
+    fn due(&self) -> Option<Instant> {
+        self.wanted.as_ref().and(self.next)
+    }
+
+    fn want(&mut self, endpoints: &Arc<[Endpoint]>, now: Instant) {
+        if self.written.as_ref() == Some(endpoints) {
+            self.wanted = None;
+            return;
+        }
+        self.wanted = Some(Arc::clone(endpoints));
+        self.next.get_or_insert(now);
+    }
+
+    fn write(&mut self, now: Instant) {
+        if self.due().is_none_or(|due| due > now) {
+            return;
+        }
+        // The disk is slow: the newest list later, not every list.
+        self.next = Some(now + SNAPSHOT_PAUSE);
+        let busy = self.running.as_ref();
+        if busy.is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let Some(endpoints) = self.wanted.take() else {
+            return;
+        };
+        self.written = Some(Arc::clone(&endpoints));
+        let snapshot = self.snapshot.clone();
+        self.running = Some(spawn_blocking(move || {
+            if let Err(error) = snapshot.write(&endpoints) {
+                let file = snapshot.path().display();
+                tracing::warn!(%file, %error, "the snapshot of a name cannot be written");
+            }
+        }));
+    }
+}
