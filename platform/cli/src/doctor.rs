@@ -116,8 +116,7 @@ async fn examine(folder: &Path) -> Vec<Finding> {
     );
     match up::specs(&project, &state, None) {
         Ok(specs) => {
-            let first_of_each = specs.iter().filter(|spec| spec.instance.ends_with("-1"));
-            for spec in first_of_each {
+            for spec in &specs {
                 findings.push(configuration(spec).await);
             }
         }

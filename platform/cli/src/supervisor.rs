@@ -11,9 +11,11 @@
 //! started again when one of them moves.
 
 pub(crate) mod control;
+mod environment;
 mod instance;
 pub(crate) mod logs;
 mod machine;
+mod roster;
 pub(crate) mod system;
 mod world;
 
@@ -26,9 +28,13 @@ use tokio::{
     time::Instant,
 };
 
-use self::instance::{Instance, Order};
+use self::{
+    environment::Board,
+    instance::{Instance, Order},
+    roster::Id,
+};
 pub(crate) use self::{
-    instance::{Board, Spec, Status},
+    instance::{Spec, Status},
     machine::State,
     world::{Ended, World},
 };
@@ -72,7 +78,7 @@ pub(crate) struct Supervisor {
 
 #[derive(Debug)]
 struct Member {
-    spec: Spec,
+    id: Id,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<Status>,
 }
@@ -84,24 +90,32 @@ impl Supervisor {
         specs: Vec<Spec>,
         tasks: &Tasks,
     ) -> Result<Self, Failure> {
+        let count = specs.iter().map(|spec| usize::from(spec.replicas)).sum();
         let places = world
-            .places(specs.len())
+            .places(count)
             .map_err(|error| Failure::failed(format!("find free ports: {error}")))?;
-        let mut board = Board::new();
-        for (spec, place) in specs.iter().zip(&places) {
-            let addresses = board.entry(spec.service.clone()).or_default();
-            addresses.insert(spec.instance.clone(), place.address);
+        let ids = specs.into_iter().flat_map(|spec| {
+            let spec = Arc::new(spec);
+            (1..=spec.replicas).map(move |number| {
+                let service = spec.service.clone();
+                (Id { service, number }, Arc::clone(&spec))
+            })
+        });
+        let ids: Vec<_> = ids.collect();
+        let board = Board::default();
+        for ((id, _), place) in ids.iter().zip(&places) {
+            board.put(id, place.address);
         }
-        let board = watch::Sender::new(board);
         let changes = watch::Sender::new(0);
-        let members = specs
+        let members = ids
             .into_iter()
             .zip(places)
-            .map(|(spec, place)| {
+            .map(|((id, spec), place)| {
                 let (orders, inbox) = mpsc::channel(ORDERS);
                 let (publish, status) = watch::channel(Instance::<W>::status_at(place));
                 let instance = Instance {
-                    spec: spec.clone(),
+                    id: id.clone(),
+                    spec,
                     world: Arc::clone(world),
                     place,
                     board: board.clone(),
@@ -110,11 +124,7 @@ impl Supervisor {
                     changes: changes.clone(),
                 };
                 tasks.spawn("instance", instance.run());
-                Member {
-                    spec,
-                    orders,
-                    status,
-                }
+                Member { id, orders, status }
             })
             .collect();
         Ok(Self {
@@ -136,7 +146,7 @@ impl Supervisor {
             for member in self.members.iter() {
                 let status = member.status.borrow();
                 if status.over || status.hopeless {
-                    return Err(member.spec.instance.clone());
+                    return Err(member.id.to_string());
                 }
                 serving &= status.state == State::Serving;
             }
@@ -154,7 +164,7 @@ impl Supervisor {
             let members = self
                 .members
                 .iter()
-                .filter(|member| group.contains(&member.spec.service));
+                .filter(|member| group.contains(&member.id.service));
             let members: Vec<_> = members.collect();
             for member in &members {
                 // A full inbox holds the same order already.
@@ -185,8 +195,8 @@ impl Supervisor {
             let status = member.status.borrow();
             let up = status.since.map(|since| Instant::now() - since);
             let row = Row {
-                name: member.spec.service.clone(),
-                instance: member.spec.instance.clone(),
+                name: member.id.service.clone(),
+                instance: member.id.to_string(),
                 state: status.state,
                 address: status.place.address.to_string(),
                 side_address: status.place.side_address.to_string(),
@@ -208,7 +218,7 @@ impl Supervisor {
     pub(crate) fn statuses(&self) -> BTreeMap<String, watch::Receiver<Status>> {
         self.members
             .iter()
-            .map(|member| (member.spec.instance.clone(), member.status.clone()))
+            .map(|member| (member.id.to_string(), member.status.clone()))
             .collect()
     }
 }

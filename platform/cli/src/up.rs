@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Up) -> Outcome {
     })
 }
 
-/// Every instance of `project`, and how its processes are started.
+/// Every service of `project`, and how its processes are started.
 pub(crate) fn specs(
     project: &Project,
     state: &StateFolder,
@@ -76,18 +76,16 @@ pub(crate) fn specs(
         if !program.is_file() {
             missing.push(program.display().to_string());
         }
-        for number in 1..=service.replicas {
-            specs.push(Spec {
-                service: name.clone(),
-                instance: format!("{name}-{number}"),
-                calls: service.calls.clone(),
-                program: program.clone(),
-                arguments: arguments(name, &project.root),
-                environment: environment(name, service, state, otlp),
-                folder: project.root.clone(),
-                drain_max: DRAIN_MAX,
-            });
-        }
+        specs.push(Spec {
+            service: name.clone(),
+            replicas: service.replicas,
+            calls: service.calls.clone(),
+            program,
+            arguments: arguments(name, &project.root),
+            environment: environment(name, service, state, otlp),
+            folder: project.root.clone(),
+            drain_max: DRAIN_MAX,
+        });
     }
     if missing.is_empty() {
         Ok(specs)
@@ -186,7 +184,7 @@ impl Running {
             .map_err(|error| Failure::failed(format!("listen for signals: {error}")))?;
         let listener = state.listen(lock)?;
         let tasks = Tasks::new(Journal::new());
-        let instances: Vec<_> = specs.iter().map(|spec| spec.instance.clone()).collect();
+        let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
         let world = Arc::new(System::new(tasks.clone(), logs.clone()));

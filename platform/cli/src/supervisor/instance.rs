@@ -1,6 +1,6 @@
 //! One instance of a service: its task keeps a process of it alive until told to stop.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use gantry::status::chain;
 use tokio::{
@@ -9,7 +9,9 @@ use tokio::{
 };
 
 use super::{
+    environment::{self, Board, Callees},
     machine::{Health, Machine, State},
+    roster::Id,
     world::{Ended, Launch, Place, Process, World},
 };
 
@@ -19,16 +21,13 @@ const LOOK_STARTING: Duration = Duration::from_millis(50);
 /// How often a running instance is looked at.
 const LOOK_RUNNING: Duration = Duration::from_secs(1);
 
-/// The addresses of all instances, by service; what callers get as their targets.
-pub(crate) type Board = BTreeMap<String, BTreeMap<String, SocketAddr>>;
-
-/// What stays the same over an instance's processes.
+/// What all instances of a service have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
     /// The service's name.
     pub(crate) service: String,
-    /// The instance's: `orders-1`.
-    pub(crate) instance: String,
+    /// How many of it are started at first.
+    pub(crate) replicas: u16,
     /// Services it calls.
     pub(crate) calls: Vec<String>,
     pub(crate) program: PathBuf,
@@ -39,6 +38,13 @@ pub(crate) struct Spec {
     pub(crate) folder: PathBuf,
     /// How long a drain may take before the process is killed.
     pub(crate) drain_max: Duration,
+}
+
+impl Spec {
+    /// The names of those that are started at first.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = String> {
+        (1..=self.replicas).map(|number| format!("{}-{number}", self.service))
+    }
 }
 
 /// What an instance is told to do.
@@ -70,14 +76,15 @@ pub(crate) struct Status {
 /// Runs one instance.
 #[derive(Debug)]
 pub(crate) struct Instance<W: World> {
-    pub(crate) spec: Spec,
-    pub(crate) world: Arc<W>,
-    pub(crate) place: Place,
-    pub(crate) board: watch::Sender<Board>,
-    pub(crate) orders: mpsc::Receiver<Order>,
-    pub(crate) status: watch::Sender<Status>,
-    /// Counts changes of any instance's status, for those who wait for all of them.
-    pub(crate) changes: watch::Sender<u64>,
+    pub(super) id: Id,
+    pub(super) spec: Arc<Spec>,
+    pub(super) world: Arc<W>,
+    pub(super) place: Place,
+    pub(super) board: Board,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) status: watch::Sender<Status>,
+    /// Counts changes of any instance's status, for those who wait for several of them.
+    pub(super) changes: watch::Sender<u64>,
 }
 
 /// Why a process is not there any more.
@@ -147,9 +154,9 @@ impl<W: World> Instance<W> {
 
     /// Starts a process and stays with it to its end.
     async fn one_process(&mut self, machine: &mut Machine) -> Gone {
-        let targets = self.targets();
+        let mut callees = self.board.callees(&self.spec);
         machine.launched();
-        let launch = self.launch(&targets);
+        let launch = self.launch(&callees);
         let mut process = match self.world.start(&launch) {
             Ok(process) => process,
             Err(error) => {
@@ -160,7 +167,6 @@ impl<W: World> Instance<W> {
         let pid = process.pid();
         self.publish(machine, Some(pid));
         self.update(|status| status.since = Some(Instant::now()));
-        let mut board = self.board.subscribe();
         loop {
             // All arms are cancel-safe: a look that is cut short is taken again.
             tokio::select! {
@@ -170,11 +176,9 @@ impl<W: World> Instance<W> {
                     self.end(process, machine, order.unwrap_or(Order::Kill)).await;
                     return Gone::Stopped;
                 }
-                _ = board.changed() => {
-                    if self.targets() != targets {
-                        let undisturbed = self.end(process, machine, Order::Drain).await;
-                        return if undisturbed { Gone::Moved } else { Gone::Stopped };
-                    }
+                () = callees.moved() => {
+                    let undisturbed = self.end(process, machine, Order::Drain).await;
+                    return if undisturbed { Gone::Moved } else { Gone::Stopped };
                 }
                 health = look(&*self.world, self.place, machine.has_served()) => {
                     machine.probed(health, Instant::now());
@@ -231,47 +235,17 @@ impl<W: World> Instance<W> {
             return false;
         };
         self.place = place;
-        let Spec {
-            service, instance, ..
-        } = &self.spec;
-        self.board.send_modify(|board| {
-            let addresses = board.entry(service.clone()).or_default();
-            addresses.insert(instance.clone(), place.address);
-        });
+        self.board.moved(&self.id, place.address);
         true
     }
 
-    fn targets(&self) -> BTreeMap<String, String> {
-        let board = self.board.borrow();
-        let target = |service: &String| {
-            let addresses = board.get(service)?.values().map(ToString::to_string);
-            let addresses: Vec<_> = addresses.collect();
-            Some((service.clone(), addresses.join(",")))
-        };
-        self.spec.calls.iter().filter_map(target).collect()
-    }
-
-    fn launch(&self, targets: &BTreeMap<String, String>) -> Launch {
-        let mut environment = self.spec.environment.clone();
-        let mut set = |key: String, value: String| environment.push((key, value));
-        set(
-            "GANTRY_LISTEN__ADDRESS".to_owned(),
-            self.place.address.to_string(),
-        );
-        set(
-            "GANTRY_ADMIN__ADDRESS".to_owned(),
-            self.place.side_address.to_string(),
-        );
-        for (service, target) in targets {
-            let service = service.replace('-', "_").to_uppercase();
-            set(format!("GANTRY_CLIENTS__{service}__TARGET"), target.clone());
-        }
+    fn launch(&self, callees: &Callees) -> Launch {
         Launch {
-            instance: self.spec.instance.clone(),
+            instance: self.id.to_string(),
             place: self.place,
             program: self.spec.program.clone(),
             arguments: self.spec.arguments.clone(),
-            environment,
+            environment: environment::of(&self.spec, self.place, callees),
             folder: self.spec.folder.clone(),
         }
     }

@@ -129,17 +129,23 @@ impl Play {
     /// Starts instances given as name and calls: `orders-1` of `orders`, and so on.
     fn of(instances: &[(&str, &[&str])]) -> Self {
         let stage = Arc::new(Stage::default());
-        let spec = |(instance, calls): &(&str, &[&str])| Spec {
-            service: instance.rsplit_once('-').unwrap().0.to_owned(),
-            instance: (*instance).to_owned(),
-            calls: calls.iter().map(|call| (*call).to_owned()).collect(),
-            program: PathBuf::from("/bin/service"),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            folder: PathBuf::from("/"),
-            drain_max: DRAIN_MAX,
-        };
-        let specs = instances.iter().map(spec).collect();
+        let mut specs: Vec<Spec> = Vec::new();
+        for (instance, calls) in instances {
+            let service = instance.rsplit_once('-').unwrap().0;
+            match specs.last_mut().filter(|spec| spec.service == service) {
+                Some(spec) => spec.replicas += 1,
+                None => specs.push(Spec {
+                    service: service.to_owned(),
+                    replicas: 1,
+                    calls: calls.iter().map(|call| (*call).to_owned()).collect(),
+                    program: PathBuf::from("/bin/service"),
+                    arguments: Vec::new(),
+                    environment: Vec::new(),
+                    folder: PathBuf::from("/"),
+                    drain_max: DRAIN_MAX,
+                }),
+            }
+        }
         let tasks = Tasks::new(Journal::new());
         let supervisor = Supervisor::start(&stage, specs, &tasks).unwrap();
         Self { stage, supervisor }
