@@ -16,7 +16,7 @@ use crate::{
     args::Logs,
     failure::{Exit, Failure, nearest},
     here, output,
-    supervisor::logs::{path_of, prefixes, tail},
+    supervisor::logs::{Prefixes, path_of, tail},
 };
 
 /// How often followed files are looked at.
@@ -26,10 +26,15 @@ pub(crate) async fn run(args: Logs) -> Outcome {
     let (_, state) = here()?;
     let folder = state.logs();
     let instances = chosen(&folder, args.name.as_deref())?;
-    let prefixes = prefixes(&instances, output::colour());
+    let mut prefixes = Prefixes::of(&instances, output::colour());
     let mut followed: Vec<_> = instances
         .iter()
-        .map(|instance| Followed::new(path_of(&folder, instance), prefixes[instance].clone()))
+        .map(|instance| {
+            Followed::new(
+                path_of(&folder, instance),
+                prefixes.get(instance).to_owned(),
+            )
+        })
         .collect();
     let mut lines = Vec::new();
     for file in &followed {

@@ -47,7 +47,7 @@ pub(crate) struct Logs {
 struct Shared {
     folder: PathBuf,
     files: Mutex<HashMap<String, LogFile>>,
-    prefixes: HashMap<String, String>,
+    prefixes: Mutex<Prefixes>,
     format: Format,
     screen: mpsc::Sender<Text>,
     missed: AtomicU64,
@@ -67,7 +67,8 @@ struct JsonLine<'a> {
 }
 
 impl Logs {
-    /// Logs of `instances` in `folder`, which exists; what shows them is spawned on `tasks`.
+    /// Logs of `instances`, and of those that join them, in `folder`, which exists; what shows them
+    /// is spawned on `tasks`.
     pub(crate) fn new(
         folder: PathBuf,
         instances: &[String],
@@ -80,7 +81,7 @@ impl Logs {
             shared: Arc::new(Shared {
                 folder,
                 files: Mutex::default(),
-                prefixes: prefixes(instances, output::colour()),
+                prefixes: Mutex::new(Prefixes::of(instances, output::colour())),
                 format,
                 screen,
                 missed: AtomicU64::new(0),
@@ -134,8 +135,9 @@ impl Logs {
                 line,
             }),
             Format::Human => {
-                let prefix = self.shared.prefixes.get(instance);
-                format!("{}{line}", prefix.map_or("", String::as_str))
+                let prefixes = &self.shared.prefixes;
+                let mut prefixes = prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+                format!("{}{line}", prefixes.get(instance))
             }
         });
     }
@@ -164,22 +166,43 @@ pub(crate) fn rotated(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// `orders-1 | `, all as wide as the widest, each in a colour where `coloured`.
-pub(crate) fn prefixes(instances: &[String], coloured: bool) -> HashMap<String, String> {
-    let width = instances.iter().map(String::len).max().unwrap_or_default();
-    let prefix = |(name, colour): (&String, &&str)| {
-        let prefix = if coloured {
-            format!("\x1b[{colour}m{name:width$} |\x1b[0m ")
-        } else {
-            format!("{name:width$} | ")
+/// `orders-1 | `, all as wide as the widest at first, each in a colour where wanted.
+#[derive(Debug)]
+pub(crate) struct Prefixes {
+    /// Instances come and go, but by few names: numbers are given out again.
+    known: HashMap<String, String>,
+    width: usize,
+    coloured: bool,
+}
+
+impl Prefixes {
+    pub(crate) fn of(instances: &[String], coloured: bool) -> Self {
+        let width = instances.iter().map(String::len).max();
+        let mut prefixes = Self {
+            known: HashMap::new(),
+            width: width.unwrap_or_default(),
+            coloured,
         };
-        (name.clone(), prefix)
-    };
-    instances
-        .iter()
-        .zip(COLOURS.iter().cycle())
-        .map(prefix)
-        .collect()
+        for instance in instances {
+            prefixes.get(instance);
+        }
+        prefixes
+    }
+
+    pub(crate) fn get(&mut self, instance: &str) -> &str {
+        let (width, count) = (self.width, self.known.len());
+        let coloured = self.coloured;
+        let prefix = || {
+            if coloured {
+                let colour = COLOURS[count % COLOURS.len()];
+                format!("\x1b[{colour}m{instance:width$} |\x1b[0m ")
+            } else {
+                format!("{instance:width$} | ")
+            }
+        };
+        let known = self.known.entry(instance.to_owned());
+        known.or_insert_with(prefix)
+    }
 }
 
 /// Shows what is said until told to stop; [`Logs::flushed`] before that loses nothing.
@@ -325,8 +348,9 @@ mod tests {
     #[test]
     fn prefixes_are_aligned_and_plain_without_colour() {
         let names = ["orders-1".to_owned(), "a-1".to_owned()];
-        let plain = prefixes(&names, false);
-        assert_eq!("orders-1 | ", plain["orders-1"]);
-        assert_eq!("a-1      | ", plain["a-1"]);
+        let mut plain = Prefixes::of(&names, false);
+        assert_eq!("orders-1 | ", plain.get("orders-1"));
+        assert_eq!("a-1      | ", plain.get("a-1"));
+        assert_eq!("a-2      | ", plain.get("a-2"), "it joined later");
     }
 }
