@@ -195,16 +195,9 @@ impl Project {
     /// Sets replicas as given on the command line: `orders=3`.
     pub(crate) fn set_replicas(&mut self, setting: &str) -> Result<(), Failure> {
         let fault = |why: String| Failure::usage(format!("--replicas {setting}: {why}"));
-        let (name, count) = setting
-            .split_once('=')
-            .ok_or_else(|| fault("write it as name=count".to_owned()))?;
-        self.known(name).map_err(fault)?;
-        let count = count
-            .parse()
-            .map_err(|_| format!("from 1 to {REPLICAS_MAX}"))
-            .and_then(|count| check_replicas(count).map(|()| count))
-            .map_err(fault)?;
-        if let Some(service) = self.services.get_mut(name) {
+        let (name, count) = count_of(setting).map_err(fault)?;
+        self.known(&name).map_err(fault)?;
+        if let Some(service) = self.services.get_mut(&name) {
             service.replicas = count;
         }
         Ok(())
@@ -250,7 +243,20 @@ fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
-fn check_replicas(count: u16) -> Result<(), String> {
+/// A service and how many of it, as given on the command line: `orders=3`.
+pub(crate) fn count_of(setting: &str) -> Result<(String, u16), String> {
+    let parts = setting.split_once('=');
+    let (name, count) = parts.ok_or_else(|| "write it as name=count".to_owned())?;
+    let count = count
+        .parse()
+        .map_err(|_| format!("from 1 to {REPLICAS_MAX}"))?;
+    check_replicas(count)?;
+    Ok((name.to_owned(), count))
+}
+
+/// Whether a service may have `count` instances. Not none: a name that nobody answers to is no
+/// part of a running system, and its callers would be told of nobody.
+pub(crate) fn check_replicas(count: u16) -> Result<(), String> {
     if (1..=REPLICAS_MAX).contains(&count) {
         Ok(())
     } else {

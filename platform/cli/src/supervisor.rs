@@ -2,24 +2,31 @@
 //!
 //! ```text
 //! Supervisor ──Order──▶ Instance (a task each) ──▶ World: processes, ports, health
-//!     ▲                     │
-//!     └──────Status (watch)─┘        Board (watch): who listens where, for callers
+//!     │ ▲                   │
+//!     │ └────Status (watch)─┘        Board (watch): who listens where, for callers
+//!     └─▶ Roster: who belongs to the system; changed by operations, one per service at a time
 //! ```
 //!
 //! Every instance's task owns its process and its state; the supervisor only sends orders and
-//! reads statuses. Instances of services that call others are started with those addresses and
-//! started again when one of them moves.
+//! reads statuses. Who belongs to the system stands in the roster, behind a lock that is never held
+//! across an await; whoever waits for something there is woken by a count of changes and looks
+//! again, so that nothing is missed.
 
 pub(crate) mod control;
 mod environment;
 mod instance;
 pub(crate) mod logs;
 mod machine;
+mod operation;
 mod roster;
 pub(crate) mod system;
 mod world;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use gantry::shutdown::Tasks;
 use serde::{Deserialize, Serialize};
@@ -31,17 +38,24 @@ use tokio::{
 use self::{
     environment::Board,
     instance::{Instance, Order},
-    roster::Id,
+    roster::{Roster, Standing},
+    world::Place,
 };
 pub(crate) use self::{
     instance::{Spec, Status},
     machine::State,
+    operation::{Event, Fault, Operation},
+    roster::Id,
     world::{Ended, World},
 };
 use crate::failure::Failure;
 
-/// Orders an instance has not looked at yet; one to drain and one to kill are all there can be.
+/// Orders an instance has not looked at yet; to drain, from an operation and from the end, and to
+/// kill are all there can be.
 const ORDERS: usize = 4;
+
+/// How often free ports are asked for, where some belong to instances between two processes.
+const PLACES_TRIES: usize = 8;
 
 /// One line of `gantry ps`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,138 +79,254 @@ pub(crate) struct Report {
     pub(crate) row: Row,
     /// How its last process ended by itself.
     pub(crate) ended: Option<String>,
-    /// Whether it will not serve without help.
+    /// Whether it is counted upon and will not serve without help.
     pub(crate) hopeless: bool,
+    /// Whether it was told to end, and nobody counts on it any more.
+    #[serde(default)]
+    pub(crate) leaving: bool,
 }
 
-/// All instances of a system.
-#[derive(Debug, Clone)]
-pub(crate) struct Supervisor {
-    members: Arc<Vec<Member>>,
-    changes: watch::Receiver<u64>,
+/// An instance to follow.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Tells it apart from others that have had its name.
+    pub(crate) joined: u64,
+    pub(crate) instance: String,
+    pub(crate) status: watch::Receiver<Status>,
+}
+
+/// All instances of a system; clones share them.
+#[derive(Debug)]
+pub(crate) struct Supervisor<W: World> {
+    shared: Arc<Shared<W>>,
+}
+
+impl<W: World> Clone for Supervisor<W> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
 }
 
 #[derive(Debug)]
-struct Member {
-    id: Id,
-    orders: mpsc::Sender<Order>,
-    status: watch::Receiver<Status>,
+struct Shared<W: World> {
+    world: Arc<W>,
+    specs: BTreeMap<String, Arc<Spec>>,
+    /// The services in the order to drain them, in groups.
+    order: Vec<Vec<String>>,
+    tasks: Tasks,
+    board: Board,
+    roster: Mutex<Roster>,
+    /// Counts changes of the roster and of any instance's status.
+    changes: watch::Sender<u64>,
 }
 
-impl Supervisor {
-    /// Gives every instance its place and starts them all at once.
-    pub(crate) fn start<W: World>(
+/// Tells the roster when an instance's task ends, in whatever way.
+#[derive(Debug)]
+struct Over<W: World> {
+    /// Not the instances keep the system, but the system the instances: they end with it.
+    shared: Weak<Shared<W>>,
+    id: Id,
+}
+
+impl<W: World> Drop for Over<W> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.roster().over(&self.id);
+            shared.changed();
+        }
+    }
+}
+
+impl<W: World> Shared<W> {
+    /// Never held across an await.
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes those who wait for a change.
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Free places that no instance holds, not even one between two processes.
+    fn places(&self, count: usize) -> io::Result<Vec<Place>> {
+        let mut places = self.world.places(count)?;
+        for _ in 1..PLACES_TRIES {
+            let of = |place: &Place| [place.address, place.side_address];
+            let roster = self.roster();
+            let held = roster.members().flat_map(|(_, member)| {
+                let status = member.status.borrow();
+                of(&status.place)
+            });
+            let held: BTreeSet<_> = held.collect();
+            drop(roster);
+            let mut addresses = places.iter().flat_map(of);
+            if !addresses.any(|address| held.contains(&address)) {
+                break;
+            }
+            places = self.world.places(count)?;
+        }
+        Ok(places)
+    }
+
+    /// Enters an instance; it lives from [`Shared::run`] on, which wants the roster unlocked.
+    fn enter(
+        &self,
+        roster: &mut Roster,
+        spec: &Arc<Spec>,
+        place: Place,
+        standing: Standing,
+    ) -> Instance<W> {
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (publish, status) = watch::channel(Instance::<W>::status_at(place));
+        let id = roster.enter(&spec.service, standing, orders, status);
+        Instance {
+            id,
+            spec: Arc::clone(spec),
+            world: Arc::clone(&self.world),
+            place,
+            board: self.board.clone(),
+            orders: inbox,
+            status: publish,
+            changes: self.changes.clone(),
+        }
+    }
+
+    /// Counts upon an instance from now on, and lets callers know it.
+    fn settle(&self, roster: &mut Roster, id: &Id) {
+        if let Some(member) = roster.settle(id) {
+            let address = member.status.borrow().place.address;
+            self.board.put(id, address);
+        }
+    }
+
+    /// Tells an instance to drain, and callers to call others.
+    fn leave(&self, roster: &mut Roster, id: &Id) {
+        self.board.take(id);
+        roster.leave(id);
+    }
+
+    fn run(self: &Arc<Self>, entered: Vec<Instance<W>>) {
+        for instance in entered {
+            let over = Over {
+                shared: Arc::downgrade(self),
+                id: instance.id.clone(),
+            };
+            self.tasks.spawn("instance", async move {
+                let _over = over;
+                instance.run().await;
+            });
+        }
+        self.changed();
+    }
+}
+
+impl<W: World> Supervisor<W> {
+    /// Gives every instance its place and starts them all at once. They will drain in `order`,
+    /// which names every service.
+    pub(crate) fn start(
         world: &Arc<W>,
         specs: Vec<Spec>,
+        order: Vec<Vec<String>>,
         tasks: &Tasks,
     ) -> Result<Self, Failure> {
         let count = specs.iter().map(|spec| usize::from(spec.replicas)).sum();
-        let places = world
+        let mut places = world
             .places(count)
-            .map_err(|error| Failure::failed(format!("find free ports: {error}")))?;
-        let ids = specs.into_iter().flat_map(|spec| {
-            let spec = Arc::new(spec);
-            (1..=spec.replicas).map(move |number| {
-                let service = spec.service.clone();
-                (Id { service, number }, Arc::clone(&spec))
-            })
+            .map_err(|error| Failure::failed(format!("find free ports: {error}")))?
+            .into_iter();
+        let specs = specs.into_iter().map(|spec| (spec.service.clone(), spec));
+        let shared = Arc::new(Shared {
+            world: Arc::clone(world),
+            specs: specs.map(|(name, spec)| (name, Arc::new(spec))).collect(),
+            order,
+            tasks: tasks.clone(),
+            board: Board::default(),
+            roster: Mutex::default(),
+            changes: watch::Sender::new(0),
         });
-        let ids: Vec<_> = ids.collect();
-        let board = Board::default();
-        for ((id, _), place) in ids.iter().zip(&places) {
-            board.put(id, place.address);
+        let mut entered = Vec::new();
+        for spec in shared.specs.values() {
+            let mut roster = shared.roster();
+            for place in places.by_ref().take(spec.replicas.into()) {
+                let instance = shared.enter(&mut roster, spec, place, Standing::Settled);
+                shared.board.put(&instance.id, place.address);
+                entered.push(instance);
+            }
         }
-        let changes = watch::Sender::new(0);
-        let members = ids
-            .into_iter()
-            .zip(places)
-            .map(|((id, spec), place)| {
-                let (orders, inbox) = mpsc::channel(ORDERS);
-                let (publish, status) = watch::channel(Instance::<W>::status_at(place));
-                let instance = Instance {
-                    id: id.clone(),
-                    spec,
-                    world: Arc::clone(world),
-                    place,
-                    board: board.clone(),
-                    orders: inbox,
-                    status: publish,
-                    changes: changes.clone(),
-                };
-                tasks.spawn("instance", instance.run());
-                Member { id, orders, status }
-            })
-            .collect();
-        Ok(Self {
-            members: Arc::new(members),
-            changes: changes.subscribe(),
-        })
+        shared.run(entered);
+        Ok(Self { shared })
     }
 
-    /// Waits until every instance serves.
+    /// Waits until every instance that is counted upon serves.
     ///
     /// # Errors
     ///
     /// The first instance that will not, without somebody's help.
-    pub(crate) async fn all_serving(&self) -> Result<(), String> {
-        let mut changes = self.changes.clone();
+    pub(crate) async fn all_serving(&self) -> Result<(), Id> {
+        let mut changes = self.changes();
         loop {
             changes.borrow_and_update();
-            let mut serving = true;
-            for member in self.members.iter() {
-                let status = member.status.borrow();
-                if status.over || status.hopeless {
-                    return Err(member.id.to_string());
-                }
-                serving &= status.state == State::Serving;
-            }
-            // No change can follow when all tasks are gone, and then all are over.
-            if serving || changes.changed().await.is_err() {
+            if self.shared.roster().all_serving()? {
                 return Ok(());
             }
+            // Never an error: we hold the sending side.
+            let _ = changes.changed().await;
         }
     }
 
     /// Ends all instances, callers before what they call: each group is told when the one before
-    /// has ended. Bounded by the instances' own bounds.
-    pub(crate) async fn drain(&self, order: &[Vec<String>]) {
-        for group in order {
-            let members = self
-                .members
-                .iter()
-                .filter(|member| group.contains(&member.id.service));
-            let members: Vec<_> = members.collect();
-            for member in &members {
-                // A full inbox holds the same order already.
-                let _ = member.orders.try_send(Order::Drain);
-            }
-            for member in members {
-                let mut status = member.status.clone();
-                // An error means the task is gone, and its process with it.
-                drop(status.wait_for(|status| status.over).await);
-            }
+    /// has ended. Bounded by the instances' own bounds. From the first poll on none is added, and
+    /// operations end.
+    pub(crate) async fn drain(&self) {
+        self.close();
+        for group in &self.shared.order {
+            self.end(Order::Drain, |id| group.contains(&id.service))
+                .await;
         }
     }
 
     /// Ends all instances at once and waits until they have.
     pub(crate) async fn kill(&self) {
-        for member in self.members.iter() {
-            let _ = member.orders.try_send(Order::Kill);
-        }
-        for member in self.members.iter() {
-            let mut status = member.status.clone();
+        self.close();
+        self.end(Order::Kill, |_| true).await;
+    }
+
+    /// Keeps the roster as it is, but for those who leave.
+    fn close(&self) {
+        self.shared.roster().ending = true;
+        self.shared.changed();
+    }
+
+    async fn end(&self, order: Order, which: impl Fn(&Id) -> bool) {
+        for mut status in self.tell(order, which) {
+            // An error means the task is gone, and its process with it.
             drop(status.wait_for(|status| status.over).await);
         }
     }
 
-    /// The instances now, in the order of `gantry.toml`'s names.
+    fn tell(&self, order: Order, which: impl Fn(&Id) -> bool) -> Vec<watch::Receiver<Status>> {
+        let roster = self.shared.roster();
+        let members = roster.members().filter(|(id, _)| which(id));
+        let told = members.map(|(_, member)| {
+            // A full inbox holds the same order already.
+            let _ = member.orders.try_send(order);
+            member.status.clone()
+        });
+        told.collect()
+    }
+
+    /// The instances now, by service and number.
     pub(crate) fn reports(&self) -> Vec<Report> {
-        let report = |member: &Member| {
+        let roster = self.shared.roster();
+        let reports = roster.members().map(|(id, member)| {
             let status = member.status.borrow();
             let up = status.since.map(|since| Instant::now() - since);
             let row = Row {
-                name: member.id.service.clone(),
-                instance: member.id.to_string(),
+                name: id.service.clone(),
+                instance: id.to_string(),
                 state: status.state,
                 address: status.place.address.to_string(),
                 side_address: status.place.side_address.to_string(),
@@ -208,18 +338,27 @@ impl Supervisor {
             Report {
                 row,
                 ended: status.ended.as_ref().map(ToString::to_string),
-                hopeless: status.hopeless,
+                hopeless: status.hopeless && member.standing == Standing::Settled,
+                leaving: member.standing == Standing::Leaving,
             }
-        };
-        self.members.iter().map(report).collect()
+        });
+        reports.collect()
     }
 
-    /// The statuses of all instances, to follow.
-    pub(crate) fn statuses(&self) -> BTreeMap<String, watch::Receiver<Status>> {
-        self.members
-            .iter()
-            .map(|member| (member.id.to_string(), member.status.clone()))
-            .collect()
+    /// The instances now, to follow.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let roster = self.shared.roster();
+        let listed = roster.members().map(|(id, member)| Listed {
+            joined: member.joined,
+            instance: id.to_string(),
+            status: member.status.clone(),
+        });
+        listed.collect()
+    }
+
+    /// Changes whenever an instance's status does, or the list of them.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 }
 

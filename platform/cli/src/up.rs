@@ -137,7 +137,7 @@ fn environment(
 struct Running {
     project: Project,
     state: StateFolder,
-    supervisor: Supervisor,
+    supervisor: Supervisor<System>,
     tasks: Tasks,
     show: Show,
     started: Instant,
@@ -188,7 +188,7 @@ impl Running {
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
         let world = Arc::new(System::new(tasks.clone(), logs.clone()));
-        let supervisor = Supervisor::start(&world, specs, &tasks)?;
+        let supervisor = Supervisor::start(&world, specs, project.drain_order(), &tasks)?;
         let (stop, stop_asked) = watch::channel(false);
         let control = control::serve(listener, supervisor.clone(), stop, tasks.clone());
         tasks.spawn("control", control);
@@ -226,9 +226,8 @@ impl Running {
     async fn drain(&mut self) -> Exit {
         self.show
             .note("draining; Ctrl-C again ends everything at once");
-        let order = self.project.drain_order();
         let exit = tokio::select! {
-            () = self.supervisor.drain(&order) => Exit::Fine,
+            () = self.supervisor.drain() => Exit::Fine,
             () = self.signals.next() => {
                 // SIGKILL leaves a process no choice, only the kernel some work.
                 drop(time::timeout(END_MAX, self.supervisor.kill()).await);
@@ -278,7 +277,7 @@ impl From<NotUp> for Failure {
 /// instance will not start.
 async fn come_up(
     project: &Project,
-    supervisor: &Supervisor,
+    supervisor: &Supervisor<System>,
     show: &Show,
     started: Instant,
 ) -> NotUp {
@@ -289,11 +288,12 @@ async fn come_up(
         show.slow(&supervisor.reports());
         result = Ok(serving.await);
     }
-    if let Ok(Err(instance)) = result {
-        let statuses = supervisor.statuses();
-        let ended = statuses
-            .get(&instance)
-            .and_then(|status| status.borrow().ended.clone());
+    if let Ok(Err(id)) = result {
+        let instance = id.to_string();
+        let mut listed = supervisor.list().into_iter();
+        let ended = listed
+            .find(|listed| listed.instance == instance)
+            .and_then(|listed| listed.status.borrow().ended.clone());
         return NotUp { instance, ended };
     }
     let took = started.elapsed();

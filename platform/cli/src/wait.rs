@@ -57,8 +57,10 @@ fn of(name: &str, service: &str) -> bool {
 }
 
 fn look(name: &str, reports: &[Report], last: &mut String) -> Result<Option<Exit>, Failure> {
+    // Who was told to end will not serve, and is not waited for.
     let chosen = reports
         .iter()
+        .filter(|report| !report.leaving)
         .filter(|report| report.row.name == name || report.row.instance == name);
     let chosen: Vec<_> = chosen.collect();
     if chosen.is_empty() {

@@ -1,37 +1,41 @@
-//! How other `gantry` commands talk to the running `up`: one line of JSON each way over a socket
-//! only its owner can open.
+//! How other `gantry` commands talk to the running `up`: lines of JSON over a socket only its owner
+//! can open. One line asks; one line answers, or, for an operation, one per step and a last one.
+//!
+//! An operation goes on when its asker leaves, up to where it may stop; see [`Operation`].
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use gantry::shutdown::Tasks;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, watch},
     time,
 };
 
-use super::{Report, Supervisor};
+use super::{Event, Fault, Operation, Report, Supervisor, operation::Progress, world::World};
 use crate::{failure::Failure, output, state::StateFolder};
 
-/// A request at most; they are a word or two.
-const REQUEST_MAX: u64 = 4 << 10;
+/// A request at most; the longest names some services.
+const REQUEST_MAX: u64 = 64 << 10;
 
-/// An answer at most.
+/// A line of an answer at most.
 const ANSWER_MAX: u64 = 1 << 20;
 
 /// How long either side waits for the other's line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `up` can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Request {
     /// How the instances are.
     Ps,
     /// To drain and end.
     Stop,
+    /// To change what runs.
+    Operate(Operation),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,12 +44,21 @@ enum Answer {
     Instances(Vec<Report>),
     Stopping,
     Refused(String),
+    /// A step of an operation; further lines follow.
+    Step(Event),
+    /// An operation is through, and these are the instances.
+    Done(Vec<Report>),
+    /// An operation was refused, or is not through and will not be.
+    Faulty(Fault),
 }
 
+/// A connection, read line by line.
+type Lines = BufReader<UnixStream>;
+
 /// Answers until `tasks` stop. `stop` is set when somebody asks for it.
-pub(crate) async fn serve(
+pub(crate) async fn serve<W: World>(
     listener: UnixListener,
-    supervisor: Supervisor,
+    supervisor: Supervisor<W>,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -66,75 +79,125 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(
-    mut stream: UnixStream,
-    supervisor: Supervisor,
+async fn answer<W: World>(
+    stream: UnixStream,
+    supervisor: Supervisor<W>,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
+    let mut stream = BufReader::new(stream);
     let Ok(Ok(line)) = time::timeout(PATIENCE, read_line(&mut stream, REQUEST_MAX)).await else {
         return;
     };
-    let request = serde_json::from_str(&line);
-    let answer = match &request {
-        Ok(Request::Ps) => Answer::Instances(supervisor.reports()),
+    match serde_json::from_str(&line) {
+        Ok(Request::Ps) => tell(&mut stream, &Answer::Instances(supervisor.reports())).await,
         Ok(Request::Stop) => {
             stop.send_replace(true);
-            Answer::Stopping
+            if tell(&mut stream, &Answer::Stopping).await {
+                // Whoever asked to stop waits for this stream to end, which is when everything has.
+                tasks.stopping().cancelled().await;
+            }
+            true
         }
-        Err(error) => Answer::Refused(error.to_string()),
+        Ok(Request::Operate(operation)) => operate(&mut stream, supervisor, operation).await,
+        Err(error) => tell(&mut stream, &Answer::Refused(error.to_string())).await,
     };
-    if write_line(&mut stream, &answer).await.is_ok() && matches!(request, Ok(Request::Stop)) {
-        // Whoever asked to stop waits for this stream to end, which is when everything has.
-        tasks.stopping().cancelled().await;
+}
+
+/// Carries out an operation to its end, and tells how it goes for as long as anybody listens.
+async fn operate<W: World>(
+    stream: &mut Lines,
+    supervisor: Supervisor<W>,
+    operation: Operation,
+) -> bool {
+    let (progress, events) = Progress::new();
+    let (outcome, heard) = tokio::join!(
+        supervisor.operate(operation, progress),
+        relay(stream, events)
+    );
+    let last = match outcome {
+        Ok(()) => Answer::Done(supervisor.reports()),
+        Err(fault) => Answer::Faulty(fault),
+    };
+    heard && tell(stream, &last).await
+}
+
+/// Tells steps until there are no more; false once nobody listens, which the operation notices.
+async fn relay(stream: &mut Lines, mut events: mpsc::Receiver<Event>) -> bool {
+    loop {
+        // Both arms are cancel-safe.
+        let event = tokio::select! {
+            event = events.recv() => event,
+            // An asker has nothing more to say, so this is its leaving.
+            _ = stream.fill_buf() => return false,
+        };
+        match event {
+            Some(event) => {
+                if !tell(stream, &Answer::Step(event)).await {
+                    return false;
+                }
+            }
+            None => return true,
+        }
     }
 }
 
-async fn read_line(stream: &mut UnixStream, max: u64) -> std::io::Result<String> {
+/// Sends one line, within a bound; false when nobody takes it.
+async fn tell(stream: &mut Lines, answer: &Answer) -> bool {
+    let written = time::timeout(PATIENCE, write_line(stream, answer)).await;
+    matches!(written, Ok(Ok(())))
+}
+
+async fn read_line(stream: &mut Lines, max: u64) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(stream.take(max))
-        .read_line(&mut line)
-        .await?;
+    stream.take(max).read_line(&mut line).await?;
     Ok(line)
 }
 
-async fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> std::io::Result<()> {
+async fn write_line(stream: &mut Lines, value: &impl Serialize) -> io::Result<()> {
     let mut line = output::to_json(value);
     line.push('\n');
-    stream.write_all(line.as_bytes()).await
+    stream.get_mut().write_all(line.as_bytes()).await
 }
 
-async fn ask(
-    state: &StateFolder,
-    request: Request,
-) -> Result<Option<(UnixStream, Answer)>, Failure> {
-    let Some(mut stream) = state.connect().await? else {
-        return Ok(None);
-    };
-    let talk = async {
-        write_line(&mut stream, &request).await?;
-        read_line(&mut stream, ANSWER_MAX).await
-    };
-    let line = match time::timeout(PATIENCE, talk).await {
+/// The next line of an answer, within `patience`; `None` when the other side has ended.
+async fn hear(stream: &mut Lines, patience: Duration) -> Result<Option<Answer>, Failure> {
+    let line = match time::timeout(patience, read_line(stream, ANSWER_MAX)).await {
         Ok(Ok(line)) => line,
         Ok(Err(error)) => return Err(Failure::failed(format!("ask the running up: {error}"))),
         Err(_) => return Err(Failure::failed("the running `gantry up` does not answer")),
     };
     if line.is_empty() {
-        // It ended between our connecting and its answer.
         return Ok(None);
     }
-    match serde_json::from_str(&line) {
-        Ok(answer) => Ok(Some((stream, answer))),
-        Err(error) => Err(Failure::failed(format!(
-            "understand the running up: {error}"
-        ))),
+    let answer = serde_json::from_str(&line);
+    answer
+        .map(Some)
+        .map_err(|error| Failure::failed(format!("understand the running up: {error}")))
+}
+
+async fn ask(
+    state: &StateFolder,
+    request: &Request,
+    patience: Duration,
+) -> Result<Option<(Lines, Answer)>, Failure> {
+    let Some(stream) = state.connect().await? else {
+        return Ok(None);
+    };
+    let mut stream = BufReader::new(stream);
+    match time::timeout(PATIENCE, write_line(&mut stream, request)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(Failure::failed(format!("ask the running up: {error}"))),
+        Err(_) => return Err(Failure::failed("the running `gantry up` does not answer")),
     }
+    // `None`: it ended between our connecting and its answer.
+    let answer = hear(&mut stream, patience).await?;
+    Ok(answer.map(|answer| (stream, answer)))
 }
 
 /// The instances of the `up` that runs on `state`; `None` when none runs.
 pub(crate) async fn instances(state: &StateFolder) -> Result<Option<Vec<Report>>, Failure> {
-    match ask(state, Request::Ps).await? {
+    match ask(state, &Request::Ps, PATIENCE).await? {
         None => Ok(None),
         Some((_, Answer::Instances(reports))) => Ok(Some(reports)),
         Some((_, other)) => Err(unexpected(&other)),
@@ -143,7 +206,7 @@ pub(crate) async fn instances(state: &StateFolder) -> Result<Option<Vec<Report>>
 
 /// Asks the `up` that runs on `state` to drain, and waits until it has; false when none runs.
 pub(crate) async fn stop(state: &StateFolder) -> Result<bool, Failure> {
-    match ask(state, Request::Stop).await? {
+    match ask(state, &Request::Stop, PATIENCE).await? {
         None => Ok(false),
         Some((mut stream, Answer::Stopping)) => {
             // Ends when `up` closes it or is gone, either of which is what we wait for.

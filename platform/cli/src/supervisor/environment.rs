@@ -63,6 +63,15 @@ impl Board {
         });
     }
 
+    /// Keeps new processes of callers from knowing an instance.
+    pub(super) fn take(&self, id: &Id) {
+        self.addresses.send_modify(|addresses| {
+            if let Some(service) = addresses.get_mut(&id.service) {
+                service.remove(&id.number);
+            }
+        });
+    }
+
     /// What a process of `spec` that starts now is told of others.
     pub(super) fn callees(&self, spec: &Spec) -> Callees {
         let mut addresses = self.addresses.subscribe();

@@ -1,6 +1,10 @@
 //! What `up` tells, apart from its children's lines: state changes, the table, lines to paste.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use gantry::shutdown::Tasks;
 use serde_json::json;
@@ -10,7 +14,7 @@ use crate::{
     output::Format,
     project::{Example, Project},
     ps,
-    supervisor::{Report, State, Status, Supervisor, logs::Logs},
+    supervisor::{Report, State, Status, Supervisor, World, logs::Logs},
 };
 
 /// Tells people or programs.
@@ -42,11 +46,45 @@ impl Show {
         self.logs.flushed().await;
     }
 
-    /// Tells every change of an instance's state from now on.
-    pub(crate) fn changes(&self, supervisor: &Supervisor, tasks: &Tasks) {
-        for (instance, status) in supervisor.statuses() {
-            let changes = self.clone().follow(instance, status);
-            tasks.spawn("state changes", changes);
+    /// Tells every change of an instance's state from now on, and who joins and is gone.
+    pub(crate) fn changes<W: World>(&self, supervisor: &Supervisor<W>, tasks: &Tasks) {
+        let all = self.clone().follow_all(supervisor.clone(), tasks.clone());
+        tasks.spawn("instances", all);
+    }
+
+    async fn follow_all<W: World>(self, supervisor: Supervisor<W>, tasks: Tasks) {
+        let stopping = tasks.stopping();
+        let mut changes = supervisor.changes();
+        let mut known: Option<BTreeMap<u64, String>> = None;
+        loop {
+            changes.borrow_and_update();
+            let listed = supervisor.list();
+            let now: BTreeSet<_> = listed.iter().map(|listed| listed.joined).collect();
+            let first = known.is_none();
+            let known = known.get_or_insert_default();
+            known.retain(|joined, instance| {
+                let stays = now.contains(joined);
+                if !stays {
+                    self.note(&format!("{instance} is gone"));
+                }
+                stays
+            });
+            for new in listed {
+                if known.contains_key(&new.joined) {
+                    continue;
+                }
+                if !first {
+                    self.note(&format!("{} joins", new.instance));
+                }
+                known.insert(new.joined, new.instance.clone());
+                let changes = self.clone().follow(new.instance, new.status);
+                tasks.spawn("state changes", changes);
+            }
+            tokio::select! {
+                // Never an error: we hold the supervisor.
+                _ = changes.changed() => {}
+                () = stopping.cancelled() => return,
+            }
         }
     }
 
