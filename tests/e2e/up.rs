@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use gantry_harness::{
     process::pid,
-    system::{System, is_alive},
+    system::{Instance, System, is_alive},
     wait::{self, SOON},
 };
 
@@ -93,6 +93,45 @@ async fn a_crashed_instance_comes_back() {
     .await;
     assert_ne!(before.pid, after.pid);
     assert_eq!(before.address, after.address);
+}
+
+/// Goal: every process of the shop can be replaced, and its services be more and fewer, while it
+/// goes on as before.
+/// Method: restart all, scale up and down; the rows that `gantry` prints, and a call after each.
+#[tokio::test]
+async fn everything_can_be_replaced_and_scaled() {
+    let system = System::up(&[]);
+    let change = |arguments: &[&str]| {
+        let output = system.gantry(&[arguments, &["--output", "json"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let rows: Vec<Instance> = serde_json::from_slice(&output.stdout).expect("rows of ps");
+        for name in ["accounts", "catalog", "orders"] {
+            // Those whose callees moved have been started again.
+            let waited = system.gantry(&["wait", name, "--timeout", "10s"]);
+            assert!(waited.status.success(), "{waited:?}");
+        }
+        let called = system.gantry(&[
+            "call",
+            "catalog",
+            "shop.catalog.v1.CatalogService/ListProducts",
+            r#"{"pageSize": 1}"#,
+        ]);
+        assert!(called.status.success(), "{called:?}");
+        rows
+    };
+    let count = |rows: &[Instance], name| rows.iter().filter(|it| it.name == name).count();
+
+    let before = system.instances();
+    let after = change(&["restart", "--all"]);
+    assert_eq!(before.len(), after.len());
+    for old in &before {
+        assert!(!after.iter().any(|new| new.address == old.address));
+        assert!(!old.pid.is_some_and(is_alive), "{old:?} is gone");
+    }
+    let more = change(&["scale", "orders=3", "catalog=2"]);
+    assert_eq!((3, 2), (count(&more, "orders"), count(&more, "catalog")));
+    let fewer = change(&["scale", "orders=1"]);
+    assert_eq!((1, 2), (count(&fewer, "orders"), count(&fewer, "catalog")));
 }
 
 /// Goal: a second `up` in the same folder is refused; `stop` drains the first, which exits with 0.

@@ -20,6 +20,8 @@ Examples:
   gantry ps                                  what runs, and where
   gantry call catalog                        what catalog can be asked
   gantry logs orders -f                      what orders prints, as it comes
+  gantry scale orders=3                      three instances of orders
+  gantry restart orders                      new processes, one after the other, without a gap
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 130 cut short by a signal.")]
 pub(crate) struct Cli {
@@ -32,6 +34,8 @@ pub(crate) enum Verb {
     Up(Up),
     Ps(Ps),
     Logs(Logs),
+    Scale(Scale),
+    Restart(Restart),
     /// Drain the running `gantry up`, and wait until it has ended
     Stop,
     Wait(Wait),
@@ -116,6 +120,61 @@ pub(crate) struct Wait {
     /// How long to wait
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
+}
+
+/// Run more or fewer instances of services, while everything else goes on.
+///
+/// What is missing is started, and waited for until it serves. What is too much drains, the
+/// youngest first to go. What does not come to serve is removed again; nothing drains then.
+/// The next `gantry up` runs what gantry.toml says.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry scale orders=3                      from however many to three
+  gantry scale orders=3 catalog=2            both at once
+  gantry scale orders=1 --output json        the instances after it, as an array
+
+From 1 to 32; none at all is `gantry stop`, for everything. Ctrl-C ends the waiting with 130; the
+running `gantry up` finishes what was begun.")]
+pub(crate) struct Scale {
+    /// A service, and how many instances of it
+    #[arg(required = true, value_name = "NAME=COUNT")]
+    pub(crate) counts: Vec<String>,
+    /// How long the new instances may take to serve
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// Print a table of the instances after it, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// Replace running instances by new ones, without a gap.
+///
+/// For each instance a successor with a port of its own is started and has to serve before the old
+/// one is told to drain; the next one's turn comes when the old one is gone. A successor that does
+/// not come to serve is removed, the old one stays, and no further one is replaced.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry restart orders                      all its instances, one after the other
+  gantry restart orders-2 catalog            one instance, then a service
+  gantry restart --all                       every service, callees before their callers
+
+A successor takes the lowest free number: of orders-1 and orders-2 become orders-1 and orders-3.
+Ctrl-C ends the waiting with 130; the replacement at hand is finished, and no further one begun.")]
+pub(crate) struct Restart {
+    /// A service or an instance
+    #[arg(required_unless_present = "all", value_name = "NAME|INSTANCE")]
+    pub(crate) names: Vec<String>,
+    /// Every service
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+    /// How long each successor may take to serve
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// Print a table of the instances after it, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
 }
 
 /// Call any method of any service that has reflection.

@@ -8,6 +8,7 @@ mod call;
 mod doctor;
 mod failure;
 mod logs;
+mod operate;
 mod output;
 mod project;
 mod ps;
@@ -58,6 +59,8 @@ fn run(verb: Verb) -> Outcome {
         Verb::Up(args) => up::run(&args),
         Verb::Ps(args) => block_on(ps::run(args)),
         Verb::Logs(args) => block_on(logs::run(args)),
+        Verb::Scale(args) => block_on(operate::scale(args)),
+        Verb::Restart(args) => block_on(operate::restart(args)),
         Verb::Stop => block_on(stop::run()),
         Verb::Wait(args) => block_on(wait::run(args)),
         Verb::Call(args) => block_on(call::run(args)),

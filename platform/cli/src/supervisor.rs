@@ -44,7 +44,7 @@ use self::{
 pub(crate) use self::{
     instance::{Spec, Status},
     machine::State,
-    operation::{Event, Fault, Operation},
+    operation::{Event, Fault, Operation, Step, Targets},
     roster::Id,
     world::{Ended, World},
 };

@@ -26,6 +26,10 @@ const ANSWER_MAX: u64 = 1 << 20;
 /// How long either side waits for the other's line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long one instance may take to drain and be gone, generously: the bound of an asker on top
+/// of what it grants an instance to come up.
+const STEP_MAX: Duration = Duration::from_mins(1);
+
 /// What `up` can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -214,6 +218,33 @@ pub(crate) async fn stop(state: &StateFolder) -> Result<bool, Failure> {
             Ok(true)
         }
         Some((_, other)) => Err(unexpected(&other)),
+    }
+}
+
+/// Has the `up` that runs on `state` carry out an operation, and waits until it has; `step` is
+/// called as each step is told. `None` when none runs; the inner result is the operation's own.
+///
+/// Dropped before its end, it leaves the operation to `up`.
+pub(crate) async fn operate_on(
+    state: &StateFolder,
+    operation: Operation,
+    mut step: impl FnMut(Event),
+) -> Result<Option<Result<Vec<Report>, Fault>>, Failure> {
+    let (Operation::Scale { timeout, .. } | Operation::Restart { timeout, .. }) = &operation;
+    let patience = timeout.saturating_add(STEP_MAX);
+    let asked = ask(state, &Request::Operate(operation), patience).await?;
+    let Some((mut stream, mut answer)) = asked else {
+        return Ok(None);
+    };
+    loop {
+        match answer {
+            Answer::Step(event) => step(event),
+            Answer::Done(reports) => return Ok(Some(Ok(reports))),
+            Answer::Faulty(fault) => return Ok(Some(Err(fault))),
+            other => return Err(unexpected(&other)),
+        }
+        let next = hear(&mut stream, patience).await?;
+        answer = next.ok_or_else(|| Failure::failed("`gantry up` has ended meanwhile"))?;
     }
 }
 

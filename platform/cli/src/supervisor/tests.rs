@@ -1,3 +1,4 @@
+mod asked;
 mod restarted;
 mod scaled;
 mod stage;

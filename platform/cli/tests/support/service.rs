@@ -1,7 +1,8 @@
 //! A service the tests of `gantry up` run: healthy, or misbehaving as its environment says.
 //!
 //! `ECHO_REFUSE` refuses its configuration at start, `ECHO_STUBBORN` ignores SIGTERM,
-//! `ECHO_SICK_FILE` names a file that makes it `NOT_SERVING` while it exists.
+//! `ECHO_SICK_FILE` names a file that makes it `NOT_SERVING` while it exists, `ECHO_REFUSE_FILE` one
+//! that makes it refuse its configuration if it exists at start.
 
 #![allow(clippy::print_stdout, reason = "what it prints is what is tested")]
 
@@ -23,7 +24,7 @@ use tokio::{
 use tonic::transport::Server;
 
 fn main() -> ExitCode {
-    if setting("ECHO_REFUSE").is_some() {
+    if setting("ECHO_REFUSE").is_some() || exists("ECHO_REFUSE_FILE") {
         eprintln!("echo.refuse: nobody may be echoed");
         return ExitCode::from(2);
     }
@@ -50,6 +51,11 @@ fn main() -> ExitCode {
 )]
 fn setting(key: &str) -> Option<String> {
     env::var(key).ok()
+}
+
+/// Whether the file named in `key` exists.
+fn exists(key: &str) -> bool {
+    setting(key).is_some_and(|file| Path::new(&file).exists())
 }
 
 fn address(key: &str) -> Result<SocketAddr, BoxError> {
@@ -94,10 +100,8 @@ async fn serve() -> Result<(), BoxError> {
 
 /// Sets gRPC health by the file named in `ECHO_SICK_FILE`.
 async fn follow_health(reporter: tonic_health::server::HealthReporter) {
-    let file = setting("ECHO_SICK_FILE");
     loop {
-        let sick = file.as_deref().is_some_and(|file| Path::new(file).exists());
-        let status = if sick {
+        let status = if exists("ECHO_SICK_FILE") {
             tonic_health::ServingStatus::NotServing
         } else {
             tonic_health::ServingStatus::Serving

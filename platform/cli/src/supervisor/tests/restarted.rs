@@ -3,10 +3,7 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 
 use super::stage::{PATIENCE, Play, restart};
-use crate::supervisor::{
-    operation::{Progress, Targets},
-    *,
-};
+use crate::supervisor::{operation::Progress, *};
 
 const CATALOG: (&str, &[&str]) = ("catalog-1", &[]);
 const ORDERS: [(&str, &[&str]); 2] = [("orders-1", &[]), ("orders-2", &[])];

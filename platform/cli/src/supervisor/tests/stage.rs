@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::supervisor::{
     machine::Health,
-    operation::{Progress, Targets},
+    operation::Progress,
     world::{Launch, Place, Process},
     *,
 };
