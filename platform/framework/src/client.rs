@@ -19,6 +19,7 @@
 
 mod body;
 mod config;
+mod endpoint;
 mod targets;
 mod timer;
 
@@ -50,6 +51,7 @@ use crate::{
 pub use self::{
     body::ResponseBody,
     config::{Config, Tls},
+    endpoint::PickedEndpoint,
     targets::{Clients, TargetState},
 };
 
@@ -223,6 +225,9 @@ impl Call {
                 .map_err(|error| no_endpoint(&error))?;
             let attempt = self.measured.attempt(which);
             attempt.picked(picked.addr());
+            if let Some(asked) = head.extensions.get::<PickedEndpoint>() {
+                asked.set(picked.addr());
+            }
             let request = on_the_wire(&mut head, deadline, &attempt);
             let fair = deadline.is_none_or(|deadline| {
                 picked.is_fair(deadline.instant().saturating_duration_since(self.began))

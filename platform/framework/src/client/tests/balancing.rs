@@ -200,3 +200,32 @@ async fn a_target_without_users_is_let_go() {
     })
     .await;
 }
+
+/// Goal: a caller that asks learns which endpoint took its call, however the call ended.
+/// Method: an answer, a deadline that passes at a peer that hangs, and nobody there at all.
+#[tokio::test(start_paused = true)]
+async fn who_took_a_call_can_be_asked() {
+    let net = Net::default();
+    let hangs = Manners {
+        latency: Duration::from_hours(1),
+        ..Manners::default()
+    };
+    let _peers = [
+        Peer::start(&net, addr(1), Manners::default()),
+        Peer::start(&net, addr(2), hangs),
+    ];
+    let cases = [
+        (addr(1), Code::Ok, Some(addr(1))),
+        (addr(2), Code::DeadlineExceeded, Some(addr(2))),
+        (addr(3), Code::Unavailable, None),
+    ];
+    for (target, expected, taken_by) in cases {
+        let caller = Caller::new(&net, &[target]);
+        let picked = PickedEndpoint::default();
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        request.extensions_mut().insert(picked.clone());
+        let outcome = patient(caller.client().check(request)).await.map(drop);
+        assert_eq!((expected, taken_by), (code(&outcome), picked.addr()));
+        caller.stop().await;
+    }
+}
