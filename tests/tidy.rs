@@ -353,7 +353,8 @@ fn function_length(rest: &[&str], line: &str) -> Option<usize> {
         "pub(crate) async fn ",
         "pub(super) async fn ",
     ];
-    if !begins.iter().any(|begin| code.starts_with(begin)) {
+    let declared = code.ends_with(';');
+    if declared || !begins.iter().any(|begin| code.starts_with(begin)) {
         return None;
     }
     let close = format!("{}}}", &line[..line.len() - code.len()]);
