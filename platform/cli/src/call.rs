@@ -25,7 +25,7 @@ use crate::{
 const MESSAGE_MAX: usize = 64 << 20;
 
 /// How long a unary call may take that was given no deadline.
-const DEADLINE_UNARY: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE_UNARY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: Call) -> Outcome {
     let tls = target::tls(args.ca.clone(), args.server_name.clone());
@@ -40,12 +40,7 @@ async fn call(args: Call, target: &Target) -> Outcome {
     let Some(symbol) = &args.method else {
         return list(&reflection, &services, args.output).await;
     };
-    // grpcurl's other spelling, `package.Service.Method`, is accepted as well.
-    let split = symbol.split_once('/').or_else(|| {
-        let split = symbol.rsplit_once('.')?;
-        services.iter().any(|name| name == split.0).then_some(split)
-    });
-    let Some((service, name)) = split else {
+    let Some((service, name)) = split(symbol, &services) else {
         return describe(&reflection, &services, symbol, args.output).await;
     };
     let method = method(&reflection, &services, service, name).await?;
@@ -101,6 +96,15 @@ fn finish(result: Result<Exit, invoke::Ended>, format: Option<CallOutput>) -> Ou
 /// The failure of a call for people.
 pub(crate) fn failure(status: &Status) -> Failure {
     errors::failure(status)
+}
+
+/// A method's service and name: `package.Service/Method`, or grpcurl's other spelling,
+/// `package.Service.Method`. None if it is no method of `services`.
+pub(crate) fn split<'a>(symbol: &'a str, services: &[String]) -> Option<(&'a str, &'a str)> {
+    symbol.split_once('/').or_else(|| {
+        let split = symbol.rsplit_once('.')?;
+        services.iter().any(|name| name == split.0).then_some(split)
+    })
 }
 
 /// The method `name` of `service`, as the server describes it.

@@ -7,6 +7,7 @@ mod build;
 mod call;
 mod doctor;
 mod failure;
+mod load;
 mod logs;
 mod operate;
 mod output;
@@ -64,6 +65,7 @@ fn run(verb: Verb) -> Outcome {
         Verb::Stop => block_on(stop::run()),
         Verb::Wait(args) => block_on(wait::run(args)),
         Verb::Call(args) => block_on(call::run(args)),
+        Verb::Load(args) => block_on(load::run(args)),
         Verb::Doctor(args) => doctor::run(&args),
     }
 }

@@ -27,6 +27,12 @@ pub(crate) fn note(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
+/// Prints a line about the work over the last one that was printed so; on a terminal alone.
+pub(crate) fn rewrite(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(write!(stderr, "\r\x1b[2K{text}"));
+}
+
 /// Prints why the verb failed.
 pub(crate) fn error(text: &str) {
     let head = if coloured(&io::stderr()) {

@@ -147,27 +147,43 @@ impl Invocation {
 pub(crate) fn metadata(headers: &[String]) -> Result<MetadataMap, Failure> {
     let mut metadata = MetadataMap::new();
     for header in headers {
-        let fault = |why: &str| Failure::usage(format!("-H \"{header}\": {why}"));
-        let (key, value) = header
-            .split_once(':')
-            .ok_or_else(|| fault("write it as key: value"))?;
-        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
-        if key.ends_with("-bin") {
-            let key = BinaryMetadataKey::from_bytes(key.as_bytes());
-            let key = key.map_err(|_| fault("the key has characters no header may have"))?;
-            let bytes = STANDARD_NO_PAD
-                .decode(value.trim_end_matches('='))
-                .map_err(|_| fault("the value of a -bin key is base64"))?;
-            metadata.append_bin(key, BinaryMetadataValue::from_bytes(&bytes));
-        } else {
-            let key = AsciiMetadataKey::from_bytes(key.as_bytes());
-            let key = key.map_err(|_| fault("the key has characters no header may have"))?;
-            let value = AsciiMetadataValue::try_from(value)
-                .map_err(|_| fault("the value has characters no header may have"))?;
-            metadata.append(key, value);
-        }
+        let (key, value) = pair(header)?;
+        add_header(&mut metadata, key, value)
+            .map_err(|why| Failure::usage(format!("-H \"{header}\": {why}")))?;
     }
     Ok(metadata)
+}
+
+/// Key and value of a `key: value` pair.
+pub(crate) fn pair(header: &str) -> Result<(&str, &str), Failure> {
+    let pair = header.split_once(':').ok_or_else(|| {
+        let text = format!("-H \"{header}\": write it as key: value");
+        Failure::usage(text)
+    })?;
+    Ok((pair.0.trim(), pair.1.trim()))
+}
+
+/// Adds to `metadata`, or says why this cannot be sent.
+pub(crate) fn add_header(
+    metadata: &mut MetadataMap,
+    key: &str,
+    value: &str,
+) -> Result<(), &'static str> {
+    const KEY: &str = "the key has characters no header may have";
+    let key = key.to_ascii_lowercase();
+    if key.ends_with("-bin") {
+        let key = BinaryMetadataKey::from_bytes(key.as_bytes()).map_err(|_| KEY)?;
+        let bytes = STANDARD_NO_PAD
+            .decode(value.trim_end_matches('='))
+            .map_err(|_| "the value of a -bin key is base64")?;
+        metadata.append_bin(key, BinaryMetadataValue::from_bytes(&bytes));
+    } else {
+        let key = AsciiMetadataKey::from_bytes(key.as_bytes()).map_err(|_| KEY)?;
+        let value = AsciiMetadataValue::try_from(value)
+            .map_err(|_| "the value has characters no header may have")?;
+        metadata.append(key, value);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,18 +4,23 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use gantry::{
     client::{Clients, Config, Tls},
+    discovery::Memory,
     journal::Journal,
     shutdown::Tasks,
+    transport::subchannel::Connectivity,
 };
+use tokio::time;
 
 use crate::{
     failure::{Failure, nearest},
     here,
+    state::StateFolder,
     supervisor::{Report, State, control},
 };
 
@@ -24,6 +29,15 @@ pub(crate) use gantry::client::Channel;
 /// How long a connection may take: whoever types a call waits for it.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
+/// The scheme of names in the running `up`.
+const UP: &str = "up";
+
+/// How often the running `up` is asked again.
+const ASK: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether endpoints are connected.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// How long its tasks may take to end.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
@@ -31,6 +45,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) channel: Channel,
+    clients: Clients,
     tasks: Tasks,
 }
 
@@ -41,42 +56,100 @@ impl Target {
         if name.contains(':') {
             return Self::at(name, tls);
         }
-        let (_, state) = here()?;
-        let Some(reports) = control::instances(&state).await? else {
-            return Err(Failure::failed(format!(
-                "\"{name}\" is no address, and no `gantry up` runs here to know it"
-            )));
-        };
-        Self::at(&serving(name, &reports)?, tls)
+        let (_, addresses) = in_up(name).await?;
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        Self::at(&addresses.join(","), tls)
     }
 
     /// `addresses` are `host:port`, or several addresses with commas between them.
     pub(crate) fn at(addresses: &str, tls: Option<Tls>) -> Result<Self, Failure> {
-        let fault = |why: String| Failure::usage(format!("address {addresses}: {why}"));
-        let mut parts = addresses.split(',');
-        let fixed = parts.all(|part| part.parse::<SocketAddr>().is_ok());
-        let target = if fixed || addresses.contains("://") {
-            addresses.to_owned()
-        } else {
-            format!("dns:///{addresses}")
-        };
-        let parsed = target.parse::<gantry::discovery::Target>();
-        parsed.map_err(|error| fault(error.to_string()))?;
         let config = Config {
             fail_fast: CONNECT_MAX,
             connect_timeout: CONNECT_MAX,
             // A service that says it does not serve may be called all the same, to see why.
             health: false,
             tls,
+            ..Config::to(written(addresses)?)
+        };
+        Ok(Self::open(
+            addresses,
+            config,
+            Tasks::new(Journal::new()),
+            None,
+        ))
+    }
+
+    /// As [`Target::find`], for as long as calls go on: of a name, every instance that serves is
+    /// called, also those that come later. Health, waiting and connections are as services have
+    /// them, but for the calls in line, of which there may be `waiting_max`.
+    ///
+    /// Another way to find endpoints is another resolver here, under a scheme of its own.
+    pub(crate) async fn follow(
+        name: &str,
+        tls: Option<Tls>,
+        waiting_max: usize,
+    ) -> Result<Self, Failure> {
+        let tasks = Tasks::new(Journal::new());
+        let (target, resolver) = if name.contains(':') {
+            (written(name)?, None)
+        } else {
+            let (state, addresses) = in_up(name).await?;
+            let names = Memory::new();
+            names.set(name, addresses);
+            let watch = watch_up(state, name.to_owned(), names.clone());
+            let stopping = tasks.stopping();
+            tasks.spawn("instances", async move {
+                tokio::select! {
+                    () = watch => {}
+                    () = stopping.cancelled() => {}
+                }
+            });
+            (format!("{UP}:///{name}"), Some(names))
+        };
+        let config = Config {
+            tls,
+            waiting_max,
             ..Config::to(target)
         };
-        let tasks = Tasks::new(Journal::new());
-        let configs = BTreeMap::from([(addresses.to_owned(), config)]);
-        let clients = Clients::new(configs, tasks.clone(), Journal::new());
-        Ok(Self {
-            channel: clients.channel(addresses, &[]),
+        Ok(Self::open(name, config, tasks, resolver))
+    }
+
+    fn open(name: &str, config: Config, tasks: Tasks, up: Option<Memory>) -> Self {
+        let configs = BTreeMap::from([(name.to_owned(), config)]);
+        let mut clients = Clients::new(configs, tasks.clone(), Journal::new());
+        if let Some(up) = up {
+            clients = clients.with_resolver(UP, Arc::new(up));
+        }
+        Self {
+            channel: clients.channel(name, &[]),
+            clients,
             tasks,
-        })
+        }
+    }
+
+    /// Waits until every endpoint is connected or has failed, within a bound.
+    pub(crate) async fn settled(&self) {
+        let connecting = || {
+            let states = self.clients.states();
+            let mut endpoints = states.iter().flat_map(|state| &state.endpoints);
+            endpoints.any(|endpoint| {
+                matches!(
+                    endpoint.connectivity,
+                    Connectivity::Idle | Connectivity::Connecting
+                )
+            })
+        };
+        let waiting = async {
+            while connecting() {
+                time::sleep(LOOK).await;
+            }
+        };
+        drop(time::timeout(CONNECT_MAX, waiting).await);
+    }
+
+    /// What belongs to the target, for further tasks that end with it.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Closes the connections.
@@ -94,8 +167,54 @@ pub(crate) fn tls(ca: Option<PathBuf>, server_name: Option<String>) -> Option<Tl
     })
 }
 
+/// An address as people write it, as the chassis reads it.
+fn written(addresses: &str) -> Result<String, Failure> {
+    let mut parts = addresses.split(',');
+    let fixed = parts.all(|part| part.trim().parse::<SocketAddr>().is_ok());
+    let target = if fixed || addresses.contains("://") {
+        addresses.to_owned()
+    } else {
+        format!("dns:///{addresses}")
+    };
+    match target.parse::<gantry::discovery::Target>() {
+        Ok(_) => Ok(target),
+        Err(error) => Err(Failure::usage(format!("address {addresses}: {error}"))),
+    }
+}
+
+/// Where the instances of `name` are that serve now, and the state folder of their `up`.
+async fn in_up(name: &str) -> Result<(StateFolder, Vec<SocketAddr>), Failure> {
+    let (_, state) = here()?;
+    let Some(reports) = control::instances(&state).await? else {
+        return Err(Failure::failed(format!(
+            "\"{name}\" is no address, and no `gantry up` runs here to know it"
+        )));
+    };
+    let addresses = serving(name, &reports)?;
+    Ok((state, addresses))
+}
+
+/// Tells `names` where the instances of `name` are, over and over.
+async fn watch_up(state: StateFolder, name: String, names: Memory) {
+    loop {
+        time::sleep(ASK).await;
+        match control::instances(&state).await {
+            Ok(Some(reports)) => match serving(&name, &reports) {
+                Ok(addresses) => names.set(&name, addresses),
+                Err(failure) => {
+                    names.set(&name, Vec::<SocketAddr>::new());
+                    names.fail(&name, &failure.to_string());
+                }
+            },
+            // The last list may still be right.
+            Ok(None) => names.fail(&name, "`gantry up` has ended"),
+            Err(failure) => names.fail(&name, &failure.to_string()),
+        }
+    }
+}
+
 /// The addresses of the instances of `name` that serve.
-fn serving(name: &str, reports: &[Report]) -> Result<String, Failure> {
+fn serving(name: &str, reports: &[Report]) -> Result<Vec<SocketAddr>, Failure> {
     let chosen = reports
         .iter()
         .map(|report| &report.row)
@@ -104,10 +223,10 @@ fn serving(name: &str, reports: &[Report]) -> Result<String, Failure> {
     let serving = chosen
         .iter()
         .filter(|row| row.state == State::Serving)
-        .map(|row| row.address.as_str());
-    let addresses: Vec<_> = serving.collect();
+        .filter_map(|row| row.address.parse().ok());
+    let addresses: Vec<SocketAddr> = serving.collect();
     if !addresses.is_empty() {
-        return Ok(addresses.join(","));
+        return Ok(addresses);
     }
     if let Some(row) = chosen.first() {
         let text = format!("{} is {}; see `gantry ps`", row.instance, row.state);

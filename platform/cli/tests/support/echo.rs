@@ -24,20 +24,14 @@ use tower_service::Service;
 
 #[path = "../../src/call/codec.rs"]
 mod codec;
+#[path = "descriptors.rs"]
+mod descriptors;
 
 use codec::DynamicCodec;
+pub(crate) use descriptors::descriptors;
 
 type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 type Answers = Pin<Box<dyn Stream<Item = Result<DynamicMessage, Status>> + Send>>;
-
-/// The encoded description of the service and all it imports.
-pub(crate) fn descriptors() -> Vec<u8> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support");
-    let mut compiler = protox::Compiler::new([folder]).expect("the folder is there");
-    compiler.include_imports(true);
-    compiler.open_file("echo.proto").expect("it compiles");
-    compiler.encode_file_descriptor_set()
-}
 
 /// Serves `echo.v1.EchoService` as `instance`.
 #[derive(Debug, Clone)]

@@ -1,0 +1,47 @@
+use super::*;
+
+fn plan(weights: &[u32]) -> Plan {
+    let methods = weights.iter().map(|weight| Method {
+        name: String::new(),
+        path: String::new(),
+        weight: *weight,
+        deadline: None,
+        uri: Uri::default(),
+        headers: HeaderMap::new(),
+        payloads: Vec::new(),
+        one_answer: true,
+        next: 0,
+        credit: 0,
+    });
+    Plan {
+        methods: methods.collect(),
+    }
+}
+
+/// Goal: methods are called exactly as often as their weights say, mixed as evenly as it goes.
+/// Method: two rounds of several weights; the longest run of one method.
+#[test]
+fn weights_are_kept_exactly_and_mixed() {
+    for weights in [vec![1], vec![3, 1], vec![5, 1, 2], vec![1, 1, 1]] {
+        let mut plan = plan(&weights);
+        let total: u32 = weights.iter().sum();
+        let chosen: Vec<_> = (0..2 * total).map(|_| plan.choose()).collect();
+        for (index, weight) in weights.iter().enumerate() {
+            let count = chosen.iter().filter(|it| **it == index).count();
+            assert_eq!(usize::try_from(2 * weight).unwrap(), count, "{chosen:?}");
+        }
+    }
+    let mut plan = plan(&[2, 2]);
+    let chosen: Vec<_> = (0..4).map(|_| plan.choose()).collect();
+    assert_eq!(vec![0, 1, 0, 1], chosen);
+}
+
+/// Goal: calls in flight at the end have the time they were given, and a bound without one.
+/// Method: plans with and without deadlines.
+#[test]
+fn the_end_waits_as_long_as_calls_may_take() {
+    let mut plan = plan(&[1, 1]);
+    assert_eq!(LINGER + LINGER_MORE, plan.linger());
+    plan.methods[0].deadline = Some(Duration::from_mins(1));
+    assert_eq!(Duration::from_mins(1) + LINGER_MORE, plan.linger());
+}

@@ -1,0 +1,274 @@
+//! Requests as people write them: JSON with placeholders, framed once where nothing changes.
+//!
+//! `{{n}}` is the number of the call, from 0; `{{uuid}}` is a new UUID (v7) wherever it stands.
+//! `{{n}}` may stand for a number as well as inside a string. Other text in double braces is
+//! refused, as it can only be a slip: such text is never JSON outside a string.
+
+use std::{fmt::Write as _, ops::Range};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
+use serde::de::DeserializeSeed as _;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::exchange::Volume;
+use crate::failure::nearest;
+
+/// The requests of one call.
+#[derive(Debug, Clone)]
+pub(crate) enum Payload {
+    /// The same for every call.
+    Framed(Bytes, Volume),
+    /// Written anew for every call.
+    Filled(Template),
+}
+
+/// A JSON text with places to fill.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    pieces: Vec<Piece>,
+    shape: Shape,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Text(String),
+    Number,
+    Uuid,
+}
+
+/// What a text is read as.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    /// The type of each message.
+    pub(crate) descriptor: MessageDescriptor,
+    /// Whether a call takes a stream of them.
+    pub(crate) stream: bool,
+}
+
+/// What is wrong with a text, and where in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The line, from 1.
+    pub(crate) line: usize,
+    pub(crate) why: String,
+}
+
+/// Reads the requests of calls that are taken in turn.
+///
+/// Values follow each other, as lines or otherwise: one for each call. A method that takes a
+/// stream gets all of them in each call; where every value is an array, each array is a call.
+pub(crate) fn read(text: &str, shape: &Shape) -> Result<Vec<Payload>, Fault> {
+    let at = |offset: usize, why: String| Fault {
+        line: text[..offset].lines().count().max(1),
+        why,
+    };
+    let (probe, places) = probe(text).map_err(|(offset, why)| at(offset, why))?;
+    let mut values = serde_json::Deserializer::from_str(&probe).into_iter::<Value>();
+    let mut calls: Vec<(Range<usize>, Value)> = Vec::new();
+    let mut start = 0;
+    while let Some(value) = values.next() {
+        let value = value.map_err(|error| Fault {
+            line: error.line().max(1),
+            why: format!("no JSON: {error}"),
+        })?;
+        let blank = probe[start..].len() - probe[start..].trim_start().len();
+        calls.push((start + blank..values.byte_offset(), value));
+        start = values.byte_offset();
+    }
+    if shape.stream && !calls.iter().all(|(_, value)| value.is_array()) {
+        calls = vec![(0..text.len(), Value::Array(take_values(calls)))];
+    }
+    if shape.stream && calls.is_empty() {
+        return Ok(vec![Payload::Framed(Bytes::new(), Volume::default())]);
+    }
+    if calls.is_empty() {
+        return Err(at(0, "no request".to_owned()));
+    }
+    let payload = |(range, value): (Range<usize>, Value)| {
+        let (bytes, volume) = shape.frame(value).map_err(|why| at(range.start + 1, why))?;
+        let inside = places
+            .iter()
+            .filter(|place| range.contains(&place.range.start));
+        let inside: Vec<_> = inside.collect();
+        if inside.is_empty() {
+            return Ok(Payload::Framed(bytes, volume));
+        }
+        Ok(Payload::Filled(Template {
+            pieces: pieces(text, &range, &inside),
+            shape: shape.clone(),
+        }))
+    };
+    calls.into_iter().map(payload).collect()
+}
+
+fn take_values(calls: Vec<(Range<usize>, Value)>) -> Vec<Value> {
+    calls.into_iter().map(|(_, value)| value).collect()
+}
+
+/// A placeholder in a text.
+#[derive(Debug)]
+struct Place {
+    range: Range<usize>,
+    piece: Piece,
+}
+
+/// The text with something of the same length in each place, which JSON can be read from, and the
+/// places.
+fn probe(text: &str) -> Result<(String, Vec<Place>), (usize, String)> {
+    let mut probe = String::with_capacity(text.len());
+    let mut places = Vec::new();
+    let mut rest = 0;
+    while let Some(found) = text[rest..].find("{{") {
+        let start = rest + found;
+        let inner = &text[start + 2..];
+        let word = inner.find("}}").map(|end| &inner[..end]);
+        let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let Some(word) = word.filter(is_word) else {
+            probe.push_str(&text[rest..=start]);
+            rest = start + 1;
+            continue;
+        };
+        let piece = match word {
+            "n" => Piece::Number,
+            "uuid" => Piece::Uuid,
+            _ => {
+                let near = nearest(word, ["n", "uuid"]);
+                let why = format!(
+                    "no placeholder {{{{{word}}}}}{near}; there are {{{{n}}}} and {{{{uuid}}}}"
+                );
+                return Err((start, why));
+            }
+        };
+        let end = start + word.len() + 4;
+        probe.push_str(&text[rest..start]);
+        probe.push('1');
+        probe.extend(std::iter::repeat_n('0', end - start - 1));
+        places.push(Place {
+            range: start..end,
+            piece,
+        });
+        rest = end;
+    }
+    probe.push_str(&text[rest..]);
+    Ok((probe, places))
+}
+
+fn pieces(text: &str, range: &Range<usize>, places: &[&Place]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut start = range.start;
+    for place in places {
+        pieces.push(Piece::Text(text[start..place.range.start].to_owned()));
+        pieces.push(place.piece.clone());
+        start = place.range.end;
+    }
+    pieces.push(Piece::Text(text[start..range.end].to_owned()));
+    pieces
+}
+
+impl Template {
+    /// The requests of call `number`.
+    pub(crate) fn fill(&self, number: u64) -> Result<(Bytes, Volume), String> {
+        let mut text = String::new();
+        for piece in &self.pieces {
+            let written = match piece {
+                Piece::Text(piece) => text.write_str(piece),
+                Piece::Number => write!(text, "{number}"),
+                Piece::Uuid => write!(text, "{}", Uuid::now_v7()),
+            };
+            written.expect("a string takes all that is written");
+        }
+        let values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let values: Result<Vec<_>, _> = values.collect();
+        let mut values = values.map_err(|error| format!("request of call {number}: {error}"))?;
+        let value = match (values.len(), values.pop()) {
+            (1, Some(value)) => value,
+            (_, last) => {
+                values.extend(last);
+                Value::Array(values)
+            }
+        };
+        self.shape
+            .frame(value)
+            .map_err(|error| format!("request of call {number}: {error}"))
+    }
+}
+
+impl Shape {
+    /// The messages of one call as they go over the wire. A stream's are an array, or one alone.
+    fn frame(&self, value: Value) -> Result<(Bytes, Volume), String> {
+        let values = match value {
+            Value::Array(values) if self.stream => values,
+            value => vec![value],
+        };
+        let mut wire = BytesMut::new();
+        let mut volume = Volume::default();
+        for value in values {
+            let message = self.message(&value)?;
+            let length = message.encoded_len();
+            wire.put_u8(0);
+            wire.put_u32(u32::try_from(length).map_err(|_| "a request over 4 GiB".to_owned())?);
+            message
+                .encode(&mut wire)
+                .expect("a buffer that grows takes all");
+            volume.messages += 1;
+            volume.bytes += u64::try_from(length).unwrap_or(u64::MAX);
+        }
+        Ok((wire.freeze(), volume))
+    }
+
+    fn message(&self, value: &Value) -> Result<DynamicMessage, String> {
+        let name = self.descriptor.full_name();
+        if let Some(fault) = unknown_field(value, &self.descriptor, "") {
+            return Err(fault);
+        }
+        let message = self.descriptor.clone().deserialize(value);
+        message.map_err(|error| match value {
+            Value::Array(_) => {
+                format!("an array for one {name}; write one request per line: {error}")
+            }
+            _ => format!("{name}: {error}"),
+        })
+    }
+}
+
+/// A field of `value` that its message does not have, with the one that was probably meant.
+fn unknown_field(value: &Value, descriptor: &MessageDescriptor, path: &str) -> Option<String> {
+    let Value::Object(fields) = value else {
+        return None;
+    };
+    // These have a JSON of their own.
+    if descriptor.full_name().starts_with("google.protobuf.") {
+        return None;
+    }
+    fields.iter().find_map(|(key, value)| {
+        let place = format!("{path}{key}");
+        let field = descriptor.get_field_by_json_name(key);
+        let Some(field) = field.or_else(|| descriptor.get_field_by_name(key)) else {
+            let known: Vec<_> = descriptor.fields().collect();
+            let near = nearest(
+                key,
+                known.iter().map(prost_reflect::FieldDescriptor::json_name),
+            );
+            let name = descriptor.full_name();
+            // An extension is written in brackets, and known to the message alone.
+            let unknown = !key.starts_with('[');
+            return unknown.then(|| format!("{place}: {name} has no field \"{key}\"{near}"));
+        };
+        let Kind::Message(inner) = field.kind() else {
+            return None;
+        };
+        match value {
+            _ if field.is_map() => None,
+            Value::Array(list) => list.iter().enumerate().find_map(|(index, value)| {
+                unknown_field(value, &inner, &format!("{place}[{index}]."))
+            }),
+            value => unknown_field(value, &inner, &format!("{place}.")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
