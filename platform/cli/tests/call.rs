@@ -4,76 +4,18 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
     process::{Child, Command, Output, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, runtime::Runtime};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
 
-#[path = "support/echo.rs"]
-mod echo;
+#[path = "support/peer.rs"]
+mod peer;
 
-use echo::{Echo, Served};
-
-/// A running echo server.
-struct Peer {
-    address: SocketAddr,
-    _runtime: Runtime,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    V1,
-    V1Alpha,
-}
+use peer::{Peer, Version};
 
 impl Peer {
-    fn start(version: Version) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let descriptors = echo::descriptors();
-        let builder = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(&descriptors)
-        };
-        let (_, health) = tonic_health::server::health_reporter();
-        let echo = Echo::new("peer".to_owned());
-        let incoming = TcpListenerStream::new(listener);
-        match version {
-            Version::V1 => {
-                let reflection = builder().build_v1().unwrap();
-                let served = Served {
-                    echo,
-                    reflection,
-                    health,
-                };
-                runtime.spawn(Server::builder().serve_with_incoming(served, incoming));
-            }
-            Version::V1Alpha => {
-                let reflection = OnlyAlpha(builder().build_v1alpha().unwrap());
-                let served = Served {
-                    echo,
-                    reflection,
-                    health,
-                };
-                runtime.spawn(Server::builder().serve_with_incoming(served, incoming));
-            }
-        }
-        Self {
-            address,
-            _runtime: runtime,
-        }
-    }
-
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gantry"));
         command.arg("call").arg(self.address.to_string());
@@ -97,40 +39,6 @@ impl Peer {
         let output = self.call(arguments);
         let text = String::from_utf8(output.stderr).unwrap();
         (output.status.code().unwrap(), text)
-    }
-}
-
-/// A server older than reflection v1: it answers v1alpha alone.
-#[derive(Clone)]
-struct OnlyAlpha<S>(S);
-
-impl<S> tower_service::Service<http::Request<tonic::body::Body>> for OnlyAlpha<S>
-where
-    S: tower_service::Service<
-            http::Request<tonic::body::Body>,
-            Response = http::Response<tonic::body::Body>,
-            Error = std::convert::Infallible,
-        >,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        if request.uri().path().contains(".v1alpha.") {
-            Box::pin(self.0.call(request))
-        } else {
-            let refusal = tonic::Status::unimplemented("older than that").into_http();
-            Box::pin(std::future::ready(Ok(refusal)))
-        }
     }
 }
 

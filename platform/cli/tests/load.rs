@@ -1,0 +1,481 @@
+//! `gantry load` as people and scripts run it.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+#[path = "support/peer.rs"]
+mod peer;
+#[path = "support/project.rs"]
+mod project;
+
+use peer::{Peer, Version};
+use project::{GANTRY, Project, pid};
+
+const ECHO: &str = "echo.v1.EchoService/Echo";
+const REPEAT: &str = "echo.v1.EchoService/Repeat";
+const GATHER: &str = "echo.v1.EchoService/Gather";
+const CHAT: &str = "echo.v1.EchoService/Chat";
+const FAIL: &str = "echo.v1.EchoService/Fail";
+const HANG: &str = "echo.v1.EchoService/Hang";
+
+fn peer() -> Peer {
+    Peer::start(Version::V1)
+}
+
+fn load(target: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(GANTRY);
+    command.args(["load", target]).args(arguments);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn ended(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let code = output.status.code().unwrap();
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+/// A run of so many calls, some at a time: exit code and report.
+fn counted(target: &str, arguments: &[&str]) -> (i32, Value) {
+    let mut command = load(target, arguments);
+    command.args(["--concurrency", "4", "--output", "json"]);
+    let (code, report, notes) = ended(&command.output().unwrap());
+    let report = serde_json::from_str(&report);
+    (
+        code,
+        report.unwrap_or_else(|error| panic!("{error}: {notes}")),
+    )
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    let value = report.pointer(pointer);
+    let number = value.and_then(Value::as_u64);
+    number.unwrap_or_else(|| panic!("{pointer} in {report:#}"))
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+/// Goal: the report has exactly the documented fields, and they agree with each other.
+/// Method: an open loop; every field against docs/operating.md, and the sums.
+#[test]
+fn the_report_is_what_is_documented() {
+    let peer = peer();
+    let target = peer.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.json");
+    let mut command = load(&target, &[ECHO, r#"{"text": "{{n}} {{uuid}}"}"#]);
+    command.args([
+        "--rate",
+        "200",
+        "--duration",
+        "2s",
+        "--output",
+        "json",
+        "--report",
+    ]);
+    let (code, text, notes) = ended(&command.arg(&file).output().unwrap());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(text, fs::read_to_string(&file).unwrap());
+
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating.md");
+    let page = fs::read_to_string(page).unwrap();
+    let section = page.split("\n## gantry load\n").nth(1).unwrap();
+    let fields = section.split("| field | |").nth(1).unwrap();
+    let documented: BTreeSet<_> = fields
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(|cell| cell.split(['`', ',', ' ']))
+        .filter(|word| !word.is_empty() && *word != "---")
+        .collect();
+    assert_eq!(documented, keys(&report));
+    let spread = "count min mean p50 p90 p95 p99 p99_9 max";
+    let parts = [
+        ("/latency_seconds", spread),
+        (
+            "/methods/0",
+            "name method weight ended status latency_seconds messages bytes",
+        ),
+        (
+            "/endpoints/0",
+            "address ended status latency_seconds messages bytes",
+        ),
+        ("/endpoints/0/latency_seconds", spread),
+        (
+            "/seconds/0",
+            "second due sent dropped status endpoints latency_mean_seconds latency_max_seconds",
+        ),
+    ];
+    for (pointer, fields) in parts {
+        let expected: BTreeSet<_> = fields.split(' ').collect();
+        assert_eq!(
+            expected,
+            keys(report.pointer(pointer).unwrap()),
+            "{pointer}"
+        );
+    }
+
+    assert_eq!(
+        ("open", 200.0),
+        (
+            report["mode"].as_str().unwrap(),
+            report["rate"].as_f64().unwrap()
+        )
+    );
+    assert_eq!(400, number(&report, "/due"));
+    let lost = number(&report, "/dropped") + number(&report, "/cut");
+    assert_eq!(
+        (400, 400),
+        (
+            number(&report, "/ended") + lost,
+            number(&report, "/status/OK") + lost
+        )
+    );
+    assert_eq!(
+        400,
+        number(&report, "/seconds/0/due") + number(&report, "/seconds/1/due")
+    );
+    assert_eq!(target, report["endpoints"][0]["address"]);
+    let spread = &report["latency_seconds"];
+    let value = |name: &str| spread[name].as_f64().unwrap();
+    assert!(0.0 < value("min") && value("min") <= value("p50") && value("p50") <= value("p99"));
+    assert!(
+        value("p99") <= value("max") && value("max") < 5.0,
+        "{spread}"
+    );
+    // On a busy machine the run may rightly be void.
+    let on_schedule = report["sent_on_schedule_ratio"].as_f64().unwrap();
+    assert_eq!(
+        on_schedule < 0.99,
+        report["void"].as_bool().unwrap(),
+        "{report}"
+    );
+    assert_eq!(i32::from(on_schedule < 0.99), code);
+    assert!(
+        notes.contains("/s sent") && notes.contains("OK "),
+        "{notes}"
+    );
+}
+
+/// Goal: every kind of stream is called, and its messages are counted.
+/// Method: each kind, with several messages each way; one without end, cut by its deadline.
+#[test]
+fn streams_of_every_kind_are_called() {
+    let peer = peer();
+    let target = peer.address.to_string();
+    let cases = [
+        (REPEAT, r#"{"text": "{{n}}", "count": 3}"#, 1, 3),
+        (GATHER, r#"{"text": "a"} {"text": "b"}"#, 2, 1),
+        (GATHER, "", 0, 1),
+        (CHAT, r#"{"text": "a"} {"text": "{{uuid}}"} {}"#, 3, 3),
+        (CHAT, r#"[{"text": "a"}, {}]"#, 2, 2),
+    ];
+    for (method, request, sent, received) in cases {
+        let (code, report) = counted(&target, &[method, request, "--count", "20"]);
+        assert_eq!((0, 20), (code, number(&report, "/status/OK")), "{report}");
+        let messages = &report["messages"];
+        let expected = (20 * sent, 20 * received);
+        let counted = (number(messages, "/sent"), number(messages, "/received"));
+        assert_eq!(expected, counted, "{method} {request}");
+        assert!(number(&report, "/bytes/received") >= 20 * (received - 1));
+        assert_eq!(20, number(&report, "/first_message_seconds/count"));
+    }
+    let endless = [REPEAT, "{}", "--count", "4", "--deadline", "200ms"];
+    let (code, report) = counted(&target, &endless);
+    assert_eq!((0, 4), (code, number(&report, "/status/DEADLINE_EXCEEDED")));
+    assert!(number(&report, "/messages/received") > 40, "{report}");
+    assert_eq!(target, report["errors"][0]["endpoint"]);
+}
+
+/// Goal: requests on lines are taken in turn.
+/// Method: lines of different lengths, in a file; the bytes of ten rounds.
+#[test]
+fn requests_are_taken_in_turn() {
+    let peer = peer();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("requests.jsonl");
+    fs::write(&file, "{\"text\": \"a\"}\n\n{\"text\": \"bb\"}\n").unwrap();
+    let argument = format!("@{}", file.display());
+    let (code, report) = counted(
+        &peer.address.to_string(),
+        &[ECHO, &argument, "--count", "20"],
+    );
+    assert_eq!(0, code);
+    assert_eq!(10 * (3 + 4), number(&report, "/bytes/sent"));
+}
+
+/// Goal: a scenario's methods get their shares, and what each says about itself.
+/// Method: weights of three to one to one, a deadline and metadata of their own.
+#[test]
+fn a_scenario_mixes_methods_by_weight() {
+    let peer = peer();
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("load.toml");
+    fs::write(folder.path().join("chat.jsonl"), "[{}, {}]\n").unwrap();
+    let text = format!(
+        "deadline = '5s'\n\
+         [[calls]]\nname = 'often'\nmethod = '{ECHO}'\nweight = 3\nmetadata = {{ x-a = 'b' }}\n\
+         request = '{{\"text\": \"{{{{uuid}}}}\"}}'\n\
+         [[calls]]\nmethod = '{CHAT}'\nrequest = '@chat.jsonl'\n\
+         [[calls]]\nmethod = '{HANG}'\ndeadline = '50ms'\n"
+    );
+    fs::write(&scenario, text).unwrap();
+    let arguments = ["--scenario", scenario.to_str().unwrap(), "--count", "50"];
+    let (code, report) = counted(&peer.address.to_string(), &arguments);
+    assert_eq!(0, code, "{report}");
+    let methods: Vec<_> = report["methods"].as_array().unwrap().iter().collect();
+    let ended = |index: usize| number(methods[index], "/ended");
+    assert_eq!((30, 10, 10), (ended(0), ended(1), ended(2)));
+    assert_eq!(
+        ("often", ECHO),
+        (
+            methods[0]["name"].as_str().unwrap(),
+            methods[0]["method"].as_str().unwrap()
+        )
+    );
+    assert_eq!(20, number(methods[1], "/messages/received"));
+    assert_eq!(10, number(methods[2], "/status/DEADLINE_EXCEEDED"));
+    assert_eq!(HANG, report["errors"][0]["method"]);
+}
+
+/// Goal: it is known which endpoint answered.
+/// Method: two endpoints; the counts of each, in total and by second.
+#[test]
+fn calls_are_counted_by_endpoint() {
+    let peers = [peer(), peer()];
+    let addresses = peers.each_ref().map(|peer| peer.address.to_string());
+    let (code, report) = counted(&addresses.join(","), &[ECHO, "--count", "400"]);
+    assert_eq!(0, code, "{report}");
+    let endpoints = report["endpoints"].as_array().unwrap();
+    let found: BTreeSet<_> = endpoints
+        .iter()
+        .map(|it| it["address"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        addresses
+            .iter()
+            .map(String::as_str)
+            .collect::<BTreeSet<_>>(),
+        found
+    );
+    let counts: Vec<_> = endpoints.iter().map(|it| number(it, "/ended")).collect();
+    assert_eq!(400, counts.iter().sum::<u64>());
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    let seconds = report["seconds"].as_array().unwrap();
+    let of_first = seconds
+        .iter()
+        .filter_map(|it| it["endpoints"][&addresses[0]].as_u64());
+    let first = endpoints
+        .iter()
+        .find(|it| it["address"] == addresses[0])
+        .unwrap();
+    assert_eq!(number(first, "/ended"), of_first.sum::<u64>());
+}
+
+/// Goal: failures are counted by status with what was said, and fail a script only on request.
+/// Method: a method that fails; for programs and for people.
+#[test]
+fn failures_are_counted_and_quoted() {
+    let peer = peer();
+    let target = peer.address.to_string();
+    let arguments = [FAIL, r#"{"text": "too long by {{n}}"}"#, "--count", "20"];
+    let (code, report) = counted(&target, &arguments);
+    assert_eq!(
+        (0, 20),
+        (code, number(&report, "/status/FAILED_PRECONDITION"))
+    );
+    let errors = report["errors"].as_array().unwrap();
+    assert_eq!((1, 20), (errors.len(), number(&errors[0], "/count")));
+    // Whichever of the first four ended first.
+    let message = errors[0]["message"].as_str().unwrap();
+    assert!(message.starts_with("too long by "), "{message}");
+    assert_eq!(0, number(&report, "/latency_ok_seconds/count"));
+
+    let mut command = load(&target, &arguments);
+    command.args(["--concurrency", "1", "--fail-on-error"]);
+    let (code, text, notes) = ended(&command.output().unwrap());
+    assert_eq!(1, code);
+    assert!(notes.contains("20 of 20 calls failed"), "{notes}");
+    for words in [
+        "1 at a time",
+        "FAILED_PRECONDITION  20",
+        "too long by 0",
+        "ENDPOINT",
+        &target,
+    ] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+}
+
+/// Goal: a run that says nothing about the server is void, and says why.
+/// Method: a method that hangs and one place for its calls.
+#[test]
+fn a_run_that_drops_calls_is_void() {
+    let peer = peer();
+    let target = peer.address.to_string();
+    let mut command = load(&target, &[HANG, "--deadline", "300ms", "--count", "20"]);
+    command.args(["--rate", "100", "--in-flight-max", "1", "--output", "json"]);
+    let (code, text, notes) = ended(&command.output().unwrap());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((1, true), (code, report["void"].as_bool().unwrap()));
+    assert_eq!(20, number(&report, "/due"));
+    assert!(number(&report, "/dropped") >= 18, "{report}");
+    assert!(notes.contains("got a final status, under 99 %"), "{notes}");
+}
+
+/// Goal: Ctrl-C ends a run early, and the report is there all the same.
+/// Method: interrupt an endless run after its first line of progress.
+#[test]
+fn an_interrupted_run_reports() {
+    let peer = peer();
+    let mut command = load(&peer.address.to_string(), &[ECHO, "--rate", "50"]);
+    command.args(["--duration", "1h", "--output", "json"]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut line = String::new();
+    let mut notes = BufReader::new(child.stderr.take().unwrap());
+    notes.read_line(&mut line).unwrap();
+    assert!(line.contains("/s sent"), "{line}");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let (code, text, _) = ended(&child.wait_with_output().unwrap());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (130, true),
+        (code, report["interrupted"].as_bool().unwrap())
+    );
+    assert!(number(&report, "/due") >= 50 && number(&report, "/due") < 3_000);
+    assert_eq!(0, number(&report, "/cut"));
+}
+
+/// Goal: what cannot be run is refused with field, value and what to do.
+/// Method: slips on the command line, in requests and in a scenario; nobody there.
+#[test]
+fn slips_are_refused() {
+    let peer = peer();
+    let target = peer.address.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let lines = file("bad.jsonl", "{}\n{\"txet\": 1}\n");
+    let wrong = file("wrong.toml", "[[calls]]\nmethod = 'a'\nwieght = 2\n");
+    let unknown = file("unknown.toml", &format!("[[calls]]\nmethod = '{ECHO}o'\n"));
+    let inline = file(
+        "inline.toml",
+        &format!("[[calls]]\nmethod = '{ECHO}'\nrequest = '{{\"txet\": 1}}'\n"),
+    );
+    let at_lines = format!("@{lines}");
+    let rate = ["--rate", "10"];
+    let cases: [(&[&str], &str); 18] = [
+        (&[ECHO], "--rate"),
+        (&[ECHO, "--rate", "0"], "--rate 0: calls per second"),
+        (&[ECHO, "--rate", "fast"], "fast"),
+        (
+            &[ECHO, "--rate", "1", "--concurrency", "1"],
+            "--concurrency",
+        ),
+        (&[ECHO, "--concurrency", "0"], "--concurrency 0: from 1"),
+        (
+            &[ECHO, "--rate", "1", "--in-flight-max", "0"],
+            "--in-flight-max 0: from 1",
+        ),
+        (&[ECHO, "--rate", "1", "--duration", "0s"], "--duration"),
+        (&[ECHO, "--rate", "1", "--count", "0"], "--count 0"),
+        (&[ECHO, "--rate", "1", "--deadline", "0s"], "--deadline 0s"),
+        (&[rate[0], rate[1]], "package.Service/Method"),
+        (
+            &["echo.v1.EchoService/Ecko", rate[0], rate[1]],
+            "did you mean \"Echo\"",
+        ),
+        (
+            &[ECHO, "{\"txet\": 1}", rate[0], rate[1]],
+            "did you mean \"text\"",
+        ),
+        (
+            &[ECHO, "{\"text\": \"{{uid}}\"}", rate[0], rate[1]],
+            "did you mean \"uuid\"",
+        ),
+        (&[ECHO, &at_lines, rate[0], rate[1]], "bad.jsonl:2: txet"),
+        (&[ECHO, "-H", "novalue", rate[0], rate[1]], "key: value"),
+        (
+            &["--scenario", &wrong, rate[0], rate[1]],
+            "wrong.toml:3: wieght: no key of [[calls]] (did you mean \"weight\"?)",
+        ),
+        (
+            &["--scenario", &unknown, rate[0], rate[1]],
+            "unknown.toml:1: echo.v1.EchoService has no method \"Echoo\"",
+        ),
+        (
+            &["--scenario", &inline, rate[0], rate[1]],
+            "inline.toml:3: request: txet",
+        ),
+    ];
+    for (arguments, words) in cases {
+        let (code, text, notes) = ended(&load(&target, arguments).output().unwrap());
+        assert_eq!((2, ""), (code, &*text), "{arguments:?}: {notes}");
+        assert!(notes.contains(words), "{words} in {notes}");
+    }
+    let (code, _, notes) = ended(
+        &load("127.0.0.1:1", &[ECHO, "--rate", "1"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(1, code);
+    assert!(notes.contains("UNAVAILABLE"), "{notes}");
+}
+
+/// Goal: of a name, all instances are called that serve, also those that come later.
+/// Method: two replicas in a running `up`, one of them killed before the run begins; it is started
+/// again meanwhile, and gets calls.
+#[test]
+fn the_instances_of_a_name_are_followed() {
+    let project = Project::new("replicas = 2", "");
+    let up = project.up(&[]);
+    up.ready();
+    let [gone, other] = ["front-1", "front-2"].map(|instance| project.ps(instance));
+    kill_process(pid(gone["pid"].as_u64().unwrap()), Signal::KILL).unwrap();
+    up.until_state("front-1", "EXITED");
+
+    let mut command = project.command(&["load", "front", ECHO, "--output", "json"]);
+    command.args(["--rate", "200", "--duration", "1h"]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    up.until_state("front-1", "SERVING");
+    let notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut told = notes.map_while(Result::ok);
+    assert_eq!(4, told.by_ref().take(4).count());
+    kill_process(pid(u64::from(child.id())), Signal::INT).unwrap();
+    // What is in the pipe has to be read, or the child waits for us.
+    told.for_each(drop);
+    let (code, text, _) = ended(&child.wait_with_output().unwrap());
+    assert_eq!(130, code);
+
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!("front", report["target"]);
+    let endpoints = report["endpoints"].as_array().unwrap();
+    let calls = |row: &Value| {
+        let found = endpoints.iter().find(|it| it["address"] == row["address"]);
+        found.map_or(0, |found| number(found, "/status/OK"))
+    };
+    // The share of each is the balancer's affair.
+    assert!(calls(&other) > 0 && calls(&gone) > 0, "{endpoints:#?}");
+    assert_eq!(2, endpoints.len(), "{endpoints:#?}");
+}
