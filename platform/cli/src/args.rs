@@ -242,9 +242,10 @@ Examples:
     -H 'authorization: Bearer …' '{\"requestId\": \"{{uuid}}\", \"lines\": […]}'
   gantry load orders --scenario shop.toml --rate 300 --report report.json
 
-Requests are JSON values one after another, taken in turn. {{n}} in them is the number of the call,
-{{uuid}} a new UUID. A method that takes a stream gets all values in each call, or, where each is an
-array, an array in each. A stream of answers is read to its end, or to the deadline.
+Requests are JSON values one after another, taken in turn. {{n}} in them, and in metadata, is the
+number of the call, {{uuid}} a new UUID. A method that takes a stream gets all values in each call,
+or, where each value is an array, an array in each. A stream of answers is read to its end, or to
+the deadline.
 
 A scenario is a TOML file of [[calls]], each with method, and where wanted name, weight, request
 (JSON or @file), metadata and deadline:

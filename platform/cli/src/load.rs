@@ -17,6 +17,7 @@ mod requests;
 mod scenario;
 mod show;
 mod tally;
+mod text;
 
 use std::{cell::RefCell, fs, path::Path, time::Duration};
 
@@ -57,6 +58,11 @@ pub(crate) async fn run(args: Load) -> Outcome {
     let pace = pace(&args)?;
     let limits = limits(&args)?;
     let wanted = wanted(&args)?;
+    if let Some(path) = &args.report {
+        // Before an hour's run, not after it.
+        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| Failure::usage(format!("write {}: {error}", path.display())))?;
+    }
     let tls = target::tls(args.ca.clone(), args.server_name.clone());
     let places = match pace {
         Pace::Open { in_flight_max, .. } => in_flight_max,
@@ -106,12 +112,12 @@ async fn measure(
 
 /// Prints the report, and says what it means to a script.
 fn finish(args: &Load, report: &Report) -> Outcome {
-    if let Some(path) = &args.report {
-        write(path, report)?;
-    }
     match args.output {
         Format::Json => output::json(report),
         Format::Human => output::line(&show::summary(report)),
+    }
+    if let Some(path) = &args.report {
+        write(path, report)?;
     }
     if report.interrupted {
         return Ok(Exit::Interrupted);

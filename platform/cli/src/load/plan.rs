@@ -4,14 +4,15 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use gantry::{client::Channel, deadline};
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use prost_reflect::MethodDescriptor;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{KeyAndValueRef, MetadataMap};
 
 use super::{
     exchange::{Ended, Exchange},
     pace::Calls,
     requests::{self, Fault, Payload, Shape},
+    text::{Marked, Text},
 };
 use crate::{
     call::{self, DEADLINE_UNARY, invoke, reflection::Reflection},
@@ -69,6 +70,8 @@ pub(crate) struct Method {
     pub(crate) deadline: Option<Duration>,
     uri: Uri,
     headers: HeaderMap,
+    /// Those with placeholders.
+    headers_filled: Vec<(HeaderName, Text)>,
     payloads: Vec<Payload>,
     one_answer: bool,
     /// Which payload is next.
@@ -147,13 +150,15 @@ impl Method {
         let unary = !method.is_client_streaming() && !method.is_server_streaming();
         let deadline = wanted.deadline.or(unary.then_some(DEADLINE_UNARY));
         let path = path(&method);
+        let (headers, headers_filled) = headers(&wanted.headers, deadline)?;
         Ok(Self {
             name: wanted.name,
             weight: wanted.weight,
             deadline,
             uri: path.parse().expect("names of a descriptor make a path"),
             path: path.trim_start_matches('/').to_owned(),
-            headers: headers(&wanted.headers, deadline)?,
+            headers,
+            headers_filled,
             payloads,
             one_answer: !method.is_server_streaming(),
             next: 0,
@@ -169,9 +174,15 @@ impl Method {
             Payload::Framed(bytes, volume) => (bytes.clone(), *volume),
             Payload::Filled(template) => template.fill(number)?,
         };
+        let mut headers = self.headers.clone();
+        for (key, text) in &self.headers_filled {
+            let value = HeaderValue::try_from(text.fill(number));
+            let value = value.map_err(|error| format!("metadata {key}: {error}"))?;
+            headers.append(key, value);
+        }
         Ok(Exchange {
             uri: self.uri.clone(),
-            headers: self.headers.clone(),
+            headers,
             requests,
             volume,
             one_answer: self.one_answer,
@@ -195,24 +206,53 @@ fn path(method: &MethodDescriptor) -> String {
 }
 
 /// Whether this may be sent as metadata.
-pub(crate) fn check_header(key: &str, value: &str) -> Result<(), &'static str> {
-    invoke::add_header(&mut MetadataMap::new(), key, value)
+pub(crate) fn check_header(key: &str, value: &str) -> Result<(), String> {
+    header(&mut MetadataMap::new(), &mut Vec::new(), key, value)
 }
 
-fn headers(pairs: &[(String, String)], deadline: Option<Duration>) -> Result<HeaderMap, Failure> {
-    let mut metadata = MetadataMap::new();
+/// Adds to `fixed`, or to `filled` what has placeholders.
+fn header(
+    fixed: &mut MetadataMap,
+    filled: &mut Vec<(HeaderName, Text)>,
+    key: &str,
+    value: &str,
+) -> Result<(), String> {
+    let marked = Marked::read(value).map_err(|unknown| unknown.why)?;
+    let Some(text) = marked.whole() else {
+        return Ok(invoke::add_header(fixed, key, value)?);
+    };
+    let mut probe = MetadataMap::new();
+    invoke::add_header(&mut probe, key, &marked.probe())?;
+    if probe
+        .iter()
+        .any(|pair| matches!(pair, KeyAndValueRef::Binary(..)))
+    {
+        return Err("the value of a -bin key has no placeholders".to_owned());
+    }
+    let key = HeaderName::try_from(key).map_err(|error| error.to_string())?;
+    filled.push((key, text));
+    Ok(())
+}
+
+/// The headers of every call, and those to be filled.
+fn headers(
+    pairs: &[(String, String)],
+    deadline: Option<Duration>,
+) -> Result<(HeaderMap, Vec<(HeaderName, Text)>), Failure> {
+    let mut fixed = MetadataMap::new();
+    let mut filled = Vec::new();
     for (key, value) in pairs {
-        invoke::add_header(&mut metadata, key, value)
+        header(&mut fixed, &mut filled, key, value)
             .map_err(|why| Failure::usage(format!("metadata {key}: {why}")))?;
     }
-    let mut headers = metadata.into_headers();
+    let mut headers = fixed.into_headers();
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     let kind = HeaderValue::from_static("application/grpc");
     headers.insert(header::CONTENT_TYPE, kind);
     if let Some(deadline) = deadline {
         headers.insert(&deadline::GRPC_TIMEOUT, deadline::format_timeout(deadline));
     }
-    Ok(headers)
+    Ok((headers, filled))
 }
 
 /// Calls what a plan says, over one channel.

@@ -1,19 +1,19 @@
 //! Requests as people write them: JSON with placeholders, framed once where nothing changes.
 //!
-//! `{{n}}` is the number of the call, from 0; `{{uuid}}` is a new UUID (v7) wherever it stands.
-//! `{{n}}` may stand for a number as well as inside a string. Other text in double braces is
-//! refused, as it can only be a slip: such text is never JSON outside a string.
+//! A placeholder may stand for a number as well as inside a string; see `text`.
 
-use std::{fmt::Write as _, ops::Range};
+use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 use serde::de::DeserializeSeed as _;
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::exchange::Volume;
+use super::{
+    exchange::Volume,
+    text::{Marked, Text},
+};
 use crate::failure::nearest;
 
 /// The requests of one call.
@@ -28,15 +28,8 @@ pub(crate) enum Payload {
 /// A JSON text with places to fill.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    pieces: Vec<Piece>,
+    text: Text,
     shape: Shape,
-}
-
-#[derive(Debug, Clone)]
-enum Piece {
-    Text(String),
-    Number,
-    Uuid,
 }
 
 /// What a text is read as.
@@ -62,10 +55,11 @@ pub(crate) struct Fault {
 /// stream gets all of them in each call; where every value is an array, each array is a call.
 pub(crate) fn read(text: &str, shape: &Shape) -> Result<Vec<Payload>, Fault> {
     let at = |offset: usize, why: String| Fault {
-        line: text[..offset].lines().count().max(1),
+        line: 1 + text[..offset].matches('\n').count(),
         why,
     };
-    let (probe, places) = probe(text).map_err(|(offset, why)| at(offset, why))?;
+    let marked = Marked::read(text).map_err(|unknown| at(unknown.offset, unknown.why))?;
+    let probe = marked.probe();
     let mut values = serde_json::Deserializer::from_str(&probe).into_iter::<Value>();
     let mut calls: Vec<(Range<usize>, Value)> = Vec::new();
     let mut start = 0;
@@ -88,18 +82,14 @@ pub(crate) fn read(text: &str, shape: &Shape) -> Result<Vec<Payload>, Fault> {
         return Err(at(0, "no request".to_owned()));
     }
     let payload = |(range, value): (Range<usize>, Value)| {
-        let (bytes, volume) = shape.frame(value).map_err(|why| at(range.start + 1, why))?;
-        let inside = places
-            .iter()
-            .filter(|place| range.contains(&place.range.start));
-        let inside: Vec<_> = inside.collect();
-        if inside.is_empty() {
-            return Ok(Payload::Framed(bytes, volume));
-        }
-        Ok(Payload::Filled(Template {
-            pieces: pieces(text, &range, &inside),
-            shape: shape.clone(),
-        }))
+        let (bytes, volume) = shape.frame(value).map_err(|why| at(range.start, why))?;
+        Ok(match marked.part(&range) {
+            None => Payload::Framed(bytes, volume),
+            Some(text) => Payload::Filled(Template {
+                text,
+                shape: shape.clone(),
+            }),
+        })
     };
     calls.into_iter().map(payload).collect()
 }
@@ -108,78 +98,10 @@ fn take_values(calls: Vec<(Range<usize>, Value)>) -> Vec<Value> {
     calls.into_iter().map(|(_, value)| value).collect()
 }
 
-/// A placeholder in a text.
-#[derive(Debug)]
-struct Place {
-    range: Range<usize>,
-    piece: Piece,
-}
-
-/// The text with something of the same length in each place, which JSON can be read from, and the
-/// places.
-fn probe(text: &str) -> Result<(String, Vec<Place>), (usize, String)> {
-    let mut probe = String::with_capacity(text.len());
-    let mut places = Vec::new();
-    let mut rest = 0;
-    while let Some(found) = text[rest..].find("{{") {
-        let start = rest + found;
-        let inner = &text[start + 2..];
-        let word = inner.find("}}").map(|end| &inner[..end]);
-        let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let Some(word) = word.filter(is_word) else {
-            probe.push_str(&text[rest..=start]);
-            rest = start + 1;
-            continue;
-        };
-        let piece = match word {
-            "n" => Piece::Number,
-            "uuid" => Piece::Uuid,
-            _ => {
-                let near = nearest(word, ["n", "uuid"]);
-                let why = format!(
-                    "no placeholder {{{{{word}}}}}{near}; there are {{{{n}}}} and {{{{uuid}}}}"
-                );
-                return Err((start, why));
-            }
-        };
-        let end = start + word.len() + 4;
-        probe.push_str(&text[rest..start]);
-        probe.push('1');
-        probe.extend(std::iter::repeat_n('0', end - start - 1));
-        places.push(Place {
-            range: start..end,
-            piece,
-        });
-        rest = end;
-    }
-    probe.push_str(&text[rest..]);
-    Ok((probe, places))
-}
-
-fn pieces(text: &str, range: &Range<usize>, places: &[&Place]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    let mut start = range.start;
-    for place in places {
-        pieces.push(Piece::Text(text[start..place.range.start].to_owned()));
-        pieces.push(place.piece.clone());
-        start = place.range.end;
-    }
-    pieces.push(Piece::Text(text[start..range.end].to_owned()));
-    pieces
-}
-
 impl Template {
     /// The requests of call `number`.
     pub(crate) fn fill(&self, number: u64) -> Result<(Bytes, Volume), String> {
-        let mut text = String::new();
-        for piece in &self.pieces {
-            let written = match piece {
-                Piece::Text(piece) => text.write_str(piece),
-                Piece::Number => write!(text, "{number}"),
-                Piece::Uuid => write!(text, "{}", Uuid::now_v7()),
-            };
-            written.expect("a string takes all that is written");
-        }
+        let text = self.text.fill(number);
         let values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
         let values: Result<Vec<_>, _> = values.collect();
         let mut values = values.map_err(|error| format!("request of call {number}: {error}"))?;

@@ -1,4 +1,6 @@
-use super::*;
+use bytes::Bytes;
+
+use super::{super::exchange::Volume, *};
 
 fn plan(weights: &[u32]) -> Plan {
     let methods = weights.iter().map(|weight| Method {
@@ -8,6 +10,7 @@ fn plan(weights: &[u32]) -> Plan {
         deadline: None,
         uri: Uri::default(),
         headers: HeaderMap::new(),
+        headers_filled: Vec::new(),
         payloads: Vec::new(),
         one_answer: true,
         next: 0,
@@ -44,4 +47,47 @@ fn the_end_waits_as_long_as_calls_may_take() {
     assert_eq!(LINGER + LINGER_MORE, plan.linger());
     plan.methods[0].deadline = Some(Duration::from_mins(1));
     assert_eq!(Duration::from_mins(1) + LINGER_MORE, plan.linger());
+}
+
+/// Goal: metadata is filled for each call where it has placeholders, and refused where that or the
+/// rest of it makes no sense.
+/// Method: one call of each kind of metadata; wrong keys, values and words.
+#[test]
+fn metadata_may_have_placeholders() {
+    let pairs = [
+        ("x-a", "1"),
+        ("X-Request-Id", "load-{{n}}-{{uuid}}"),
+        ("a-bin", "AAE="),
+    ];
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut plan = plan(&[1]);
+    let method = &mut plan.methods[0];
+    (method.headers, method.headers_filled) = headers(&pairs, None).unwrap();
+    method.payloads = vec![Payload::Framed(Bytes::new(), Volume::default())];
+    let mut sent = |number| {
+        let headers = method.exchange(number).unwrap().headers;
+        assert_eq!(
+            ("1", "AAE"),
+            (text(&headers["x-a"]), text(&headers["a-bin"]))
+        );
+        text(&headers["x-request-id"]).to_owned()
+    };
+    let (first, second) = (sent(7), sent(8));
+    assert!(first.starts_with("load-7-") && second.starts_with("load-8-"));
+    assert_ne!(first["load-7-".len()..], second["load-8-".len()..]);
+
+    let cases = [
+        ("x-a", "{{m}}", "no placeholder {{m}}"),
+        ("a-bin", "{{uuid}}", "has no placeholders"),
+        ("a b", "{{n}}", "the key"),
+        ("x-a", "\u{7}{{n}}", "the value"),
+    ];
+    for (key, value, words) in cases {
+        let why = check_header(key, value).unwrap_err();
+        assert!(why.contains(words), "{words} in {why}");
+    }
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap()
 }

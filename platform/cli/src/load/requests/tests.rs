@@ -109,7 +109,7 @@ fn slips_are_refused_with_their_place() {
             "parts[1].numbr: echo.v1.Part has no field \"numbr\" (did you mean \"number\"?)",
         ),
         (
-            "{\n\"text\": \"{{uid}}\"}",
+            "{\"text\":\n\"{{uid}}\"}",
             false,
             2,
             "no placeholder {{uid}} (did you mean \"uuid\"?)",
