@@ -353,6 +353,37 @@ fn an_interrupted_run_reports() {
     assert_eq!(0, number(&report, "/cut"));
 }
 
+/// Goal: a server that stands still shows in the latency of every call that was due meanwhile.
+/// Method: stop the process for a second of four, at 200 calls a second; all end well.
+#[test]
+fn a_stall_shows_in_the_percentiles() {
+    let project = Project::new("", "");
+    let up = project.up(&[]);
+    up.ready();
+    let row = project.ps("front-1");
+    let server = pid(row["pid"].as_u64().unwrap());
+    let mut command = load(row["address"].as_str().unwrap(), &[GATHER, "{}"]);
+    command.args(["--rate", "200", "--duration", "4s", "--output", "json"]);
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    told.next().unwrap().unwrap();
+    kill_process(server, Signal::STOP).unwrap();
+    told.next().unwrap().unwrap();
+    kill_process(server, Signal::CONT).unwrap();
+    told.map_while(Result::ok).for_each(drop);
+    let (_, text, _) = ended(&child.wait_with_output().unwrap());
+
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(800, number(&report, "/status/OK"), "{report}");
+    let spread = &report["latency_seconds"];
+    // A quarter of the calls waited, evenly from nothing to a second.
+    for (name, least) in [("p90", 0.4), ("p95", 0.6), ("max", 0.8)] {
+        let value = spread[name].as_f64().unwrap();
+        assert!(value > least, "{name}: {spread}");
+    }
+}
+
 /// Each of `cases` is refused as wrong usage, with these words and nothing on standard output.
 fn refused(cases: &[(&[&str], &str)]) {
     let peer = peer();
