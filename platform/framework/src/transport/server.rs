@@ -177,6 +177,22 @@ impl Listener {
         })
     }
 
+    /// Takes over a socket that listens already, to be served in plaintext. Call it within a
+    /// runtime. Whoever bound it answers for its address.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot watch it.
+    pub fn adopt(socket: std::net::TcpListener, limits: LiveLimits) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
+        let local_addr = Some(socket.local_addr()?);
+        Ok(Self {
+            source: Source::Tcp(socket),
+            handle: Handle::new(limits, local_addr, None),
+        })
+    }
+
     /// Listens on the in-memory network.
     #[must_use]
     pub fn memory(incoming: memory::Incoming, limits: LiveLimits) -> Self {

@@ -49,6 +49,21 @@ async fn plaintext_stays_on_loopback_unless_said() {
     }
 }
 
+/// Goal: a socket that someone else bound is served like one of ours.
+/// Method: bind it outside, adopt it, call.
+#[tokio::test]
+async fn a_bound_socket_is_adopted() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+
+    let handle = start(Listener::adopt(socket, shared(limits())).unwrap());
+
+    assert_eq!(Some(address), handle.local_addr());
+    let wire = Wire::over(TcpStream::connect(address).await.unwrap()).await;
+    let reply = wire.call(Wire::request(PATH), b"").await.unwrap();
+    assert_eq!(200, reply.status.as_u16());
+}
+
 /// Goal: sockets do not wait to send, and do not wait for ever for an acknowledgement.
 /// Method: read the options back.
 #[tokio::test]
