@@ -1,0 +1,273 @@
+//! etcd's v3 API on one machine, in the process that asks for it.
+//!
+//! Keys with all their versions, transactions, leases and watches, as etcd 3.6 has them: the same
+//! answers, revisions and refusals, for `etcdctl` and every client library. What is acknowledged is
+//! on disk and survives `kill -9`.
+//!
+//! What differs, and why:
+//!
+//! | here | etcd |
+//! | --- | --- |
+//! | history is compacted by itself to [`Config::history_revisions_max`] | kept until someone compacts |
+//! | a full store refuses to grow and goes on | raises an alarm that refuses all writes until cleared |
+//! | no users, no snapshots, no second member: UNIMPLEMENTED | all there |
+//! | everything is in memory too; bounded by [`Config::size_max`] | values are read from disk |
+//! | a lease that could not be kept alive while this process was stopped goes on | ends |
+//!
+//! ```text
+//! grpc ──▶ owner ──▶ engine (keys, versions, leases)     what is asked
+//!   │        ├─────▶ lease  (when leases end)
+//!   │        └─────▶ store  (the file)
+//!   └─────▶ watch  ◀─────── engine's log                 what is told
+//! ```
+
+mod engine;
+mod grpc;
+mod lease;
+mod owner;
+mod store;
+mod watch;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use gantry::{
+    config::Size,
+    server::Stack,
+    shutdown::Tasks,
+    transport::server::{self, BindError, Limits, Listener},
+};
+use tokio::time::{Instant, timeout};
+
+pub use store::StoreError;
+
+use engine::Engine;
+use grpc::Shared;
+use lease::Clock;
+use owner::{Owner, State};
+use store::{Identity, Store};
+
+/// How long calls in flight may take to end once this ends; streams never do by themselves.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// How long a write under way may take to end after that.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What to serve, and where.
+#[derive(Debug)]
+pub struct Config {
+    /// Where keys are kept.
+    pub data: Data,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where clients are told to find this server; none for where it listens.
+    pub client_urls: Vec<String>,
+    /// Revisions of history kept: what a watcher may be behind, and how far back can be read.
+    /// Older history is compacted away.
+    pub history_revisions_max: u32,
+    /// Memory for keys, their history and leases, roughly; what would take more is refused.
+    pub size_max: Size,
+    /// How often a watch that asks for it is told how far it is while nothing happens.
+    pub progress_interval: Duration,
+}
+
+/// Where keys are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// In a file in this folder, which is made where it is missing.
+    Folder(PathBuf),
+    /// Nowhere: they are gone with the process.
+    Memory,
+}
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Listen {
+    /// An address of this machine's loopback; port 0 takes a free one.
+    Address(SocketAddr),
+    /// A socket that listens already.
+    Socket(std::net::TcpListener),
+}
+
+impl Default for Config {
+    /// In memory, on a free port.
+    fn default() -> Self {
+        Self {
+            data: Data::Memory,
+            listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0))),
+            client_urls: Vec::new(),
+            history_revisions_max: 10_000,
+            size_max: Size::mib(256),
+            progress_interval: Duration::from_mins(10),
+        }
+    }
+}
+
+/// Why it cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data cannot be used.
+    #[error("local etcd")]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("local etcd")]
+    Listen(#[from] BindError),
+    /// The socket given cannot be used.
+    #[error("local etcd: use the listening socket")]
+    Socket(#[source] std::io::Error),
+}
+
+/// A server that listens and has read its data, but does not answer yet.
+///
+/// Connections that arrive before [`Etcd::run`] wait. Dropping it closes the socket and the file.
+#[derive(Debug)]
+pub struct Etcd {
+    listener: Listener,
+    stack: Stack,
+    owner: Owner,
+    handle: Handle,
+}
+
+/// Where a server is; cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handle {
+    address: SocketAddr,
+}
+
+impl Handle {
+    /// The address bound, with the port that was taken.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a client is given to connect.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Etcd {
+    /// Binds the socket, then opens the data and reads all of it. Call it within a runtime; it
+    /// blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken or not loopback, or the data is in use, damaged or unreadable.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let limits = limits().live();
+        let listener = match config.listen {
+            Listen::Address(address) => {
+                let config = server::Config {
+                    address,
+                    ..server::Config::default()
+                };
+                Listener::bind(&config, limits.clone())?
+            }
+            Listen::Socket(socket) => {
+                Listener::adopt(socket, limits.clone()).map_err(OpenError::Socket)?
+            }
+        };
+        let address = listener.handle().local_addr();
+        let handle = Handle {
+            address: address.expect("a bound socket has an address"),
+        };
+        let state = open(&config.data, config.size_max)?;
+        let identity = state.identity;
+        let (owner, asker) = Owner::new(state, i64::from(config.history_revisions_max));
+        let client_urls = if config.client_urls.is_empty() {
+            vec![handle.url()]
+        } else {
+            config.client_urls
+        };
+        let services = grpc::router(Shared {
+            asker,
+            identity,
+            client_urls,
+            progress_interval: config.progress_interval,
+        });
+        let services = services.expect("every service is described");
+        Ok(Self {
+            listener,
+            stack: Stack::new(services, limits),
+            owner,
+            handle,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Answers until `tasks` stops, then ends every stream with UNAVAILABLE and closes.
+    ///
+    /// When it returns, and also when it is dropped, everything that was acknowledged is on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails: nobody can be answered then, so it ends, and whoever supervises it
+    /// begins anew.
+    pub async fn run(self, tasks: Tasks) -> Result<(), StoreError> {
+        let connections = self.listener.handle();
+        let cut = connections.clone();
+        let stopping = tasks.stopping();
+        let stack = self.stack.clone();
+        let serving = self.listener.serve(self.stack, tasks);
+        let draining = async move {
+            stopping.cancelled().await;
+            stack.drain(&connections, DRAIN).await;
+        };
+        let mut owning = std::pin::pin!(self.owner.run());
+        tokio::select! {
+            failed = owning.as_mut() => {
+                cut.cut();
+                return failed;
+            }
+            ((), ()) = async { tokio::join!(serving, draining) } => {}
+        }
+        // Nobody asks any more; what was asked is finished, so that the file is free afterwards.
+        timeout(FAREWELL, owning).await.unwrap_or(Ok(()))
+    }
+}
+
+fn open(data: &Data, size_max: Size) -> Result<State, StoreError> {
+    let size_max = size_max.as_usize();
+    let (engine, store, identity) = match data {
+        Data::Memory => (Engine::new(size_max), None, Identity::random()),
+        Data::Folder(folder) => {
+            let (store, saved, identity) = Store::open(folder)?;
+            (Engine::restored(saved, size_max), Some(store), identity)
+        }
+    };
+    Ok(State {
+        engine,
+        clock: Clock::new(Instant::now()),
+        identity,
+        store,
+        index: 0,
+    })
+}
+
+/// Bounds of the listener, where they differ from a service's.
+fn limits() -> Limits {
+    Limits {
+        // All services of a machine are one peer.
+        connections_per_peer_max: 4_096,
+        // Each watch may be a call of its own.
+        streams_max: 10_000,
+        receive_message_max: Size::bytes(grpc::MESSAGE_MAX),
+        send_message_max: Size::mib(1_024),
+        // A watcher that does not read costs nothing here, and loses nothing by waiting.
+        write_stall_max: Duration::from_hours(24),
+        // Watches and leases would only have to be taken up again.
+        connection_age_max: Duration::from_hours(24 * 365),
+        connection_idle_max: Duration::from_hours(24),
+        ..Limits::default()
+    }
+}
