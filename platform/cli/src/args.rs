@@ -18,6 +18,7 @@ use crate::{output::Format, shim};
 Examples:
   gantry up                                  start everything in gantry.toml
   gantry ps                                  what runs, and where
+  gantry ls                                  who is registered
   gantry call catalog                        what catalog can be asked
   gantry logs orders -f                      what orders prints, as it comes
   gantry scale orders=3                      three instances of orders
@@ -33,6 +34,9 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     Up(Up),
     Ps(Ps),
+    Ls(Ls),
+    Pause(Pause),
+    Resume(Resume),
     Logs(Logs),
     Scale(Scale),
     Restart(Restart),
@@ -61,6 +65,7 @@ Examples:
   gantry up --build                          build the services first
   gantry up --replicas orders=3              three processes of orders
   gantry up --reset                          begin with empty databases
+  gantry up --etcd http://127.0.0.1:2379     a real etcd in place of the local one
   gantry up --otlp http://127.0.0.1:4317     send traces to a collector")]
 pub(crate) struct Up {
     /// Build every service first, with the profile gantry itself was built with
@@ -72,12 +77,52 @@ pub(crate) struct Up {
     /// Clear all data first
     #[arg(long)]
     pub(crate) reset: bool,
+    /// Register in the etcd at this URL instead of the local one; several with commas
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
+    /// Move the fixed ports: the local etcd listens on N + 1; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    pub(crate) port_base: Option<u16>,
     /// Send traces to the OTLP collector at this URL (gRPC)
     #[arg(long, value_name = "URL")]
     pub(crate) otlp: Option<String>,
     /// Print for people, or one JSON object per line for programs
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
+}
+
+/// Show who is registered in etcd.
+///
+/// By etcd's own gRPC naming, as grpc-go and Gantry's clients read it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry ls                                  everybody known to the running system
+  gantry ls orders --output json             array of {service, instance, address, lease_ttl_seconds, metadata}
+  gantry ls --etcd http://127.0.0.1:2379     who is registered in that etcd")]
+pub(crate) struct Ls {
+    /// A service; all without one
+    pub(crate) name: Option<String>,
+    /// Look into the etcd at this URL instead of the running system's; several with commas
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
+    /// Print a table, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// Take instances out of the registry; they go on serving who knows them.
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// A service or an instance
+    pub(crate) name: String,
+}
+
+/// Register instances again after a pause.
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// A service or an instance
+    pub(crate) name: String,
 }
 
 /// Show the running instances.
@@ -194,7 +239,7 @@ Examples:
 A method that takes a stream reads one JSON value per message; `-` sends each line of standard
 input as it comes. A method that answers with a stream prints one line per message as it comes.")]
 pub(crate) struct Call {
-    /// An address, or a name in the running `gantry up`
+    /// An address, a name in the running `gantry up`, or `etcd:///NAME`
     #[arg(value_name = "WHOM")]
     pub(crate) target: String,
     /// package.Service/Method, or package.Service to describe it
@@ -207,6 +252,9 @@ pub(crate) struct Call {
     /// How long the call may take; without one, unary calls 5s and streams as long as they want
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,
+    /// Look up `etcd:///NAME` at this URL instead of the running system's etcd; several with commas
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
     /// Encrypt the connection, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
@@ -300,6 +348,9 @@ pub(crate) struct Load {
     /// Write the report as JSON to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Look up `etcd:///NAME` at this URL instead of the running system's etcd; several with commas
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
     /// Encrypt the connections, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
@@ -341,7 +392,7 @@ mod tests {
     fn unknown_verbs_and_flags_are_refused() {
         let refuse = |words: &[&str]| Cli::try_parse_from(words).unwrap_err().to_string();
         assert!(refuse(&["gantry", "log"]).contains("'logs'"));
-        assert!(refuse(&["gantry", "up", "--port-base", "9000"]).contains("--port-base"));
+        assert!(refuse(&["gantry", "up", "--broker", "amqp://"]).contains("--broker"));
         assert!(refuse(&["gantry", "up", "--rest"]).contains("--reset"));
     }
 }

@@ -114,7 +114,7 @@ async fn examine(folder: &Path) -> Vec<Finding> {
             .iter()
             .map(|seed| seed_file(&project, &seed.file)),
     );
-    match up::specs(&project, &state, None) {
+    match up::specs(&project, &state, up::Settings::default()) {
         Ok(specs) => {
             for spec in &specs {
                 findings.push(configuration(spec).await);

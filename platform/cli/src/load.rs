@@ -68,7 +68,7 @@ pub(crate) async fn run(args: Load) -> Outcome {
         Pace::Open { in_flight_max, .. } => in_flight_max,
         Pace::Closed { concurrency } => concurrency,
     };
-    let target = Target::follow(&args.target, tls, places).await?;
+    let target = Target::follow(&args.target, tls, args.etcd.as_deref(), places).await?;
     let measured = measure(&args, &target, wanted, pace, limits).await;
     target.close().await;
     finish(&args, &measured?)

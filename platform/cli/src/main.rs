@@ -9,10 +9,13 @@ mod doctor;
 mod failure;
 mod load;
 mod logs;
+mod ls;
 mod operate;
 mod output;
+mod pause;
 mod project;
 mod ps;
+mod registry;
 mod seed;
 mod shim;
 mod state;
@@ -59,6 +62,9 @@ fn run(verb: Verb) -> Outcome {
         Verb::RunChild { parent, command } => Err(shim::become_child(parent, &command)),
         Verb::Up(args) => up::run(&args),
         Verb::Ps(args) => block_on(ps::run(args)),
+        Verb::Ls(args) => block_on(ls::run(args)),
+        Verb::Pause(args) => block_on(pause::pause(args)),
+        Verb::Resume(args) => block_on(pause::resume(args)),
         Verb::Logs(args) => block_on(logs::run(args)),
         Verb::Scale(args) => block_on(operate::scale(args)),
         Verb::Restart(args) => block_on(operate::restart(args)),

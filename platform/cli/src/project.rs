@@ -48,8 +48,7 @@ pub(crate) struct Service {
     /// How many processes of it run.
     #[serde(default = "one")]
     pub(crate) replicas: u16,
-    /// Services it calls. Each becomes a client target of the same name, and is drained after
-    /// this one.
+    /// Services it calls: they are drained after this one.
     #[serde(default)]
     pub(crate) calls: Vec<String>,
     /// Whether it keeps data: its replicas then share one database under the state folder.

@@ -3,7 +3,7 @@
 //! ```text
 //! Supervisor ──Order──▶ Instance (a task each) ──▶ World: processes, ports, health
 //!     │ ▲                   │
-//!     │ └────Status (watch)─┘        Board (watch): who listens where, for callers
+//!     │ └────Status (watch)─┘
 //!     └─▶ Roster: who belongs to the system; changed by operations, one per service at a time
 //! ```
 //!
@@ -36,7 +36,6 @@ use tokio::{
 };
 
 use self::{
-    environment::Board,
     instance::{Instance, Order},
     roster::{Roster, Standing},
     world::Place,
@@ -116,7 +115,6 @@ struct Shared<W: World> {
     /// The services in the order to drain them, in groups.
     order: Vec<Vec<String>>,
     tasks: Tasks,
-    board: Board,
     roster: Mutex<Roster>,
     /// Counts changes of the roster and of any instance's status.
     changes: watch::Sender<u64>,
@@ -187,25 +185,10 @@ impl<W: World> Shared<W> {
             spec: Arc::clone(spec),
             world: Arc::clone(&self.world),
             place,
-            board: self.board.clone(),
             orders: inbox,
             status: publish,
             changes: self.changes.clone(),
         }
-    }
-
-    /// Counts upon an instance from now on, and lets callers know it.
-    fn settle(&self, roster: &mut Roster, id: &Id) {
-        if let Some(member) = roster.settle(id) {
-            let address = member.status.borrow().place.address;
-            self.board.put(id, address);
-        }
-    }
-
-    /// Tells an instance to drain, and callers to call others.
-    fn leave(&self, roster: &mut Roster, id: &Id) {
-        self.board.take(id);
-        roster.leave(id);
     }
 
     fn run(self: &Arc<Self>, entered: Vec<Instance<W>>) {
@@ -243,7 +226,6 @@ impl<W: World> Supervisor<W> {
             specs: specs.map(|(name, spec)| (name, Arc::new(spec))).collect(),
             order,
             tasks: tasks.clone(),
-            board: Board::default(),
             roster: Mutex::default(),
             changes: watch::Sender::new(0),
         });
@@ -252,7 +234,6 @@ impl<W: World> Supervisor<W> {
             let mut roster = shared.roster();
             for place in places.by_ref().take(spec.replicas.into()) {
                 let instance = shared.enter(&mut roster, spec, place, Standing::Settled);
-                shared.board.put(&instance.id, place.address);
                 entered.push(instance);
             }
         }

@@ -5,13 +5,14 @@ mod show;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use gantry::{journal::Journal, shutdown::Tasks};
+use gantry_local::etcd::Etcd;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::{self, Instant},
 };
 
-use self::show::Show;
+pub(crate) use self::show::Show;
 use crate::{
     Outcome,
     args::Up,
@@ -19,7 +20,7 @@ use crate::{
     failure::{Exit, Failure},
     here,
     project::{Project, Service},
-    seed,
+    registry, seed,
     state::{Lock, StateFolder},
     supervisor::{
         Ended, Spec, State, Supervisor, control,
@@ -54,18 +55,43 @@ pub(crate) fn run(args: &Up) -> Outcome {
     if args.build {
         build::build(&project)?;
     }
-    let specs = specs(&project, &state, args.otlp.as_deref())?;
+    let port = registry::port(args.port_base)?;
+    // What is not there is told of before anything is opened.
+    specs(&project, &state, Settings::default())?;
     block_on(async {
-        let system = Running::start(args, project, state, &lock, specs)?;
+        let etcd = match &args.etcd {
+            Some(_) => None,
+            None => Some(registry::open(&state, port)?),
+        };
+        let endpoints = match (&args.etcd, &etcd) {
+            (Some(urls), _) => urls.split(',').map(|url| url.trim().to_owned()).collect(),
+            (None, Some(etcd)) => vec![etcd.handle().url()],
+            (None, None) => Vec::new(),
+        };
+        let settings = Settings {
+            etcd: &endpoints,
+            otlp: args.otlp.as_deref(),
+        };
+        let specs = specs(&project, &state, settings)?;
+        let system = Running::start(args, project, state, &lock, specs, (etcd, endpoints))?;
         system.until_stopped().await
     })
+}
+
+/// What every service is told of the world around it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings<'a> {
+    /// Where to register.
+    pub(crate) etcd: &'a [String],
+    /// Where to send traces.
+    pub(crate) otlp: Option<&'a str>,
 }
 
 /// Every service of `project`, and how its processes are started.
 pub(crate) fn specs(
     project: &Project,
     state: &StateFolder,
-    otlp: Option<&str>,
+    settings: Settings<'_>,
 ) -> Result<Vec<Spec>, Failure> {
     let mut specs = Vec::new();
     let mut missing = Vec::new();
@@ -79,10 +105,9 @@ pub(crate) fn specs(
         specs.push(Spec {
             service: name.clone(),
             replicas: service.replicas,
-            calls: service.calls.clone(),
             program,
             arguments: arguments(name, &project.root),
-            environment: environment(name, service, state, otlp),
+            environment: environment(name, service, state, settings),
             folder: project.root.clone(),
             drain_max: DRAIN_MAX,
         });
@@ -111,7 +136,7 @@ fn environment(
     name: &str,
     service: &Service,
     state: &StateFolder,
-    otlp: Option<&str>,
+    Settings { etcd, otlp }: Settings<'_>,
 ) -> Vec<(String, String)> {
     let mut environment = Vec::new();
     let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
@@ -121,6 +146,11 @@ fn environment(
             "GANTRY_DATABASE__URL",
             format!("sqlite://{}", file.display()),
         );
+    }
+    if !etcd.is_empty() {
+        set("GANTRY_ETCD__ENDPOINTS", etcd.join(","));
+        let names = state.data().join("names");
+        set("GANTRY_ETCD__SNAPSHOTS", names.display().to_string());
     }
     if let Some(url) = otlp {
         set("OTEL_EXPORTER_OTLP_ENDPOINT", url.to_owned());
@@ -179,6 +209,7 @@ impl Running {
         state: StateFolder,
         lock: &Lock,
         specs: Vec<Spec>,
+        (etcd, endpoints): (Option<Etcd>, Vec<String>),
     ) -> Result<Self, Failure> {
         let signals = Signals::new()
             .map_err(|error| Failure::failed(format!("listen for signals: {error}")))?;
@@ -187,12 +218,17 @@ impl Running {
         let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
+        let show = Show::new(logs.clone(), args.output);
+        if let Some(etcd) = etcd {
+            let kept = registry::keep(etcd, state.clone(), tasks.clone(), show.clone());
+            tasks.spawn("local etcd", kept);
+        }
         let world = Arc::new(System::new(tasks.clone(), logs.clone()));
         let supervisor = Supervisor::start(&world, specs, project.drain_order(), &tasks)?;
         let (stop, stop_asked) = watch::channel(false);
-        let control = control::serve(listener, supervisor.clone(), stop, tasks.clone());
+        let members = supervisor.clone();
+        let control = control::serve(listener, members, endpoints, stop, tasks.clone());
         tasks.spawn("control", control);
-        let show = Show::new(logs, args.output);
         show.changes(&supervisor, &tasks);
         Ok(Self {
             project,

@@ -56,8 +56,8 @@ fn of(name: &str, service: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-fn look(name: &str, reports: &[Report], last: &mut String) -> Result<Option<Exit>, Failure> {
-    // Who was told to end will not serve, and is not waited for.
+/// The instances that `name`, a service or an instance, means; without those that leave.
+pub(crate) fn chosen<'a>(name: &str, reports: &'a [Report]) -> Result<Vec<&'a Report>, Failure> {
     let chosen = reports
         .iter()
         .filter(|report| !report.leaving)
@@ -67,6 +67,12 @@ fn look(name: &str, reports: &[Report], last: &mut String) -> Result<Option<Exit
         let known: BTreeSet<_> = reports.iter().map(|report| &*report.row.name).collect();
         return Err(unknown(name, known));
     }
+    Ok(chosen)
+}
+
+fn look(name: &str, reports: &[Report], last: &mut String) -> Result<Option<Exit>, Failure> {
+    // Who was told to end will not serve, and is not waited for.
+    let chosen = chosen(name, reports)?;
     if let Some(hopeless) = chosen.iter().find(|report| report.hopeless) {
         let ended = hopeless.ended.as_deref().unwrap_or("ended");
         let instance = &hopeless.row.instance;

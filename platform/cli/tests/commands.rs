@@ -149,7 +149,7 @@ fn mistakes_are_refused_before_anything_starts() {
     let cases: [(&[&str], &str); 4] = [
         (&["up", "--replicas", "frnt=2"], "did you mean \"front\""),
         (&["up", "--replicas", "front=0"], "from 1 to 32"),
-        (&["up", "--port-base", "9000"], "--port-base"),
+        (&["up", "--port-base", "65535"], "--port-base 65535"),
         (&["wiat", "front"], "wait"),
     ];
     for (arguments, words) in cases {

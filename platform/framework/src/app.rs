@@ -41,6 +41,7 @@ pub use crate::{__identity as identity, BoxError};
 pub use context::App;
 
 pub use identity::Identity;
+pub use registry::{Etcd, discovering};
 pub use settings::{Platform, Runtime};
 
 use crate::{

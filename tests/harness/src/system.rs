@@ -72,7 +72,7 @@ impl System {
         .expect("copy gantry.toml");
         copy(&tools::root().join("config"), &folder.path().join("config"));
         let mut up = Command::new(built("gantry"))
-            .args(["up", "--output", "json"])
+            .args(["up", "--output", "json", "--port-base", "0"])
             .args(arguments)
             .current_dir(folder.path())
             .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! Whom a call goes to: an address, or a name in the running `up`.
+//! Whom a call goes to: an address, a name in etcd, or a name in the running `up`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +9,9 @@ use std::{
 };
 
 use gantry::{
+    app::{self, Etcd},
     client::{Clients, Config, Tls},
-    discovery::Memory,
+    discovery::{Layout, Memory},
     journal::Journal,
     shutdown::Tasks,
     transport::subchannel::Connectivity,
@@ -19,7 +20,7 @@ use tokio::time;
 
 use crate::{
     failure::{Failure, nearest},
-    here,
+    here, ls,
     state::StateFolder,
     supervisor::{Report, State, control},
 };
@@ -50,9 +51,17 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// `name` is an address, or a service or instance of the running `up`. Connects at once, in
-    /// the background.
-    pub(crate) async fn find(name: &str, tls: Option<Tls>) -> Result<Self, Failure> {
+    /// `name` is an address, `etcd:///NAME` (or of another layout), or a service or instance of the
+    /// running `up`. `etcd` is where the former looks; the one of the running `up` without it.
+    /// Connects at once, in the background.
+    pub(crate) async fn find(
+        name: &str,
+        tls: Option<Tls>,
+        etcd: Option<&str>,
+    ) -> Result<Self, Failure> {
+        if is_registered_name(name) {
+            return Self::registered(name, config(name, tls)?, etcd).await;
+        }
         if name.contains(':') {
             return Self::at(name, tls);
         }
@@ -63,32 +72,46 @@ impl Target {
 
     /// `addresses` are `host:port`, or several addresses with commas between them.
     pub(crate) fn at(addresses: &str, tls: Option<Tls>) -> Result<Self, Failure> {
-        let config = Config {
-            fail_fast: CONNECT_MAX,
-            connect_timeout: CONNECT_MAX,
-            // A service that says it does not serve may be called all the same, to see why.
-            health: false,
-            tls,
-            ..Config::to(written(addresses)?)
-        };
+        let tasks = Tasks::new(Journal::new());
         Ok(Self::open(
             addresses,
-            config,
-            Tasks::new(Journal::new()),
-            None,
+            config(addresses, tls)?,
+            tasks,
+            |it| it,
         ))
+    }
+
+    /// Whoever `name`, with its scheme, stands for in etcd, as a service would find it.
+    async fn registered(name: &str, config: Config, etcd: Option<&str>) -> Result<Self, Failure> {
+        let endpoints = ls::endpoints(etcd).await?;
+        let etcd = Etcd {
+            endpoints,
+            ..Etcd::default()
+        };
+        let tasks = Tasks::new(Journal::new());
+        let owner = tasks.clone();
+        Ok(Self::open(name, config, tasks, |clients| {
+            app::discovering(&etcd, clients, &owner, &Journal::new())
+        }))
     }
 
     /// As [`Target::find`], for as long as calls go on: of a name, every instance that serves is
     /// called, also those that come later. Health, waiting and connections are as services have
     /// them, but for the calls in line, of which there may be `waiting_max`.
-    ///
-    /// Another way to find endpoints is another resolver here, under a scheme of its own.
     pub(crate) async fn follow(
         name: &str,
         tls: Option<Tls>,
+        etcd: Option<&str>,
         waiting_max: usize,
     ) -> Result<Self, Failure> {
+        if is_registered_name(name) {
+            let config = Config {
+                tls,
+                waiting_max,
+                ..Config::to(name)
+            };
+            return Self::registered(name, config, etcd).await;
+        }
         let tasks = Tasks::new(Journal::new());
         let (target, resolver) = if name.contains(':') {
             (written(name)?, None)
@@ -111,15 +134,20 @@ impl Target {
             waiting_max,
             ..Config::to(target)
         };
-        Ok(Self::open(name, config, tasks, resolver))
+        Ok(Self::open(name, config, tasks, |clients| match resolver {
+            Some(up) => clients.with_resolver(UP, Arc::new(up)),
+            None => clients,
+        }))
     }
 
-    fn open(name: &str, config: Config, tasks: Tasks, up: Option<Memory>) -> Self {
+    fn open(
+        name: &str,
+        config: Config,
+        tasks: Tasks,
+        teach: impl FnOnce(Clients) -> Clients,
+    ) -> Self {
         let configs = BTreeMap::from([(name.to_owned(), config)]);
-        let mut clients = Clients::new(configs, tasks.clone(), Journal::new());
-        if let Some(up) = up {
-            clients = clients.with_resolver(UP, Arc::new(up));
-        }
+        let clients = teach(Clients::new(configs, tasks.clone(), Journal::new()));
         Self {
             channel: clients.channel(name, &[]),
             clients,
@@ -165,6 +193,24 @@ pub(crate) fn tls(ca: Option<PathBuf>, server_name: Option<String>) -> Option<Tl
         server_name,
         ..Tls::default()
     })
+}
+
+/// How an address is called that somebody typed.
+fn config(addresses: &str, tls: Option<Tls>) -> Result<Config, Failure> {
+    Ok(Config {
+        fail_fast: CONNECT_MAX,
+        connect_timeout: CONNECT_MAX,
+        // A service that says it does not serve may be called all the same, to see why.
+        health: false,
+        tls,
+        ..Config::to(written(addresses)?)
+    })
+}
+
+/// Whether it is a name that etcd knows, in any layout.
+fn is_registered_name(name: &str) -> bool {
+    let scheme = name.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| Layout::ALL.iter().any(|layout| layout.as_str() == scheme))
 }
 
 /// An address as people write it, as the chassis reads it.

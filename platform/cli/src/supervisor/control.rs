@@ -36,6 +36,8 @@ const STEP_MAX: Duration = Duration::from_mins(1);
 enum Request {
     /// How the instances are.
     Ps,
+    /// Which etcd the services register in.
+    Registry,
     /// To drain and end.
     Stop,
     /// To change what runs.
@@ -46,6 +48,7 @@ enum Request {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Instances(Vec<Report>),
+    Registry(Vec<String>),
     Stopping,
     Refused(String),
     /// A step of an operation; further lines follow.
@@ -63,6 +66,7 @@ type Lines = BufReader<UnixStream>;
 pub(crate) async fn serve<W: World>(
     listener: UnixListener,
     supervisor: Supervisor<W>,
+    registry: Vec<String>,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -74,7 +78,9 @@ pub(crate) async fn serve<W: World>(
         };
         match accepted {
             Ok((stream, _)) => {
-                let answer = answer(stream, supervisor.clone(), stop.clone(), tasks.clone());
+                let registry = registry.clone();
+                let supervisor = supervisor.clone();
+                let answer = answer(stream, supervisor, registry, stop.clone(), tasks.clone());
                 tasks.spawn("control", answer);
             }
             // Out of descriptors, most likely; the asker waits in the backlog meanwhile.
@@ -86,6 +92,7 @@ pub(crate) async fn serve<W: World>(
 async fn answer<W: World>(
     stream: UnixStream,
     supervisor: Supervisor<W>,
+    registry: Vec<String>,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -95,6 +102,7 @@ async fn answer<W: World>(
     };
     match serde_json::from_str(&line) {
         Ok(Request::Ps) => tell(&mut stream, &Answer::Instances(supervisor.reports())).await,
+        Ok(Request::Registry) => tell(&mut stream, &Answer::Registry(registry)).await,
         Ok(Request::Stop) => {
             stop.send_replace(true);
             if tell(&mut stream, &Answer::Stopping).await {
@@ -204,6 +212,15 @@ pub(crate) async fn instances(state: &StateFolder) -> Result<Option<Vec<Report>>
     match ask(state, &Request::Ps, PATIENCE).await? {
         None => Ok(None),
         Some((_, Answer::Instances(reports))) => Ok(Some(reports)),
+        Some((_, other)) => Err(unexpected(&other)),
+    }
+}
+
+/// The etcd that the services of the `up` on `state` register in; `None` when none runs.
+pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Vec<String>>, Failure> {
+    match ask(state, &Request::Registry, PATIENCE).await? {
+        None => Ok(None),
+        Some((_, Answer::Registry(endpoints))) => Ok(Some(endpoints)),
         Some((_, other)) => Err(unexpected(&other)),
     }
 }

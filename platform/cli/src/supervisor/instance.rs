@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    environment::{self, Board, Callees},
+    environment,
     machine::{Health, Machine, State},
     roster::Id,
     world::{Ended, Launch, Place, Process, World},
@@ -28,8 +28,6 @@ pub(crate) struct Spec {
     pub(crate) service: String,
     /// How many of it are started at first.
     pub(crate) replicas: u16,
-    /// Services it calls.
-    pub(crate) calls: Vec<String>,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
     /// What of the environment does not depend on addresses.
@@ -80,7 +78,6 @@ pub(crate) struct Instance<W: World> {
     pub(super) spec: Arc<Spec>,
     pub(super) world: Arc<W>,
     pub(super) place: Place,
-    pub(super) board: Board,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) status: watch::Sender<Status>,
     /// Counts changes of any instance's status, for those who wait for several of them.
@@ -91,8 +88,6 @@ pub(crate) struct Instance<W: World> {
 enum Gone {
     /// It was told to end, and so is the instance.
     Stopped,
-    /// It was told to end because addresses it calls have changed.
-    Moved,
     /// By itself.
     Ended(Ended),
 }
@@ -122,10 +117,6 @@ impl<W: World> Instance<W> {
                     machine.ended();
                     break;
                 }
-                Gone::Moved => {
-                    machine.ended();
-                    Duration::ZERO
-                }
                 Gone::Ended(ended) => {
                     let moved = self.lost_its_place(&machine);
                     let last = ended.is_configuration() && !moved && machine.restarts() == 0;
@@ -154,9 +145,8 @@ impl<W: World> Instance<W> {
 
     /// Starts a process and stays with it to its end.
     async fn one_process(&mut self, machine: &mut Machine) -> Gone {
-        let mut callees = self.board.callees(&self.spec);
         machine.launched();
-        let launch = self.launch(&callees);
+        let launch = self.launch();
         let mut process = match self.world.start(&launch) {
             Ok(process) => process,
             Err(error) => {
@@ -176,10 +166,6 @@ impl<W: World> Instance<W> {
                     self.end(process, machine, order.unwrap_or(Order::Kill)).await;
                     return Gone::Stopped;
                 }
-                () = callees.moved() => {
-                    let undisturbed = self.end(process, machine, Order::Drain).await;
-                    return if undisturbed { Gone::Moved } else { Gone::Stopped };
-                }
                 health = look(&*self.world, self.place, machine.has_served()) => {
                     machine.probed(health, Instant::now());
                     self.publish(machine, Some(pid));
@@ -188,9 +174,8 @@ impl<W: World> Instance<W> {
         }
     }
 
-    /// Ends a process within the bound, sooner when a further order says so. False if one did.
-    async fn end(&mut self, mut process: W::Process, machine: &mut Machine, order: Order) -> bool {
-        let mut undisturbed = true;
+    /// Ends a process within the bound, sooner when a further order says so.
+    async fn end(&mut self, mut process: W::Process, machine: &mut Machine, order: Order) {
         machine.draining();
         self.publish(machine, Some(process.pid()));
         match order {
@@ -203,9 +188,8 @@ impl<W: World> Instance<W> {
         loop {
             tokio::select! {
                 biased;
-                _ = process.wait() => return undisturbed,
+                _ = process.wait() => return,
                 order = self.orders.recv(), if !killed => {
-                    undisturbed = false;
                     if order != Some(Order::Drain) {
                         process.kill();
                         killed = true;
@@ -235,17 +219,16 @@ impl<W: World> Instance<W> {
             return false;
         };
         self.place = place;
-        self.board.moved(&self.id, place.address);
         true
     }
 
-    fn launch(&self, callees: &Callees) -> Launch {
+    fn launch(&self) -> Launch {
         Launch {
             instance: self.id.to_string(),
             place: self.place,
             program: self.spec.program.clone(),
             arguments: self.spec.arguments.clone(),
-            environment: environment::of(&self.spec, self.place, callees),
+            environment: environment::of(&self.spec, self.place),
             folder: self.spec.folder.clone(),
         }
     }

@@ -265,7 +265,7 @@ impl<W: World> Supervisor<W> {
     fn settle(&self, ids: &[Id]) {
         let mut roster = self.shared.roster();
         for id in ids {
-            self.shared.settle(&mut roster, id);
+            roster.settle(id);
         }
         drop(roster);
         self.shared.changed();
@@ -278,7 +278,7 @@ impl<W: World> Supervisor<W> {
             return Err(Fault::ending());
         }
         for id in ids {
-            self.shared.leave(&mut roster, id);
+            roster.leave(id);
         }
         drop(roster);
         self.shared.changed();

@@ -104,10 +104,10 @@ impl Roster {
     }
 
     /// Counts upon an instance from now on.
-    pub(super) fn settle(&mut self, id: &Id) -> Option<&Member> {
-        let member = self.members.get_mut(id)?;
-        member.standing = Standing::Settled;
-        Some(member)
+    pub(super) fn settle(&mut self, id: &Id) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.standing = Standing::Settled;
+        }
     }
 
     /// Tells an instance to finish what it has and end, and counts on it no more.

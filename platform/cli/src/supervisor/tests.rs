@@ -10,21 +10,13 @@ use tokio::time::{self, Instant};
 use self::stage::{DRAIN_MAX, Play};
 use super::*;
 
-/// Goal: everybody is started at once with its own address and those it calls.
-/// Method: two replicas called by one service; read their environment, then make them healthy.
+/// Goal: everybody is started at once with its own addresses.
+/// Method: two replicas called by one service; read the environment, then make them healthy.
 #[tokio::test(start_paused = true)]
-async fn callers_get_the_addresses_of_all_replicas() {
-    let play = Play::of(&[
-        ("catalog-1", &[]),
-        ("catalog-2", &[]),
-        ("orders-1", &["catalog"]),
-    ]);
+async fn everybody_gets_addresses_of_its_own() {
+    let play = Play::of(&["catalog-1", "catalog-2", "orders-1"]);
     play.until("orders-1", |status| status.pid.is_some()).await;
     assert_eq!(State::Starting, play.supervisor.reports()[2].row.state);
-    assert_eq!(
-        Some("127.0.0.1:1,127.0.0.1:3".to_owned()),
-        play.environment(2, "GANTRY_CLIENTS__CATALOG__TARGET")
-    );
     assert_eq!(
         Some("127.0.0.1:5".to_owned()),
         play.environment(2, "GANTRY_LISTEN__ADDRESS")
@@ -42,7 +34,7 @@ async fn callers_get_the_addresses_of_all_replicas() {
 /// Method: crash it at once eight times on a paused clock, and look at the times of its starts.
 #[tokio::test(start_paused = true)]
 async fn a_crashed_instance_comes_back_with_growing_pauses() {
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     play.all_healthy();
     for restarts in 0..8 {
         play.until("orders-1", |s| {
@@ -69,18 +61,17 @@ async fn a_crashed_instance_comes_back_with_growing_pauses() {
     assert_eq!(1, addresses.len(), "the port is kept");
 }
 
-/// Goal: an instance that loses the race for its port before it served gets another, and its
-/// callers learn of it; one that has served keeps its port.
+/// Goal: an instance that loses the race for its port before it served gets another; one that has
+/// served keeps its port.
 /// Method: take the port, let it exit; then take the new port after it has served.
 #[tokio::test(start_paused = true)]
 async fn a_port_is_given_up_only_before_it_was_known() {
-    let play = Play::of(&[("catalog-1", &[]), ("orders-1", &["catalog"])]);
+    let play = Play::of(&["catalog-1"]);
     let old = play
         .until("catalog-1", |s| s.pid.is_some())
         .await
         .place
         .address;
-    play.until("orders-1", |s| s.pid.is_some()).await;
     play.scene().taken.insert(old);
     play.crash("catalog-1", Ended::Code(1)).await;
 
@@ -88,15 +79,6 @@ async fn a_port_is_given_up_only_before_it_was_known() {
         .until("catalog-1", |s| s.place.address != old && s.pid.is_some())
         .await;
     play.all_healthy();
-    play.until("orders-1", |s| s.restarts == 1 && s.state == State::Serving)
-        .await;
-    let last = play.scene().started.len() - 1;
-    let target = |start| play.environment(start, "GANTRY_CLIENTS__CATALOG__TARGET");
-    assert_eq!(
-        Some(moved.place.address.to_string()),
-        (0..=last).rev().find_map(target)
-    );
-
     play.until("catalog-1", |s| s.state == State::Serving).await;
     play.scene().taken.insert(moved.place.address);
     play.crash("catalog-1", Ended::Code(1)).await;
@@ -109,11 +91,7 @@ async fn a_port_is_given_up_only_before_it_was_known() {
 /// Method: a chain with two replicas in front; the order of what was told.
 #[tokio::test(start_paused = true)]
 async fn callers_drain_first() {
-    let play = Play::of(&[
-        ("catalog-1", &[]),
-        ("orders-1", &["catalog"]),
-        ("orders-2", &["catalog"]),
-    ]);
+    let play = Play::of(&["catalog-1", "orders-1", "orders-2"]);
     play.all_healthy();
     play.supervisor.all_serving().await.unwrap();
     play.scene().stubborn.insert("orders-2".to_owned());
@@ -145,7 +123,7 @@ async fn callers_drain_first() {
 /// Method: a stubborn instance; drain, then kill meanwhile.
 #[tokio::test(start_paused = true)]
 async fn killing_cuts_a_drain_short() {
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     play.all_healthy();
     play.supervisor.all_serving().await.unwrap();
     play.scene().stubborn.insert("orders-1".to_owned());
@@ -169,7 +147,7 @@ async fn killing_cuts_a_drain_short() {
 /// Method: crash it, drain during the pause, and let an hour pass.
 #[tokio::test(start_paused = true)]
 async fn an_instance_between_two_processes_stops_at_once() {
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     play.crash("orders-1", Ended::Code(1)).await;
     play.until("orders-1", |s| s.state == State::Exited).await;
 
@@ -182,13 +160,13 @@ async fn an_instance_between_two_processes_stops_at_once() {
 /// Method: exit with 2 at the first start; crash another five times.
 #[tokio::test(start_paused = true)]
 async fn what_cannot_work_is_given_up() {
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     play.crash("orders-1", Ended::Code(2)).await;
     let lost = play.supervisor.all_serving().await.unwrap_err();
     assert_eq!("orders-1", lost.to_string());
     assert_eq!(1, play.scene().started.len());
 
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     for restarts in 0..5 {
         play.until("orders-1", |s| s.restarts == restarts && s.pid.is_some())
             .await;
@@ -202,7 +180,7 @@ async fn what_cannot_work_is_given_up() {
 /// Method: switch its health off and on.
 #[tokio::test(start_paused = true)]
 async fn health_is_followed() {
-    let play = Play::of(&[("orders-1", &[])]);
+    let play = Play::of(&["orders-1"]);
     play.all_healthy();
     play.until("orders-1", |s| s.state == State::Serving).await;
     play.scene().healthy.clear();

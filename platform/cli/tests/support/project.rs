@@ -64,7 +64,7 @@ impl Project {
     }
 
     pub(crate) fn up(&self, arguments: &[&str]) -> Up {
-        let mut command = self.command(&["up", "--output", "json"]);
+        let mut command = self.command(&["up", "--output", "json", "--port-base", "0"]);
         let mut child = command
             .args(arguments)
             .stdout(Stdio::piped())

@@ -120,6 +120,17 @@ fn split(endpoint: &str) -> (bool, &str) {
     }
 }
 
+/// Teaches `clients` the names in the etcd that `config` names: a target that is not configured is
+/// a name there. Does no I/O beyond beginning to connect in the background; its tasks belong to
+/// `tasks`. For programs that only call; a service has it by its configuration.
+#[must_use]
+pub fn discovering(config: &Etcd, clients: Clients, tasks: &Tasks, journal: &Journal) -> Clients {
+    match Registry::new(config, tasks, journal) {
+        Some(registry) => registry.teach(clients, tasks, journal),
+        None => clients,
+    }
+}
+
 /// The way to the registry; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Registry {

@@ -85,8 +85,7 @@ impl<W: World> Supervisor<W> {
         Err(Fault::undone(&failed, &kept))
     }
 
-    /// Counts upon `new` and tells `old` to drain, if `new` serves at this moment; callers learn of
-    /// both at once.
+    /// Counts upon `new` and tells `old` to drain, if `new` serves at this moment.
     fn exchange(&self, new: &Id, old: &Id) -> Result<bool, Fault> {
         let mut roster = self.shared.roster();
         if roster.ending {
@@ -95,8 +94,8 @@ impl<W: World> Supervisor<W> {
         if roster.verdict(new) != Some(Ok(())) {
             return Ok(false);
         }
-        self.shared.settle(&mut roster, new);
-        self.shared.leave(&mut roster, old);
+        roster.settle(new);
+        roster.leave(old);
         drop(roster);
         self.shared.changed();
         Ok(true)

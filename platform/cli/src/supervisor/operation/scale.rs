@@ -60,7 +60,6 @@ impl<W: World> Supervisor<W> {
         let failed = self.come_up(&joined, timeout, progress).await?;
         let lost: Vec<_> = failed.iter().map(|(id, _)| id.clone()).collect();
         joined.retain(|id| !lost.contains(id));
-        // All in one go: callers are told once.
         self.settle(&joined);
         if failed.is_empty() {
             return Ok(());

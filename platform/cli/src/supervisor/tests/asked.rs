@@ -19,7 +19,7 @@ struct Asked {
 }
 
 impl Asked {
-    async fn serving(instances: &[(&str, &[&str])]) -> Self {
+    async fn serving(instances: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::of(folder.path());
         state.create().unwrap();
@@ -27,7 +27,13 @@ impl Asked {
         let play = Play::serving(instances).await;
         let (stop, _) = watch::channel(false);
         let tasks = play.tasks.clone();
-        let serve = control::serve(listener, play.supervisor.clone(), stop, tasks.clone());
+        let serve = control::serve(
+            listener,
+            play.supervisor.clone(),
+            Vec::new(),
+            stop,
+            tasks.clone(),
+        );
         tasks.spawn("control", serve);
         Self {
             play,
@@ -47,7 +53,7 @@ impl Asked {
 /// Method: scale up by many, restart, and mistake a name.
 #[tokio::test]
 async fn an_asker_hears_every_step() {
-    let asked = Asked::serving(&[("orders-1", &[])]).await;
+    let asked = Asked::serving(&["orders-1"]).await;
     let (done, steps) = asked.operate(scale(&[("orders", 30)])).await;
     assert_eq!((30, 58), (done.unwrap().len(), steps));
     let (done, steps) = asked.operate(restart(&["orders-7"])).await;
@@ -62,7 +68,7 @@ async fn an_asker_hears_every_step() {
 /// the service is free for the next operation.
 #[tokio::test]
 async fn an_asker_that_leaves_leaves_no_half() {
-    let asked = Asked::serving(&[("orders-1", &[]), ("orders-2", &[])]).await;
+    let asked = Asked::serving(&["orders-1", "orders-2"]).await;
     let (first, mut heard) = watch::channel(false);
     let operation = control::operate_on(&asked.state, restart(&["orders"]), |_| {
         first.send_replace(true);
@@ -90,7 +96,7 @@ async fn an_asker_that_leaves_leaves_no_half() {
 /// Method: a word, and a line without end.
 #[tokio::test]
 async fn nonsense_is_refused() {
-    let asked = Asked::serving(&[("orders-1", &[])]).await;
+    let asked = Asked::serving(&["orders-1"]).await;
     let long = format!("\"{}", "x".repeat(100_000));
     for nonsense in ["\"dance\"\n", &long] {
         let mut stream = asked.state.connect().await.unwrap().unwrap();

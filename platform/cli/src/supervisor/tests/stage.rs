@@ -164,19 +164,18 @@ pub(super) struct Play {
 }
 
 impl Play {
-    /// Starts instances given as name and calls: `orders-1` of `orders`, and so on. Services are
+    /// Starts instances by name: `orders-1` of `orders`, and so on. Services are
     /// drained from the last to the first.
-    pub(super) fn of(instances: &[(&str, &[&str])]) -> Self {
+    pub(super) fn of(instances: &[&str]) -> Self {
         let stage = Arc::new(Stage::default());
         let mut specs: Vec<Spec> = Vec::new();
-        for (instance, calls) in instances {
+        for instance in instances {
             let service = instance.rsplit_once('-').unwrap().0;
             match specs.last_mut().filter(|spec| spec.service == service) {
                 Some(spec) => spec.replicas += 1,
                 None => specs.push(Spec {
                     service: service.to_owned(),
                     replicas: 1,
-                    calls: calls.iter().map(|call| (*call).to_owned()).collect(),
                     program: PathBuf::from("/bin/service"),
                     arguments: Vec::new(),
                     environment: Vec::new(),
@@ -197,7 +196,7 @@ impl Play {
     }
 
     /// As [`Play::of`], healthy and serving, with a clean history.
-    pub(super) async fn serving(instances: &[(&str, &[&str])]) -> Self {
+    pub(super) async fn serving(instances: &[&str]) -> Self {
         let play = Self::of(instances);
         play.all_healthy();
         play.supervisor.all_serving().await.unwrap();

@@ -1,0 +1,56 @@
+//! `gantry ls`: who is registered.
+
+use crate::{
+    Outcome,
+    args::Ls,
+    failure::{Exit, Failure},
+    here,
+    output::{self, Format},
+    registry::{self, Row},
+    supervisor::control,
+};
+
+pub(crate) async fn run(args: Ls) -> Outcome {
+    let endpoints = endpoints(args.etcd.as_deref()).await?;
+    let rows = registry::list(&endpoints).await?;
+    let wanted = |row: &Row| args.name.as_ref().is_none_or(|name| row.service == *name);
+    let rows: Vec<_> = rows.into_iter().filter(wanted).collect();
+    match args.output {
+        Format::Json => output::json(&rows),
+        Format::Human if rows.is_empty() => output::note("nobody is registered"),
+        Format::Human => output::line(&table(&rows)),
+    }
+    Ok(Exit::Fine)
+}
+
+/// Where etcd is: as given, or the one of the running `up`.
+pub(crate) async fn endpoints(given: Option<&str>) -> Result<Vec<String>, Failure> {
+    if let Some(given) = given {
+        return Ok(given.split(',').map(|it| it.trim().to_owned()).collect());
+    }
+    let (_, state) = here()?;
+    let known = control::registry(&state).await?;
+    known.ok_or_else(|| {
+        Failure::failed("no `gantry up` runs here to know its etcd; name one with --etcd URL")
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let heading = ["SERVICE", "INSTANCE", "ADDRESS", "TTL", "VERSION", "ZONE"];
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let said = |key: &str| row.metadata.get(key).and_then(|it| it.as_str());
+            let ttl = row.lease_ttl_seconds.map(|ttl| format!("{ttl}s"));
+            [
+                row.service.clone(),
+                row.instance.clone(),
+                row.address.clone(),
+                ttl.unwrap_or_else(|| "-".to_owned()),
+                said("version").unwrap_or("-").to_owned(),
+                said("zone").unwrap_or("-").to_owned(),
+            ]
+        })
+        .collect();
+    output::table(heading, &rows)
+}

@@ -1,0 +1,138 @@
+//! The registry of a running `up`: the local etcd that runs in it, and what stands in any etcd.
+
+use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
+use gantry::{shutdown::Tasks, status::chain, transport::server::BindError};
+use gantry_local::etcd::{Config, Data, Etcd, Listen, OpenError};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time;
+
+use crate::{failure::Failure, state::StateFolder, up::Show};
+
+/// Where etcd's clients look for it.
+const PORT: u16 = 2_379;
+
+/// How far above `--port-base` it is.
+const PORT_OFFSET: u16 = 1;
+
+/// Longest wait for an answer of etcd: somebody waits for the table.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Pause before a local etcd whose disk failed begins anew.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Which port the local etcd has: the usual one, or by `--port-base`, where 0 takes a free one.
+pub(crate) fn port(base: Option<u16>) -> Result<u16, Failure> {
+    match base {
+        None => Ok(PORT),
+        Some(0) => Ok(0),
+        Some(base) => base.checked_add(PORT_OFFSET).ok_or_else(|| {
+            Failure::usage(format!(
+                "--port-base {base}: expected 0, or room for ports above it"
+            ))
+        }),
+    }
+}
+
+/// Opens the local etcd on `port`, with the data of earlier runs.
+pub(crate) fn open(state: &StateFolder, port: u16) -> Result<Etcd, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let config = Config {
+        data: Data::Folder(state.data().join("etcd")),
+        listen: Listen::Address(address),
+        ..Config::default()
+    };
+    Etcd::open(config).map_err(|error| match error {
+        OpenError::Listen(BindError::Taken { address, holder }) => Failure::failed(format!(
+            "port {} of the local etcd is taken by {}; move it with --port-base N, \
+             or use another etcd with --etcd URL",
+            address.port(),
+            holder.as_deref().unwrap_or("another process")
+        )),
+        error => Failure::failed(chain(&error)),
+    })
+}
+
+/// Runs the local etcd until `tasks` stop; begins anew where its disk fails.
+pub(crate) async fn keep(first: Etcd, state: StateFolder, tasks: Tasks, show: Show) {
+    let port = first.handle().address().port();
+    let mut next = Some(first);
+    let stopping = tasks.stopping();
+    while !stopping.is_cancelled() {
+        let opened = match next.take() {
+            Some(etcd) => Ok(etcd),
+            None => open(&state, port),
+        };
+        let failed = match opened {
+            Ok(etcd) => match etcd.run(tasks.clone()).await {
+                Ok(()) => return,
+                Err(error) => chain(&error),
+            },
+            Err(failure) => failure.to_string(),
+        };
+        show.note(&format!("the local etcd begins anew: {failed}"));
+        // Cut short by the end.
+        stopping.run_until_cancelled(time::sleep(PAUSE)).await;
+    }
+}
+
+/// One registration, as `gantry ls` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    pub(crate) service: String,
+    /// Empty where whoever registered did not say.
+    pub(crate) instance: String,
+    pub(crate) address: String,
+    /// What is left of it; null where it has no lease.
+    pub(crate) lease_ttl_seconds: Option<i64>,
+    pub(crate) metadata: Value,
+}
+
+/// Everything registered at `endpoints` by etcd's gRPC naming.
+pub(crate) async fn list(endpoints: &[String]) -> Result<Vec<Row>, Failure> {
+    let reading = async {
+        let options = ConnectOptions::new().with_connect_timeout(ANSWER_MAX);
+        let mut client = Client::connect(endpoints, Some(options)).await?;
+        let all = GetOptions::new().with_all_keys();
+        let answer = client.get("", Some(all)).await?;
+        let mut rows = Vec::new();
+        for kv in answer.kvs() {
+            if let Some(mut row) = row(kv) {
+                if kv.lease() != 0 {
+                    let lease = client.lease_time_to_live(kv.lease(), None).await?;
+                    row.lease_ttl_seconds = Some(lease.ttl());
+                }
+                rows.push(row);
+            }
+        }
+        Ok::<_, etcd_client::Error>(rows)
+    };
+    let at = endpoints.join(",");
+    match time::timeout(ANSWER_MAX, reading).await {
+        Ok(rows) => rows.map_err(|error| Failure::failed(format!("ask etcd at {at}: {error}"))),
+        Err(_) => Err(Failure::failed(format!(
+            "no answer from etcd at {at} within {ANSWER_MAX:?}"
+        ))),
+    }
+}
+
+/// What a key says of an instance; other things live in etcd, too.
+fn row(kv: &KeyValue) -> Option<Row> {
+    let (service, _) = kv.key_str().ok()?.rsplit_once('/')?;
+    let mut value: Value = serde_json::from_slice(kv.value()).ok()?;
+    let address = value.get("Addr")?.as_str()?.to_owned();
+    let metadata = value
+        .get_mut("Metadata")
+        .map(Value::take)
+        .unwrap_or_default();
+    let instance = metadata.get("instance").and_then(Value::as_str);
+    Some(Row {
+        service: service.to_owned(),
+        instance: instance.unwrap_or_default().to_owned(),
+        address,
+        lease_ttl_seconds: None,
+        metadata,
+    })
+}
