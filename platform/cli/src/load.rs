@@ -21,6 +21,7 @@ mod text;
 
 use std::{cell::RefCell, fs, path::Path, time::Duration};
 
+use gantry::client::Tls;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -64,25 +65,39 @@ pub(crate) async fn run(args: Load) -> Outcome {
         opened.map_err(|error| Failure::usage(format!("write {}: {error}", path.display())))?;
     }
     let tls = target::tls(args.ca.clone(), args.server_name.clone());
+    let plan = plan(&args, tls.clone(), wanted).await?;
     let places = match pace {
         Pace::Open { in_flight_max, .. } => in_flight_max,
         Pace::Closed { concurrency } => concurrency,
     };
     let target = Target::follow(&args.target, tls, args.etcd.as_deref(), places).await?;
-    let measured = measure(&args, &target, wanted, pace, limits).await;
+    let measured = measure(&args, &target, plan, pace, limits).await;
     target.close().await;
     finish(&args, &measured?)
+}
+
+/// Asks the target about the methods.
+///
+/// Over connections of its own: a balancer that had seen how long these answers take would spare
+/// whoever gave them, and the run would show it.
+async fn plan(args: &Load, tls: Option<Tls>, wanted: Vec<Wanted>) -> Result<Plan, Failure> {
+    let target = Target::find(&args.target, tls, args.etcd.as_deref()).await?;
+    let asking = async {
+        let (reflection, services) = Reflection::of(target.channel.clone()).await?;
+        Plan::of(wanted, &reflection, &services).await
+    };
+    let plan = asking.await;
+    target.close().await;
+    plan
 }
 
 async fn measure(
     args: &Load,
     target: &Target,
-    wanted: Vec<Wanted>,
+    plan: Plan,
     pace: Pace,
     limits: (Option<Duration>, Option<u64>),
 ) -> Result<Report, Failure> {
-    let (reflection, services) = Reflection::of(target.channel.clone()).await?;
-    let plan = Plan::of(wanted, &reflection, &services).await?;
     target.settled().await;
     let mut interrupts = interrupts(target)?;
     let (duration, count) = limits;
