@@ -287,11 +287,11 @@ Examples:
   gantry load catalog shop.catalog.v1.CatalogService/ListProducts '{\"pageSize\": 2}' --rate 500
   gantry load 127.0.0.1:5001,127.0.0.1:5002 pkg.Service/Method @requests.jsonl --rate 200 --duration 1m
   gantry load orders shop.orders.v1.OrdersService/PlaceOrder --concurrency 8 --count 1000 \\
-    -H 'authorization: Bearer …' '{\"requestId\": \"{{uuid}}\", \"lines\": […]}'
+    -H 'authorization: Bearer …' '{\"requestId\": \"{{ uuid }}\", \"lines\": […]}'
   gantry load orders --scenario shop.toml --rate 300 --report report.json
 
-Requests are JSON values one after another, taken in turn. {{n}} in them, and in metadata, is the
-number of the call, {{uuid}} a new UUID. A method that takes a stream gets all values in each call,
+Requests are JSON values one after another, taken in turn. {{ n }} in them, and in metadata, is the
+number of the call, {{ uuid }} a new UUID. A method that takes a stream gets all values in each call,
 or, where each value is an array, an array in each. A stream of answers is read to its end, or to
 the deadline.
 
@@ -384,6 +384,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Goal: help shows what is written: to clap, an `n` in braces is the end of a line.
+    /// Method: the placeholder and the line around it.
+    #[test]
+    fn the_help_of_load_shows_its_placeholders() {
+        let mut cli = Cli::command();
+        let load = cli.find_subcommand_mut("load").unwrap();
+        let help = load.render_long_help().to_string();
+        assert!(help.contains("in turn. {{ n }} in them"), "{help}");
     }
 
     /// Goal: what does not exist yet is refused, with the nearest that does.

@@ -6,60 +6,25 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+#[path = "support/load.rs"]
+mod load;
 #[path = "support/peer.rs"]
 mod peer;
 #[path = "support/project.rs"]
 mod project;
 
+use load::{CHAT, ECHO, FAIL, GATHER, HANG, REPEAT, counted, ended, load, number};
 use peer::{Peer, Version};
-use project::{GANTRY, Project, pid};
-
-const ECHO: &str = "echo.v1.EchoService/Echo";
-const REPEAT: &str = "echo.v1.EchoService/Repeat";
-const GATHER: &str = "echo.v1.EchoService/Gather";
-const CHAT: &str = "echo.v1.EchoService/Chat";
-const FAIL: &str = "echo.v1.EchoService/Fail";
-const HANG: &str = "echo.v1.EchoService/Hang";
+use project::{Project, pid};
 
 fn peer() -> Peer {
     Peer::start(Version::V1)
-}
-
-fn load(target: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(GANTRY);
-    command.args(["load", target]).args(arguments);
-    command.stdin(Stdio::null());
-    command
-}
-
-fn ended(output: &Output) -> (i32, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let code = output.status.code().unwrap();
-    (code, text(&output.stdout), text(&output.stderr))
-}
-
-/// A run of so many calls, some at a time: exit code and report.
-fn counted(target: &str, arguments: &[&str]) -> (i32, Value) {
-    let mut command = load(target, arguments);
-    command.args(["--concurrency", "4", "--output", "json"]);
-    let (code, report, notes) = ended(&command.output().unwrap());
-    let report = serde_json::from_str(&report);
-    (
-        code,
-        report.unwrap_or_else(|error| panic!("{error}: {notes}")),
-    )
-}
-
-fn number(report: &Value, pointer: &str) -> u64 {
-    let value = report.pointer(pointer);
-    let number = value.and_then(Value::as_u64);
-    number.unwrap_or_else(|| panic!("{pointer} in {report:#}"))
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {
@@ -244,12 +209,16 @@ fn a_scenario_mixes_methods_by_weight() {
 }
 
 /// Goal: it is known which endpoint answered.
-/// Method: two endpoints; the counts of each, in total and by second.
+/// Method: two endpoints and more calls at a time than one would be left alone with; the counts of
+/// each, in total and by second.
 #[test]
 fn calls_are_counted_by_endpoint() {
     let peers = [peer(), peer()];
     let addresses = peers.each_ref().map(|peer| peer.address.to_string());
-    let (code, report) = counted(&addresses.join(","), &[ECHO, "--count", "400"]);
+    let mut command = load(&addresses.join(","), &[REPEAT, r#"{"count": 20}"#]);
+    command.args(["--concurrency=64", "--count=400", "--output=json"]);
+    let (code, report, _) = ended(&command.output().unwrap());
+    let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(0, code, "{report}");
     let endpoints = report["endpoints"].as_array().unwrap();
     let found: BTreeSet<_> = endpoints
@@ -382,89 +351,6 @@ fn a_stall_shows_in_the_percentiles() {
         let value = spread[name].as_f64().unwrap();
         assert!(value > least, "{name}: {spread}");
     }
-}
-
-/// Each of `cases` is refused as wrong usage, with these words and nothing on standard output.
-fn refused(cases: &[(&[&str], &str)]) {
-    let peer = peer();
-    for (arguments, words) in cases {
-        let mut command = load(&peer.address.to_string(), arguments);
-        let (code, text, notes) = ended(&command.output().unwrap());
-        assert_eq!((2, ""), (code, &*text), "{arguments:?}: {notes}");
-        assert!(notes.contains(words), "{words} in {notes}");
-    }
-}
-
-/// Goal: a command line that cannot be run is refused with option, value and what to do.
-/// Method: slips of every option; nobody there.
-#[test]
-fn slips_on_the_command_line_are_refused() {
-    refused(&[
-        (&[ECHO], "--rate"),
-        (&[ECHO, "--rate", "0"], "--rate 0: calls per second"),
-        (&[ECHO, "--rate", "fast"], "fast"),
-        (&[ECHO, "--rate=1", "--concurrency=1"], "--concurrency"),
-        (&[ECHO, "--concurrency=0"], "--concurrency 0: from 1"),
-        (
-            &[ECHO, "--rate=1", "--in-flight-max=0"],
-            "--in-flight-max 0",
-        ),
-        (&[ECHO, "--rate=1", "--duration=0s"], "--duration"),
-        (&[ECHO, "--rate=1", "--count=0"], "--count 0"),
-        (&[ECHO, "--rate=1", "--deadline=0s"], "--deadline 0s"),
-        (
-            &[ECHO, "--rate=1", "--report=/nowhere/x"],
-            "write /nowhere/x",
-        ),
-        (&[ECHO, "--rate=1", "-Hnovalue"], "key: value"),
-        (
-            &[ECHO, "--rate=1", "-Hx-id: {{uid}}"],
-            "did you mean \"uuid\"",
-        ),
-        (&["--rate=1"], "package.Service/Method"),
-        (&["echo.v1.EchoService/Ecko", "--rate=1"], "mean \"Echo\""),
-        (&[ECHO, "{\"txet\": 1}", "--rate=1"], "mean \"text\""),
-        (
-            &[ECHO, "{\"text\": \"{{uid}}\"}", "--rate=1"],
-            "mean \"uuid\"",
-        ),
-    ]);
-    let mut nobody = load("127.0.0.1:1", &[ECHO, "--rate", "1"]);
-    let (code, _, notes) = ended(&nobody.output().unwrap());
-    assert_eq!(1, code);
-    assert!(notes.contains("UNAVAILABLE"), "{notes}");
-}
-
-/// Goal: a file that cannot be run is refused with its name and the line.
-/// Method: slips in requests and in scenarios.
-#[test]
-fn slips_in_files_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let lines = format!("@{}", file("bad.jsonl", "{}\n{\"txet\": 1}\n"));
-    let scenario = |name: &str, method: &str, more: &str| {
-        let text = format!("[[calls]]\nmethod = '{method}'\n{more}\n");
-        format!("--scenario={}", file(name, &text))
-    };
-    let wrong = scenario("wrong.toml", ECHO, "wieght = 2");
-    let unknown = scenario("unknown.toml", "echo.v1.EchoService/Ecko", "");
-    let inline = scenario("inline.toml", ECHO, "request = '{\"txet\": 1}'");
-    refused(&[
-        (&[ECHO, &lines, "--rate=1"], "bad.jsonl:2: txet"),
-        (
-            &[&wrong, "--rate=1"],
-            "wrong.toml:3: wieght: no key of [[calls]] (did you mean \"weight\"?)",
-        ),
-        (
-            &[&unknown, "--rate=1"],
-            "unknown.toml:1: echo.v1.EchoService has no method \"Ecko\" (did you mean",
-        ),
-        (&[&inline, "--rate=1"], "inline.toml:3: request: txet"),
-    ]);
 }
 
 /// Goal: of a name, all instances are called that serve, also those that come later.

@@ -1,5 +1,5 @@
 //! Texts with placeholders: `{{n}}` is the number of the call, from 0; `{{uuid}}` is a new UUID
-//! (v7) wherever it stands.
+//! (v7) wherever it stands. Blanks inside the braces do not matter.
 //!
 //! Another word in double braces is refused, as it can only be a slip; JSON that means it may
 //! write a brace as `\u007b`.
@@ -67,12 +67,12 @@ impl<'a> Marked<'a> {
             let start = from + found;
             let inner = &text[start + 2..];
             let word = inner.find("}}").map(|end| &inner[..end]);
-            let Some(word) = word.filter(|word| is_word(word)) else {
+            let Some(word) = word.filter(|word| is_word(word.trim())) else {
                 from = start + 1;
                 continue;
             };
-            from = start + word.len() + 4;
-            let word = known(word).map_err(|why| Unknown { offset: start, why })?;
+            from = start + "{{}}".len() + word.len();
+            let word = known(word.trim()).map_err(|why| Unknown { offset: start, why })?;
             places.push((start..from, word));
         }
         Ok(Self { text, places })

@@ -67,7 +67,7 @@ fn values_become_calls() {
 /// Method: fill for two calls, next to text that only looks like a placeholder.
 #[test]
 fn placeholders_are_filled_for_each_call() {
-    let text = r#"{"text": "é {{n}}-{{uuid}} {{ {n} }}", "counts": {"a{{n}}": {{n}}}}"#;
+    let text = r#"{"text": "é {{n}}-{{uuid}} {{ {n} }}", "counts": {"a{{n}}": {{ n }}}}"#;
     let shape = echo(false);
     let calls = read(text, &shape).unwrap();
     assert!(matches!(calls[..], [Payload::Filled(_)]));
