@@ -353,26 +353,31 @@ fn a_stall_shows_in_the_percentiles() {
     }
 }
 
-/// Goal: of a name, all instances are called that serve, also those that come later.
-/// Method: two replicas in a running `up`, one of them killed before the run begins; it is started
-/// again meanwhile, and gets calls.
+/// Goal: of a name, all instances are called that serve, also those that come later, and none that
+/// has gone; no call fails by it.
+/// Method: a service in a running `up`, scaled from one to two and back under load.
 #[test]
 fn the_instances_of_a_name_are_followed() {
-    let project = Project::new("replicas = 2", "");
+    let project = Project::new("", "");
     let up = project.up(&[]);
     up.ready();
-    let [gone, other] = ["front-1", "front-2"].map(|instance| project.ps(instance));
-    kill_process(pid(gone["pid"].as_u64().unwrap()), Signal::KILL).unwrap();
-    up.until_state("front-1", "EXITED");
-
     let mut command = project.command(&["load", "front", ECHO, "--output", "json"]);
     command.args(["--rate", "200", "--duration", "1h"]);
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
-    up.until_state("front-1", "SERVING");
     let notes = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut told = notes.map_while(Result::ok);
-    assert_eq!(4, told.by_ref().take(4).count());
+    let mut addresses = Vec::new();
+    for instances in ["front=2", "front=1"] {
+        assert!(told.next().is_some());
+        assert_eq!(0, project.run(&["scale", instances]).0);
+        if instances == "front=2" {
+            addresses = ["front-1", "front-2"]
+                .map(|name| project.ps(name)["address"].clone())
+                .to_vec();
+        }
+        assert_eq!(3, told.by_ref().take(3).count());
+    }
     kill_process(pid(u64::from(child.id())), Signal::INT).unwrap();
     // What is in the pipe has to be read, or the child waits for us.
     told.for_each(drop);
@@ -381,12 +386,20 @@ fn the_instances_of_a_name_are_followed() {
 
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!("front", report["target"]);
+    assert_eq!(
+        number(&report, "/ended"),
+        number(&report, "/status/OK"),
+        "{report}"
+    );
     let endpoints = report["endpoints"].as_array().unwrap();
-    let calls = |row: &Value| {
-        let found = endpoints.iter().find(|it| it["address"] == row["address"]);
-        found.map_or(0, |found| number(found, "/status/OK"))
-    };
+    let called = |address: &Value| endpoints.iter().any(|it| it["address"] == *address);
     // The share of each is the balancer's affair.
-    assert!(calls(&other) > 0 && calls(&gone) > 0, "{endpoints:#?}");
-    assert_eq!(2, endpoints.len(), "{endpoints:#?}");
+    assert!(
+        addresses.iter().all(called),
+        "{addresses:?}: {endpoints:#?}"
+    );
+    let seconds = report["seconds"].as_array().unwrap();
+    let gone = addresses[1].as_str().unwrap();
+    let last = seconds.last().unwrap();
+    assert_eq!(None, last["endpoints"].get(gone), "{last:#}");
 }
