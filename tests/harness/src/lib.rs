@@ -4,6 +4,7 @@
 //! a bound. A tool that is missing skips its test by name; with `CI=true` it fails it.
 
 pub mod collector;
+pub mod etcd;
 pub mod process;
 pub mod system;
 pub mod tools;
