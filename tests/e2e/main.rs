@@ -3,6 +3,7 @@
 mod bad_input;
 mod concurrency;
 mod deadlines;
+mod discovery;
 mod drain;
 mod live_config;
 mod support;

@@ -218,7 +218,7 @@ impl Running {
         let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
-        let show = Show::new(logs.clone(), args.output);
+        let show = Show::new(logs.clone(), args.output, &endpoints);
         if let Some(etcd) = etcd {
             let kept = registry::keep(etcd, state.clone(), tasks.clone(), show.clone());
             tasks.spawn("local etcd", kept);

@@ -5,7 +5,9 @@
 
 pub mod collector;
 pub mod etcd;
+pub mod load;
 pub mod process;
+pub mod slow;
 pub mod system;
 pub mod tools;
 pub mod wait;

@@ -28,6 +28,7 @@ const START: Duration = Duration::from_mins(2);
 pub struct System {
     up: Child,
     folder: TempDir,
+    etcd: String,
     /// How long it took until everything served, as it says itself.
     pub seconds_to_serving: f64,
 }
@@ -71,6 +72,23 @@ impl System {
         )
         .expect("copy gantry.toml");
         copy(&tools::root().join("config"), &folder.path().join("config"));
+        Self::within(folder, arguments)
+    }
+
+    /// Starts it again where it was, once it has ended.
+    ///
+    /// # Panics
+    ///
+    /// As [`System::up`].
+    #[must_use]
+    pub fn again(mut self, arguments: &[&str]) -> Self {
+        let empty = tempfile::tempdir().expect("a temporary folder");
+        let folder = std::mem::replace(&mut self.folder, empty);
+        drop(self);
+        Self::within(folder, arguments)
+    }
+
+    fn within(folder: TempDir, arguments: &[&str]) -> Self {
         let mut up = Command::new(built("gantry"))
             .args(["up", "--output", "json", "--port-base", "0"])
             .args(arguments)
@@ -89,22 +107,29 @@ impl System {
             }
         });
         let mut said = Vec::new();
-        let seconds_to_serving = loop {
+        let ready = loop {
             let Ok(line) = lines.recv_timeout(START) else {
                 drop(up.kill());
                 panic!("gantry up did not come to serve:\n{}", said.join("\n"));
             };
             let value: Value = serde_json::from_str(&line).unwrap_or_default();
             if value["type"] == "ready" {
-                break value["seconds"].as_f64().expect("seconds");
+                break value;
             }
             said.push(line);
         };
         Self {
             up,
             folder,
-            seconds_to_serving,
+            etcd: ready["etcd"].as_str().expect("a URL").to_owned(),
+            seconds_to_serving: ready["seconds"].as_f64().expect("seconds"),
         }
+    }
+
+    /// The etcd its services register in.
+    #[must_use]
+    pub fn etcd(&self) -> String {
+        self.etcd.clone()
     }
 
     /// Runs `gantry` with `arguments` in the system's folder.

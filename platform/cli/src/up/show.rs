@@ -22,11 +22,17 @@ use crate::{
 pub(crate) struct Show {
     logs: Logs,
     format: Format,
+    /// Where everybody registers.
+    etcd: String,
 }
 
 impl Show {
-    pub(crate) fn new(logs: Logs, format: Format) -> Self {
-        Self { logs, format }
+    pub(crate) fn new(logs: Logs, format: Format, etcd: &[String]) -> Self {
+        Self {
+            logs,
+            format,
+            etcd: etcd.join(","),
+        }
     }
 
     /// Tells what is being done.
@@ -141,6 +147,7 @@ impl Show {
             self.json(&json!({
                 "type": "ready",
                 "seconds": took.as_secs_f64(),
+                "etcd": self.etcd,
                 "instances": rows,
             }));
             return;
@@ -150,7 +157,9 @@ impl Show {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "Everything serves after {seconds:.1} s. Ctrl-C drains and ends it."
+            "Everything serves after {seconds:.1} s, registered in etcd at {}. \
+             Ctrl-C drains and ends it.",
+            self.etcd
         );
         let gantry = spelled();
         if !project.examples.is_empty() {

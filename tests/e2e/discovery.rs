@@ -1,0 +1,9 @@
+//! Registration and discovery on real etcd and on the local one, with faults on every side.
+//!
+//! Times are short here and as they are by default where exact bounds are checked.
+
+mod fleet;
+mod instances;
+mod local;
+mod registry;
+mod rolling;

@@ -1,0 +1,254 @@
+//! A running `gantry load`, and what its report says.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::{
+    process::built,
+    wait::{self, SOON},
+};
+
+/// Calls a second.
+pub const RATE: u32 = 200;
+
+/// How often a scenario is carried out at most, where the machine is too busy for its load.
+const TRIES: usize = 4;
+
+/// A running `gantry load`, open loop; killed when dropped.
+#[derive(Debug)]
+pub struct Load {
+    child: Child,
+    report: Option<thread::JoinHandle<String>>,
+    /// When its first call was due, to a tenth of a second.
+    begun: Instant,
+    seconds: u64,
+}
+
+impl Load {
+    /// Calls a method of `target` with a request for `seconds`, [`RATE`] times a second, and returns
+    /// once the first second is over. `target` is as `gantry load` takes it, `etcd` where it looks
+    /// names up.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin.
+    #[must_use]
+    pub fn start(target: &str, etcd: &str, call: [&str; 2], seconds: u64) -> Self {
+        Self::start_at(RATE, target, etcd, call, seconds)
+    }
+
+    /// As [`Load::start`], `rate` times a second.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin.
+    #[must_use]
+    pub fn start_at(
+        rate: u32,
+        target: &str,
+        etcd: &str,
+        [method, request]: [&str; 2],
+        seconds: u64,
+    ) -> Self {
+        let mut child = Command::new(built("gantry"))
+            .args(["load", target, method, request, "--etcd", etcd])
+            .args(["--rate", &rate.to_string(), "--deadline", "2s"])
+            .args(["--duration", &format!("{seconds}s"), "--output", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start gantry load");
+        let mut output = child.stdout.take().expect("standard output is piped");
+        let report = thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).expect("a report is text");
+            text
+        });
+        let lines = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let (sender, told) = mpsc::channel();
+        // Read to its end, so that it never waits for us.
+        thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        let first = told.recv_timeout(SOON).expect("a line of progress");
+        let begun = Instant::now()
+            .checked_sub(Duration::from_secs(1))
+            .expect("a second ago there was time");
+        assert!(!first.contains("error"), "{first}");
+        Self {
+            child,
+            report: Some(report),
+            begun,
+            seconds,
+        }
+    }
+
+    /// The second of the run it is now, as the report counts them.
+    #[must_use]
+    pub fn second(&self) -> u64 {
+        self.begun.elapsed().as_secs()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If the run says nothing: the machine was too busy to send calls when they were due.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end, or has no report.
+    pub async fn finish(mut self) -> Result<Report, Void> {
+        let bound = Duration::from_secs(self.seconds) + SOON;
+        wait::until("the load to end", bound, async || {
+            self.child.try_wait().expect("ask for a child")
+        })
+        .await;
+        let text = self.report.take().expect("taken once").join();
+        let text = text.expect("the reader does not panic");
+        let report: Value = serde_json::from_str(&text).expect("a report in JSON");
+        if report["void"] != false {
+            return Err(Void(report["void_reasons"].to_string()));
+        }
+        Ok(Report { report })
+    }
+}
+
+/// Why a run says nothing.
+#[derive(Debug)]
+pub struct Void(String);
+
+/// Carries a scenario out until its load was valid, a few times at most.
+///
+/// # Panics
+///
+/// If no run was.
+pub async fn valid(scenario: impl AsyncFn() -> Result<(), Void>) {
+    let mut why = Vec::new();
+    for _ in 0..TRIES {
+        match scenario().await {
+            Ok(()) => return,
+            Err(Void(reasons)) => why.push(reasons),
+        }
+    }
+    panic!("no run was valid: {why:?}");
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    report: Value,
+}
+
+impl Report {
+    /// Calls that did not end with OK, by the second in which they were due.
+    ///
+    /// # Panics
+    ///
+    /// If the report has another form than it promises.
+    #[must_use]
+    pub fn failures(&self) -> BTreeMap<u64, u64> {
+        let mut failures = BTreeMap::new();
+        for second in self.seconds() {
+            let by_code = second["status"].as_object().expect("calls by code");
+            let failed = by_code.iter().filter(|(code, _)| *code != "OK");
+            let failed: u64 = failed.map(|(_, count)| count.as_u64().unwrap_or(0)).sum();
+            if failed > 0 {
+                failures.insert(second["second"].as_u64().expect("a number"), failed);
+            }
+        }
+        failures
+    }
+
+    /// That no call failed.
+    ///
+    /// # Panics
+    ///
+    /// If one did.
+    pub fn all_ok(&self) {
+        let failures = self.failures();
+        assert!(failures.is_empty(), "{failures:?}: {}", self.errors());
+    }
+
+    /// What went wrong, in words.
+    #[must_use]
+    pub fn errors(&self) -> &Value {
+        &self.report["errors"]
+    }
+
+    /// The share of calls due from second `from` to before `to` that went to `address`.
+    ///
+    /// # Panics
+    ///
+    /// If there were none in that time.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn share(&self, address: SocketAddr, from: u64, to: u64) -> f64 {
+        let mut mine = 0;
+        let mut all = 0;
+        for second in self.seconds() {
+            let number = second["second"].as_u64().expect("a number");
+            if (from..to).contains(&number) {
+                let endpoints = second["endpoints"].as_object().expect("calls by endpoint");
+                for (endpoint, count) in endpoints {
+                    let count = count.as_u64().expect("a number");
+                    all += count;
+                    mine += if *endpoint == address.to_string() {
+                        count
+                    } else {
+                        0
+                    };
+                }
+            }
+        }
+        assert!(all > 0, "no call in seconds {from} to {to}");
+        mine as f64 / all as f64
+    }
+
+    /// How many endpoints answered.
+    #[must_use]
+    pub fn endpoints(&self) -> usize {
+        let endpoints = self.report["endpoints"].as_array();
+        endpoints.map_or(0, |all| {
+            all.iter().filter(|it| !it["address"].is_null()).count()
+        })
+    }
+
+    fn seconds(&self) -> &[Value] {
+        self.report["seconds"]
+            .as_array()
+            .expect("a series of seconds")
+    }
+
+    /// Writes the report into `folder` as `name`.json, for people.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    pub fn keep(&self, folder: &Path, name: &str) {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let path = folder.join(format!("{name}.json"));
+        std::fs::write(path, self.report.to_string()).expect("write a report");
+    }
+}

@@ -1,0 +1,111 @@
+//! A connection that takes its time: a proxy that passes every byte on after a delay.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{self, Instant},
+};
+
+/// Chunks on their way at most, each way.
+const CHUNKS: usize = 1_024;
+
+/// A proxy to one address; ends when dropped.
+#[derive(Debug)]
+pub struct Slow {
+    /// Where to connect in place of the real address.
+    pub address: SocketAddr,
+    delay: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
+    _tasks: JoinSet<()>,
+}
+
+impl Slow {
+    /// Passes on to `target`, without delay at first.
+    ///
+    /// # Panics
+    ///
+    /// If there is no port.
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound socket");
+        let delay = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        let (shared, count) = (Arc::clone(&delay), Arc::clone(&accepted));
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let Ok(far) = TcpStream::connect(target).await else {
+                        return;
+                    };
+                    let (near_in, near_out) = near.into_split();
+                    let (far_in, far_out) = far.into_split();
+                    tokio::join!(
+                        pass(near_in, far_out, Arc::clone(&shared)),
+                        pass(far_in, near_out, shared)
+                    );
+                });
+            }
+        });
+        Self {
+            address,
+            delay,
+            accepted,
+            _tasks: tasks,
+        }
+    }
+
+    /// How long bytes take each way from now on.
+    pub fn delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.delay.store(millis, Ordering::SeqCst);
+    }
+
+    /// Connections taken so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    delay: Arc<AtomicU64>,
+) {
+    let (sender, mut chunks) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
+    let read = async move {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let delay = Duration::from_millis(delay.load(Ordering::SeqCst));
+            let chunk = (Instant::now() + delay, buffer[..count].to_vec());
+            if sender.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, chunk)) = chunks.recv().await {
+            time::sleep_until(due).await;
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        drop(to.shutdown().await);
+    };
+    tokio::join!(read, write);
+}
