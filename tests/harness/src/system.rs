@@ -65,6 +65,16 @@ impl System {
     /// If it does not serve in time; what it said is shown.
     #[must_use]
     pub fn up(arguments: &[&str]) -> Self {
+        Self::up_with(&[], arguments)
+    }
+
+    /// As [`System::up`], with settings in the environment of `gantry` and of all it starts.
+    ///
+    /// # Panics
+    ///
+    /// As [`System::up`].
+    #[must_use]
+    pub fn up_with(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::copy(
             tools::root().join("gantry.toml"),
@@ -72,7 +82,7 @@ impl System {
         )
         .expect("copy gantry.toml");
         copy(&tools::root().join("config"), &folder.path().join("config"));
-        Self::within(folder, arguments)
+        Self::within(folder, environment, arguments)
     }
 
     /// Starts it again where it was, once it has ended.
@@ -85,13 +95,14 @@ impl System {
         let empty = tempfile::tempdir().expect("a temporary folder");
         let folder = std::mem::replace(&mut self.folder, empty);
         drop(self);
-        Self::within(folder, arguments)
+        Self::within(folder, &[], arguments)
     }
 
-    fn within(folder: TempDir, arguments: &[&str]) -> Self {
+    fn within(folder: TempDir, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut up = Command::new(built("gantry"))
             .args(["up", "--output", "json", "--port-base", "0"])
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
