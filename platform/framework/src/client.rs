@@ -58,6 +58,9 @@ pub use self::{
 /// Held back from what is inherited, so that a callee's `DEADLINE_EXCEEDED` still reaches the
 /// caller's caller in time.
 const MARGIN: Duration = Duration::from_millis(1);
+/// When a call that found no endpoint is worth another try: connections are tried again about as
+/// often, and a line has moved by then.
+const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
@@ -310,7 +313,7 @@ fn on_the_wire(
 }
 
 fn no_endpoint(error: &NoEndpoint) -> Status {
-    Refusal::NoEndpoint.status(status::chain(error))
+    Refusal::NoEndpoint.status_with_pause(status::chain(error), NO_ENDPOINT_PAUSE)
 }
 
 #[cfg(test)]

@@ -63,6 +63,20 @@ pub fn invalid_argument(
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
+/// The process drains: UNAVAILABLE, and to be tried elsewhere at once. What long-lived streams end
+/// with when their process does.
+#[must_use]
+pub fn draining() -> Status {
+    let elsewhere = Duration::ZERO;
+    Refusal::Draining.status_with_pause("the process drains; go on elsewhere", elsewhere)
+}
+
+/// Too much is asked of the process at this moment: UNAVAILABLE, and worth another try in `pause`.
+#[must_use]
+pub fn busy(message: impl Into<String>, pause: Duration) -> Status {
+    Refusal::Busy.status_with_pause(message, pause)
+}
+
 /// Why the platform answered in the handler's place; the `reason` of `google.rpc.ErrorInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -74,6 +88,8 @@ pub enum Refusal {
     Panic,
     /// The process drains.
     Draining,
+    /// The process is asked for more than it can do at this moment.
+    Busy,
     /// A message is larger than the bound.
     MessageTooLarge,
     /// A header of the request cannot be read.
@@ -108,6 +124,7 @@ impl Refusal {
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Panic => "PANIC",
             Self::Draining => "DRAINING",
+            Self::Busy => "BUSY",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::MalformedHeader => "MALFORMED_HEADER",
             Self::NoEndpoint => "NO_ENDPOINT",
@@ -130,7 +147,9 @@ impl Refusal {
             Self::Unimplemented => Code::Unimplemented,
             Self::Panic | Self::MalformedHeader => Code::Internal,
             Self::MessageTooLarge | Self::Watchers => Code::ResourceExhausted,
-            Self::Draining | Self::NoEndpoint | Self::ConnectionLost => Code::Unavailable,
+            Self::Draining | Self::Busy | Self::NoEndpoint | Self::ConnectionLost => {
+                Code::Unavailable
+            }
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote => Code::PermissionDenied,
@@ -231,4 +250,41 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever refuses for now says when to come back, in both forms.
+    /// Method: what handlers and the platform answer with, read as a peer does.
+    #[test]
+    fn a_refusal_for_now_says_when_to_come_back() {
+        let busy = |pause| busy("no place", pause);
+        for (status, reason, pause, millis) in [
+            (draining(), "DRAINING", Duration::ZERO, "0"),
+            (
+                busy(Duration::from_secs(2)),
+                "BUSY",
+                Duration::from_secs(2),
+                "2000",
+            ),
+            (
+                busy(Duration::from_micros(1)),
+                "BUSY",
+                Duration::from_micros(1),
+                "1",
+            ),
+        ] {
+            assert_eq!(Code::Unavailable, status.code());
+            assert_eq!(millis, status.metadata().get(PUSHBACK).unwrap());
+            let details = status.get_error_details();
+            let told = details.retry_info().and_then(|info| info.retry_delay);
+            assert_eq!(Some(pause), told);
+            assert_eq!(
+                Some(reason),
+                details.error_info().map(|info| info.reason.as_str())
+            );
+        }
+    }
 }

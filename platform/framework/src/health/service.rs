@@ -4,7 +4,7 @@
 //! goes on, because it may appear. `Watch` sends the status at once and then changes alone; a reader
 //! that is slow sees the latest. Its streams end when the process drains, after they have told.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
 use futures_util::stream;
@@ -17,10 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::state::{self, Health};
-use crate::status::Refusal;
+use crate::status::{self, Refusal};
 
 /// Streams of `Watch` at once, over all connections.
 const WATCHERS_MAX: usize = 1_024;
+
+/// When one watch too many is worth another try.
+const WATCHERS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The server of `grpc.health.v1` for `health`. Watches end once `draining` is cancelled.
 pub(crate) fn server(
@@ -62,6 +65,10 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
+fn too_many() -> Status {
+    Refusal::Watchers.status_with_pause("too many watches of health are open", WATCHERS_PAUSE)
+}
+
 #[tonic::async_trait]
 impl health_server::Health for Service {
     async fn check(
@@ -93,7 +100,7 @@ impl health_server::Health for Service {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
-            .map_err(|_| Refusal::Watchers.status("too many watches of health are open"))?;
+            .map_err(|_| too_many())?;
         let watcher = Watcher {
             service: request.into_inner().service,
             changes: self.health.changes(),
@@ -105,10 +112,7 @@ impl health_server::Health for Service {
         let statuses = stream::unfold(Some(watcher), |watcher| async {
             match watcher?.next().await {
                 Next::Changed(watcher, status) => Some((Ok(response(status)), Some(watcher))),
-                Next::Over => {
-                    let status = Refusal::Draining.status("the process drains");
-                    Some((Err(status), None))
-                }
+                Next::Over => Some((Err(status::draining()), None)),
             }
         });
         Ok(Response::new(Box::pin(statuses)))

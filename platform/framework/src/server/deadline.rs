@@ -12,7 +12,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -30,7 +29,7 @@ use crate::{
     caller::Peer,
     contract::Method,
     deadline::{self as wire, GRPC_TIMEOUT, MalformedTimeout, parse_timeout},
-    status::{Refusal, chain},
+    status::{self, Refusal, chain},
     transport::server::{LiveLimits, Writing},
 };
 
@@ -308,8 +307,7 @@ impl Open {
             return Poll::Ready(expired());
         }
         ready!(alarm.end.poll(cx));
-        let elsewhere = Duration::ZERO;
-        Poll::Ready(Refusal::Draining.status_with_pause("the server shuts down", elsewhere))
+        Poll::Ready(status::draining())
     }
 }
 

@@ -98,6 +98,10 @@ async fn a_full_line_refuses() {
     let refused = third.unwrap_err();
     assert_eq!(Code::Unavailable, refused.code());
     assert!(refused.message().contains("in line"), "{refused}");
+    assert_eq!(
+        "1000",
+        refused.metadata().get(crate::status::PUSHBACK).unwrap()
+    );
     assert!(began.elapsed() < 300 * MS);
     caller.stop().await;
 }

@@ -5,7 +5,11 @@ use tonic::{Code, Streaming};
 use tonic_health::pb;
 
 use super::*;
-use crate::{health::Config, journal::Journal, status::code_name};
+use crate::{
+    health::Config,
+    journal::Journal,
+    status::{PUSHBACK, code_name},
+};
 
 const ORDERS: &str = "shop.orders.v1.OrdersService";
 
@@ -144,7 +148,13 @@ async fn watch_ends_with_the_drain() {
     stays_silent(&mut watch).await;
 
     draining.cancel();
-    assert_eq!("UNAVAILABLE", next(&mut watch).await);
+    let end = watch.message().await.unwrap_err();
+    assert_eq!(Code::Unavailable, end.code());
+    assert_eq!(
+        "0",
+        end.metadata().get(PUSHBACK).unwrap(),
+        "at once, elsewhere"
+    );
 }
 
 /// Goal: watches are bounded, and one that ends makes room.
@@ -157,6 +167,7 @@ async fn watches_are_bounded() {
 
     let refused = client.watch(asks("")).await.unwrap_err();
     assert_eq!(Code::ResourceExhausted, refused.code());
+    assert_eq!("1000", refused.metadata().get(PUSHBACK).unwrap());
 
     drop(first);
     let again = client.watch(asks("")).await;
