@@ -4,7 +4,13 @@
 //! goes on, because it may appear. `Watch` sends the status at once and then changes alone; a reader
 //! that is slow sees the latest. Its streams end when the process drains, after they have told.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_core::Stream;
 use futures_util::stream;
@@ -12,15 +18,22 @@ use gantry_api::health::v1::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
     health_check_response::ServingStatus, health_server,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::state::{self, Health};
-use crate::status::{self, Refusal};
+use crate::{
+    caller::Peer,
+    status::{self, Refusal},
+};
 
-/// Streams of `Watch` at once, over all connections.
-const WATCHERS_MAX: usize = 1_024;
+/// Streams of `Watch` at once on one connection: a caller needs one for each service it calls on
+/// it. All together they are bounded by the connections.
+const CONNECTION_WATCHERS_MAX: usize = 8;
+
+/// The same for callers that cannot be told apart: those in this process.
+const PROCESS_WATCHERS_MAX: usize = 1_024;
 
 /// When one watch too many is worth another try.
 const WATCHERS_PAUSE: Duration = Duration::from_secs(1);
@@ -30,7 +43,7 @@ pub(crate) fn server(
     health: Health,
     draining: CancellationToken,
 ) -> health_server::HealthServer<Service> {
-    health_server::HealthServer::new(Service::new(health, draining, WATCHERS_MAX))
+    health_server::HealthServer::new(Service::new(health, draining))
 }
 
 /// Answers for one process.
@@ -38,15 +51,66 @@ pub(crate) fn server(
 pub(crate) struct Service {
     health: Health,
     draining: CancellationToken,
-    places: Arc<Semaphore>,
+    watchers: Arc<Watchers>,
 }
 
 impl Service {
-    fn new(health: Health, draining: CancellationToken, watchers_max: usize) -> Self {
+    fn new(health: Health, draining: CancellationToken) -> Self {
         Self {
             health,
             draining,
-            places: Arc::new(Semaphore::new(watchers_max)),
+            watchers: Arc::default(),
+        }
+    }
+}
+
+/// Open streams of `Watch` by who opened them. Every client watches each of its connections, and
+/// takes one that it cannot watch for one that does not serve: so nobody may take the place of
+/// another.
+#[derive(Debug, Default)]
+struct Watchers {
+    /// An address and port is one connection; those that are done are not kept.
+    open: Mutex<HashMap<Option<SocketAddr>, usize>>,
+}
+
+impl Watchers {
+    fn admit(watchers: &Arc<Self>, peer: Option<Peer>) -> Option<Place> {
+        let (connection, most) = match peer {
+            Some(Peer::Tcp(addr)) => (Some(addr), CONNECTION_WATCHERS_MAX),
+            Some(Peer::Memory) | None => (None, PROCESS_WATCHERS_MAX),
+        };
+        let mut open = watchers.lock();
+        let count = open.entry(connection).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            watchers: Arc::clone(watchers),
+            connection,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<SocketAddr>, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream's place, given back when dropped.
+#[derive(Debug)]
+struct Place {
+    watchers: Arc<Watchers>,
+    connection: Option<SocketAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.watchers.lock();
+        if let Entry::Occupied(mut count) = open.entry(self.connection) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 }
@@ -66,7 +130,10 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 }
 
 fn too_many() -> Status {
-    Refusal::Watchers.status_with_pause("too many watches of health are open", WATCHERS_PAUSE)
+    Refusal::Watchers.status_with_pause(
+        "too many watches of health are open on this connection",
+        WATCHERS_PAUSE,
+    )
 }
 
 #[tonic::async_trait]
@@ -98,9 +165,8 @@ impl health_server::Health for Service {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| too_many())?;
+        let peer = request.extensions().get::<Peer>().copied();
+        let place = Watchers::admit(&self.watchers, peer).ok_or_else(too_many)?;
         let watcher = Watcher {
             service: request.into_inner().service,
             changes: self.health.changes(),
@@ -126,7 +192,7 @@ struct Watcher {
     changes: watch::Receiver<u64>,
     draining: CancellationToken,
     sent: Option<ServingStatus>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 enum Next {

@@ -22,10 +22,10 @@ struct Setup {
     client: Client,
 }
 
-fn setup(watchers_max: usize) -> Setup {
+fn setup() -> Setup {
     let health = Health::new(Journal::new(), Config::default());
     let draining = CancellationToken::new();
-    let service = Service::new(health.clone(), draining.clone(), watchers_max);
+    let service = Service::new(health.clone(), draining.clone());
     Setup {
         health,
         draining,
@@ -55,6 +55,14 @@ async fn next(watch: &mut Watch) -> &'static str {
     }
 }
 
+async fn watch_from(client: &mut Client, peer: Option<Peer>) -> Result<Watch, Status> {
+    let mut request = Request::new(asks(""));
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    Ok(client.watch(request).await?.into_inner())
+}
+
 /// Fails if `watch` says anything within a second of the paused clock.
 async fn stays_silent(watch: &mut Watch) {
     let said = time::timeout(Duration::from_secs(1), next(watch)).await;
@@ -67,7 +75,7 @@ async fn stays_silent(watch: &mut Watch) {
 async fn check_answers_for_what_is_known() {
     let Setup {
         health, mut client, ..
-    } = setup(1);
+    } = setup();
     let orders = health.service(ORDERS);
 
     assert_eq!(Ok("NOT_SERVING"), check(&mut client, "").await);
@@ -94,7 +102,7 @@ async fn check_answers_for_what_is_known() {
 async fn watch_tells_the_status_and_then_changes_alone() {
     let Setup {
         health, mut client, ..
-    } = setup(1);
+    } = setup();
     let orders = health.service(ORDERS);
     let mut watch = client.watch(asks(ORDERS)).await.unwrap().into_inner();
 
@@ -119,7 +127,7 @@ async fn watch_tells_the_status_and_then_changes_alone() {
 async fn watch_of_a_stranger_stays_open_until_it_appears() {
     let Setup {
         health, mut client, ..
-    } = setup(1);
+    } = setup();
     health.started();
     let mut watch = client.watch(asks("late")).await.unwrap().into_inner();
 
@@ -138,7 +146,7 @@ async fn watch_ends_with_the_drain() {
         health,
         draining,
         mut client,
-    } = setup(1);
+    } = setup();
     health.started();
     let mut watch = client.watch(asks("")).await.unwrap().into_inner();
     assert_eq!("SERVING", next(&mut watch).await);
@@ -157,21 +165,48 @@ async fn watch_ends_with_the_drain() {
     );
 }
 
-/// Goal: watches are bounded, and one that ends makes room.
-/// Method: one more than allowed, then drop one.
+/// Goal: watches are bounded by connection, so that nobody takes the place of another, and one
+/// that ends makes room.
+/// Method: fill one connection from the same host as another's, and for callers of this process;
+/// then drop one.
 #[tokio::test]
-async fn watches_are_bounded() {
-    let Setup { mut client, .. } = setup(1);
-    let mut first = client.watch(asks("")).await.unwrap().into_inner();
-    assert_eq!("NOT_SERVING", next(&mut first).await);
+async fn watches_are_bounded_by_connection() {
+    let Setup { mut client, .. } = setup();
+    let greedy = Some(Peer::Tcp(([127, 0, 0, 1], 1_001).into()));
+    let other = Some(Peer::Tcp(([127, 0, 0, 1], 1_002).into()));
+    for (peer, most) in [
+        (greedy, CONNECTION_WATCHERS_MAX),
+        (Some(Peer::Memory), PROCESS_WATCHERS_MAX),
+    ] {
+        let mut open = Vec::new();
+        for _ in 0..most {
+            open.push(watch_from(&mut client, peer).await.unwrap());
+        }
+        assert_eq!("NOT_SERVING", next(&mut open[0]).await);
 
-    let refused = client.watch(asks("")).await.unwrap_err();
-    assert_eq!(Code::ResourceExhausted, refused.code());
-    assert_eq!("1000", refused.metadata().get(PUSHBACK).unwrap());
+        let refused = watch_from(&mut client, peer).await.unwrap_err();
+        assert_eq!(Code::ResourceExhausted, refused.code());
+        assert_eq!("1000", refused.metadata().get(PUSHBACK).unwrap());
+        let beside = watch_from(&mut client, other).await;
+        assert!(beside.is_ok(), "{beside:?}");
 
-    drop(first);
-    let again = client.watch(asks("")).await;
-    assert!(again.is_ok(), "{again:?}");
+        drop(open.pop());
+        let again = watch_from(&mut client, peer).await;
+        assert!(again.is_ok(), "{again:?}");
+    }
+}
+
+/// Goal: connections that are done leave nothing behind.
+/// Method: watch from many, let go of all.
+#[test]
+fn done_connections_are_forgotten() {
+    let watchers = Arc::new(Watchers::default());
+    let places: Vec<_> = (1..100)
+        .map(|port| Watchers::admit(&watchers, Some(Peer::Tcp(([127, 0, 0, 1], port).into()))))
+        .collect();
+    assert_eq!(99, watchers.lock().len());
+    drop(places);
+    assert_eq!(0, watchers.lock().len());
 }
 
 /// Goal: `List` names every service, the whole included.
@@ -184,7 +219,7 @@ async fn list_names_every_service() {
     health.service(ORDERS).unhealthy("for a test");
     health.register("fine");
     health.started();
-    let service = Service::new(health, CancellationToken::new(), 1);
+    let service = Service::new(health, CancellationToken::new());
     let mut client = HealthClient::new(health_server::HealthServer::new(service));
 
     let answer = client
