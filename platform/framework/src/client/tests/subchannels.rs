@@ -106,6 +106,34 @@ async fn a_full_line_refuses() {
     caller.stop().await;
 }
 
+/// Goal: a request that HTTP/2 forbids fails alone: its connection goes on for others.
+/// Method: a call with each forbidden header, then a good one; the connections the peer saw.
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_header_costs_no_connection() {
+    let net = Net::default();
+    let peer = Peer::start(&net, addr(1), Manners::default());
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.check("before").await.unwrap();
+    for header in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        let value = tonic::metadata::MetadataValue::from_static("x");
+        request.metadata_mut().insert(header, value);
+        let outcome = caller.client().check(request).await.map(drop);
+        assert_eq!(Code::Internal, code(&outcome), "{header}: {outcome:?}");
+    }
+    let began = Instant::now();
+    caller.check("after").await.unwrap();
+    assert!(began.elapsed() < MS, "{:?}", began.elapsed());
+    assert_eq!(1, peer.connections());
+    caller.stop().await;
+}
+
 /// Goal: the peer's limit is followed while it changes.
 /// Method: one stream at first, then three; the peer counts what is open at once.
 #[tokio::test(start_paused = true)]

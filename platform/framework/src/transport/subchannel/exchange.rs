@@ -125,13 +125,24 @@ fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
             status: lost(shared, error),
         };
     }
-    // A request that h2 would not take, or a connection out of stream ids. The latter is fixed by
-    // another connection, so it counts as refused: one more try.
+    // The caller's mistake says nothing about the connection, on which others have calls.
+    if is_callers_fault(error) {
+        return Failed::own(status::broken(format!(
+            "the request cannot be sent: {error}"
+        )));
+    }
+    // A connection out of stream ids; fixed by another one, so it counts as refused: one more try.
     shared.retire(status::chain(error));
     Failed {
         fate: Some(Fate::Refused),
-        status: status::broken(format!("the request cannot be sent: {error}")),
+        status: lost(shared, error),
     }
+}
+
+/// Whether the request has a header that HTTP/2 forbids, as `connection`. h2 tells it in words
+/// alone.
+fn is_callers_fault(error: &h2::Error) -> bool {
+    error.to_string().ends_with("malformed headers")
 }
 
 /// What became of a stream that was open.
