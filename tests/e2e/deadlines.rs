@@ -172,10 +172,13 @@ async fn a_panic_is_internal_and_the_process_lives() {
         "the panic's text stays inside: {error:?}"
     );
     let id = error.message().split_whitespace().last().expect("an id");
+    let log = wait::until("the log to name the id", SOON, async || {
+        Some(service.output()).filter(|log| log.contains(id))
+    });
+    let log = log.await;
     assert!(
-        service.output().contains(id),
-        "the log names {id}:\n{}",
-        service.output()
+        !log.contains("asked to"),
+        "the panic's text is not for the log either:\n{log}"
     );
     client
         .wait(WaitRequest::default())

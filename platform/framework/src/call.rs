@@ -94,6 +94,17 @@ pub fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
     CURRENT.with_borrow(|context| read(context.as_deref()))
 }
 
+/// Whether a call is being served here; may be asked anywhere, even while a thread ends.
+pub(crate) fn is_current() -> bool {
+    let found = CURRENT.try_with(|current| {
+        // One that is being changed is there.
+        current
+            .try_borrow()
+            .map_or(true, |context| context.is_some())
+    });
+    found.unwrap_or(false)
+}
+
 /// Makes `context` current until the guard is dropped; for the inside of one poll.
 #[must_use]
 pub fn enter(context: Arc<Context>) -> Entered {

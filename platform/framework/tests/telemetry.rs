@@ -13,6 +13,7 @@ use std::{
 };
 
 use gantry::{
+    call,
     contract::{Idempotency, Method},
     journal::Journal,
     names::{Kind, Metric, metric},
@@ -87,6 +88,11 @@ async fn child(part: &str) {
             payload.join().unwrap_err();
             let message = std::thread::spawn(|| panic!("order {} is lost", 7));
             message.join().unwrap_err();
+            let serving = std::thread::spawn(|| {
+                let _entered = call::enter(Arc::new(serving()));
+                panic!("the request was canary");
+            });
+            serving.join().unwrap_err();
             let again = telemetry::init(&identity, &config, &tasks);
             assert!(matches!(again, Err(InitError::Twice)));
             let call = ServerMethod::new(&PLACE).start(&HeaderMap::new(), None);
@@ -108,6 +114,18 @@ async fn child(part: &str) {
         other => panic!("no part {other}"),
     }
     telemetry.shutdown().await;
+}
+
+/// A call to [`PLACE`].
+fn serving() -> call::Context {
+    call::Context {
+        method: &PLACE,
+        peer: None,
+        deadline: None,
+        trace: call::TraceContext::root(false),
+        previous_attempts: 0,
+        ended: call::Ended::default(),
+    }
 }
 
 /// Makes every metric of the platform appear, and prints them all.
@@ -151,8 +169,9 @@ async fn run(mut command: Command) -> Output {
 }
 
 /// Goal: standard output holds JSON lines alone, a panic is one of them with its place and
-/// message, and a payload that is no message is not shown. Nothing keeps spans without a collector.
-/// Method: a child with two panics, a second set-up that is refused, and a call.
+/// message. A payload that is no message is not shown, nor is what a call panicked with. Nothing
+/// keeps spans without a collector.
+/// Method: a child with three panics, a second set-up that is refused, and a call.
 async fn lines_are_json_and_a_panic_is_one_of_them() {
     let output = run(command("panic")).await;
     let text = String::from_utf8(output.stdout).unwrap();
@@ -161,12 +180,15 @@ async fn lines_are_json_and_a_panic_is_one_of_them() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
-    let expected = ["before", "panicked", "panicked", "after"];
+    let expected = ["before", "panicked", "panicked", "panicked", "after"];
     assert_eq!(expected[..], messages[..], "{text}");
     assert_eq!("worker", lines[1]["thread"]);
     assert_eq!("order 7 is lost", lines[2]["panic"]);
     let location = lines[2]["location"].as_str().unwrap();
     assert!(location.contains("telemetry.rs:"), "{text}");
+    let location = lines[3]["location"].as_str().unwrap();
+    assert!(location.contains("telemetry.rs:"), "{text}");
+    assert!(lines[3].get("panic").is_none(), "{text}");
     assert!(lines[2].get("backtrace").is_none(), "{text}");
     assert!(!text.contains("canary"), "{text}");
     assert_eq!("", String::from_utf8(output.stderr).unwrap());
