@@ -212,8 +212,10 @@ impl Watcher {
                 self.sent = Some(status);
                 return Next::Changed(self, status);
             }
-            // Cancel-safe: both arms only wait. The registry lives as long as `self.health`.
+            // Cancel-safe: both arms only wait. The registry lives as long as `self.health`. What
+            // changed is told before the end.
             tokio::select! {
+                biased;
                 changed = self.changes.changed() => changed.expect("the sender is in self.health"),
                 () = self.draining.cancelled() => return Next::Over,
             }

@@ -165,6 +165,28 @@ async fn watch_ends_with_the_drain() {
     );
 }
 
+/// Goal: a drain without delay is told all the same, before the stream ends.
+/// Method: latch and end before the stream is asked again; often, as a fair choice would be a
+/// matter of luck.
+#[tokio::test(start_paused = true)]
+async fn watch_tells_of_a_drain_without_delay() {
+    for _ in 0..20 {
+        let Setup {
+            health,
+            draining,
+            mut client,
+        } = setup();
+        health.started();
+        let mut watch = client.watch(asks("")).await.unwrap().into_inner();
+        assert_eq!("SERVING", next(&mut watch).await);
+
+        health.latch();
+        draining.cancel();
+        assert_eq!("NOT_SERVING", next(&mut watch).await);
+        assert_eq!("UNAVAILABLE", next(&mut watch).await);
+    }
+}
+
 /// Goal: watches are bounded by connection, so that nobody takes the place of another, and one
 /// that ends makes room.
 /// Method: fill one connection from the same host as another's, and for callers of this process;
