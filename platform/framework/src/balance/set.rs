@@ -30,6 +30,11 @@ const REMEMBER_MAX: usize = 1_024;
 /// Pairs that are drawn before all endpoints are looked at for one that is ready.
 const TRIES: usize = 4;
 
+/// Endpoints that a complaint tells of; one is usually like the other.
+const COMPLAINT_ENDPOINTS_MAX: usize = 3;
+/// Bytes of a complaint: it travels in a header, where it can become three times as long.
+const COMPLAINT_MAX: usize = 1_024;
+
 /// The endpoints as of one moment.
 #[derive(Debug)]
 pub(super) struct Set {
@@ -103,17 +108,22 @@ impl Set {
             .collect()
     }
 
-    /// What is wrong, for a call that found no endpoint.
+    /// What is wrong, for a call that found no endpoint; short, however many there are.
     pub(super) fn complaint(&self) -> String {
+        let mut complaint = self.complaint_in_full();
+        complaint.truncate(complaint.floor_char_boundary(COMPLAINT_MAX));
+        complaint
+    }
+
+    fn complaint_in_full(&self) -> String {
         if self.all.is_empty() {
             return match &self.error {
                 Some(error) => error.to_string(),
                 None => "the name stands for no endpoint".to_owned(),
             };
         }
-        let complaints: Vec<_> = self
-            .all
-            .iter()
+        let told = self.all.iter().take(COMPLAINT_ENDPOINTS_MAX);
+        let complaints: Vec<_> = told
             .map(|endpoint| {
                 let State {
                     connectivity,
@@ -126,7 +136,11 @@ impl Set {
                 }
             })
             .collect();
-        complaints.join(", ")
+        let complaints = complaints.join(", ");
+        match self.all.len().saturating_sub(COMPLAINT_ENDPOINTS_MAX) {
+            0 => complaints,
+            more => format!("{complaints} and {more} more"),
+        }
     }
 }
 

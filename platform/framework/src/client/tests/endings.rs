@@ -144,6 +144,30 @@ async fn errors_name_the_endpoint_and_the_reason() {
     assert_eq!(0, began.elapsed().as_secs());
 }
 
+/// Goal: a complaint fits into the headers of an answer, however much is wrong.
+/// Method: many endpoints that are not there, and a resolver that complains at length.
+#[tokio::test(start_paused = true)]
+async fn a_complaint_is_short() {
+    let many: Vec<_> = (1..=200).map(addr).collect();
+    let caller = Caller::new(&Net::default(), &many);
+    let refused = caller.check("x").await.unwrap_err();
+    let message = refused.message();
+    assert!(message.contains("10.0.0.1:1 "), "{message}");
+    assert!(message.ends_with(" and 197 more"), "{message}");
+    assert!(message.len() < 1_200, "{message}");
+
+    let names = crate::discovery::Memory::new();
+    names.fail("shop", &"the registry is gone, ".repeat(1_000));
+    let mut caller = Caller::with(&Net::default(), &[addr(1)], |config| {
+        config.target = Some("memory:///shop".into());
+    });
+    caller.clients = caller.clients.with_resolver("memory", Arc::new(names));
+    let refused = caller.check("x").await.unwrap_err();
+    let message = refused.message();
+    assert!(message.contains("the registry is gone"), "{message}");
+    assert!(message.len() < 1_200, "{message}");
+}
+
 /// Goal: a target that is not configured is an error of its calls, not of the start.
 /// Method: a channel to a name without configuration.
 #[tokio::test(start_paused = true)]
