@@ -257,6 +257,22 @@ fn only_config_reads_the_environment() {
     expect_none(&broken, "only `config` reads the environment");
 }
 
+/// Goal: nothing is spawned untracked.
+/// Method: what spawns outside the three places that own what they spawn.
+#[test]
+fn only_owners_spawn() {
+    let words = ["tokio::spawn(", "task::spawn(", "TokioExecutor"];
+    let allowed = [
+        "platform/framework/src/shutdown/tasks.rs",
+        "platform/framework/src/call.rs",
+        "platform/framework/src/transport/server/calls.rs",
+        // The peer of tests.
+        "platform/framework/src/transport/wire.rs",
+    ];
+    let broken = occurrences(&sources(&["platform", "services"]), &words, &allowed);
+    expect_none(&broken, "a task is spawned that nobody owns");
+}
+
 /// Goal: one module of the framework picks gRPC codes.
 /// Method: constructors of `tonic::Status` elsewhere.
 #[test]

@@ -13,7 +13,7 @@ use std::{
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -122,7 +122,8 @@ impl SidePort {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = connection(stream, peer, Arc::clone(&pages), place);
+                    let connection =
+                        connection(stream, peer, Arc::clone(&pages), tasks.clone(), place);
                     let stopping = stopping.clone();
                     tasks.spawn("side port connection", async move {
                         stopping.run_until_cancelled(connection).await;
@@ -137,10 +138,22 @@ impl SidePort {
     }
 }
 
+/// Runs the calls of HTTP/2 connections. One ends at the latest with its connection, which resets
+/// its stream.
+#[derive(Clone)]
+struct Calls(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
+    fn execute(&self, call: F) {
+        self.0.spawn("side port call", call);
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     pages: Arc<Pages>,
+    tasks: Tasks,
     _place: OwnedSemaphorePermit,
 ) {
     let asked = Arc::new(AtomicBool::new(false));
@@ -151,7 +164,7 @@ async fn connection(
         let pages = Arc::clone(&pages);
         async move { Ok::<_, std::convert::Infallible>(pages.answer(request).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Calls(tasks));
     builder
         .http1()
         .timer(TokioTimer::new())
