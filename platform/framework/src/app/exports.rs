@@ -6,10 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config,
-    telemetry::{
-        metric::Held,
-        platform::{Configurations, Connections, RefusedConnection, Reload},
-    },
+    telemetry::platform::{Configurations, Connections, RefusedConnection, Reload},
     transport::server::{Handle, Refused},
 };
 
@@ -23,7 +20,6 @@ pub(super) struct Exports {
 
 #[derive(Debug, Default)]
 struct Told {
-    open: Vec<Held>,
     accepted: u64,
     accept_failed: u64,
     refused: [u64; Refused::ALL.len()],
@@ -43,20 +39,16 @@ impl Exports {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let told = &mut *told;
         let counts = self.listener.counts();
-        for _ in told.accepted..counts.accepted {
-            told.open.push(self.connections.accept());
-        }
+        self.connections.open(counts.open);
+        self.connections.accept(counts.accepted - told.accepted);
         told.accepted = counts.accepted;
-        told.open.truncate(counts.open);
         for (reason, told) in Refused::ALL.into_iter().zip(&mut told.refused) {
-            for _ in *told..counts.refused(reason) {
-                self.connections.refuse(in_metrics(reason));
-            }
-            *told = counts.refused(reason);
+            let refused = counts.refused(reason);
+            self.connections.refuse(in_metrics(reason), refused - *told);
+            *told = refused;
         }
-        for _ in told.accept_failed..counts.accept_failed {
-            self.connections.refuse(RefusedConnection::Accept);
-        }
+        let failed = counts.accept_failed - told.accept_failed;
+        self.connections.refuse(RefusedConnection::Accept, failed);
         told.accept_failed = counts.accept_failed;
     }
 }

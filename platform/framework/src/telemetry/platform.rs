@@ -70,16 +70,20 @@ impl Connections {
         }
     }
 
-    /// Counts a connection that was accepted, as open until the answer is dropped.
-    #[must_use]
-    pub fn accept(&self) -> Held {
-        self.accepted.increment();
-        self.open.hold()
+    /// Counts `count` more connections as accepted.
+    pub fn accept(&self, count: u64) {
+        self.accepted.add(count);
     }
 
-    /// Counts a connection that was refused or cut before it carried a call.
-    pub fn refuse(&self, reason: RefusedConnection) {
-        self.refused.with(reason).increment();
+    /// Tells how many connections are open now.
+    pub fn open(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.open.set(count.into());
+    }
+
+    /// Counts `count` more connections as refused, or cut before they carried a call.
+    pub fn refuse(&self, reason: RefusedConnection, count: u64) {
+        self.refused.with(reason).add(count);
     }
 }
 

@@ -209,9 +209,10 @@ async fn statements_are_measured_apart_from_their_wait() {
 fn platform_handles_move_their_metrics() {
     let capture = capture();
     let connections = Connections::register();
-    let open = connections.accept();
-    drop(connections.accept());
-    connections.refuse(RefusedConnection::Tls);
+    connections.accept(2);
+    connections.open(2);
+    connections.open(1);
+    connections.refuse(RefusedConnection::Tls, 1);
     let target: Arc<str> = "catalog".into();
     let endpoints = Endpoints::register(&target);
     let mut endpoint = endpoints.hold(EndpointState::Connecting);
@@ -261,7 +262,7 @@ fn platform_handles_move_their_metrics() {
         };
         assert_eq!(Some(value), capture.value(name, labels), "{name} {label:?}");
     }
-    drop((open, endpoint));
+    drop(endpoint);
     assert_eq!(
         Some(0.0),
         capture.value("gantry_endpoints", &[("state", "ready")])
