@@ -143,19 +143,19 @@ impl Balancer {
         Self { shared }
     }
 
-    /// A place for one call at the best endpoint that is ready. `since` is when the call began:
-    /// it waits no longer than the fail-fast bound after that, or after the moment since which no
-    /// endpoint is ready, whichever is earlier. Waiting in line at a ready endpoint is bounded by
+    /// A place for one call at the best endpoint that is ready. While none is, the call waits no
+    /// longer than the fail-fast bound, counted from when it finds none or from the moment since
+    /// which none is ready, whichever is earlier. Waiting in line at a ready endpoint is bounded by
     /// the caller's deadline. Dropping the future leaves every line.
     ///
     /// # Errors
     ///
     /// If no endpoint became ready, naming each and what is wrong with it.
-    pub async fn place(&self, since: Instant) -> Result<(Picked, Slot), NoEndpoint> {
+    pub async fn place(&self) -> Result<(Picked, Slot), NoEndpoint> {
         loop {
             let picked = match self.pick() {
                 Some(picked) => picked,
-                None => self.wait(since).await?,
+                None => self.wait().await?,
             };
             match picked.slot().await {
                 Ok(slot) => return Ok((picked, slot)),
@@ -175,7 +175,8 @@ impl Balancer {
         self.shared.set.load().pick(Instant::now())
     }
 
-    async fn wait(&self, since: Instant) -> Result<Picked, NoEndpoint> {
+    async fn wait(&self) -> Result<Picked, NoEndpoint> {
+        let since = Instant::now();
         loop {
             let published = self.shared.published.notified();
             let mut published = std::pin::pin!(published);

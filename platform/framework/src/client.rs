@@ -222,7 +222,7 @@ impl Call {
         let mut which = Try::First;
         let mut refused = false;
         loop {
-            let place = timer.bound(self.target.balancer.place(self.began)).await;
+            let place = timer.bound(self.target.balancer.place()).await;
             let (mut picked, slot) = place
                 .map_err(|_| self.too_late("waiting for an endpoint"))?
                 .map_err(|error| no_endpoint(&error))?;

@@ -134,6 +134,34 @@ async fn a_forbidden_header_costs_no_connection() {
     caller.stop().await;
 }
 
+/// Goal: a call that was in line when its connection went waits for the next one.
+/// Method: one place, taken; the connection goes after longer than calls wait for an endpoint.
+#[tokio::test(start_paused = true)]
+async fn a_call_in_line_outlives_its_connection() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    spawn(async move {
+        let settings = [(MAX_CONCURRENT_STREAMS, 1)];
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &settings).await;
+        peer.request().await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(peer);
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &settings).await;
+        let stream = peer.request().await;
+        peer.answer(stream).await;
+        peer.next().await;
+    });
+    let caller = Caller::with(&net, &[addr(1)], |config| {
+        config.connections_max = 1;
+        config.timeout_default = Duration::from_mins(1);
+    });
+    caller.until(addr(1), Connectivity::Ready).await;
+    let (first, second) = tokio::join!(caller.check("first"), caller.check("second"));
+    assert_eq!(Code::Unavailable, code(&first));
+    assert_eq!(Code::Ok, code(&second), "{second:?}");
+    caller.stop().await;
+}
+
 /// Goal: the peer's limit is followed while it changes.
 /// Method: one stream at first, then three; the peer counts what is open at once.
 #[tokio::test(start_paused = true)]
