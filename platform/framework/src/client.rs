@@ -246,7 +246,10 @@ impl Call {
                         accepted: body::accepted(&head.headers),
                     });
                 }
-                Ok(Err(failed)) => {
+                Ok(Err(mut failed)) => {
+                    if timer.explains(failed.status.code()) {
+                        failed.status = self.too_late(&format!("told by {}", picked.addr()));
+                    }
                     picked.judged(classify::judge(failed.end(), fair));
                     attempt.end(failed.status.code());
                     let again = match failed.fate {

@@ -166,8 +166,7 @@ fn no_end() -> Status {
 impl Live {
     /// What the caller sees of a stream that broke.
     fn status_of(&self, failed: &Failed) -> Status {
-        // A server that gives up when the deadline passes resets with CANCEL.
-        if failed.status.code() == Code::Cancelled && self.timer.has_passed() {
+        if self.timer.explains(failed.status.code()) {
             return too_late();
         }
         failed.status.clone()

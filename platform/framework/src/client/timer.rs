@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::{self, Sleep};
+use tonic::Code;
 
 use crate::deadline::Deadline;
 
@@ -49,6 +50,12 @@ impl Timer {
             .get_or_insert_with(|| Box::pin(time::sleep_until(deadline.instant())))
             .as_mut()
             .poll(cx)
+    }
+
+    /// Whether `code` is how a peer says that the deadline passed: one that gives up at that
+    /// moment resets its stream with CANCEL, and may be heard before the timer is.
+    pub(super) fn explains(&self, code: Code) -> bool {
+        code == Code::Cancelled && self.has_passed()
     }
 
     /// Whether it has passed, for a caller that never waits.

@@ -95,6 +95,36 @@ async fn the_deadline_of_the_call_being_served_is_inherited() {
     caller.stop().await;
 }
 
+/// Goal: a peer that gives up at the deadline is heard as that, also before headers and before
+/// our own clock.
+/// Method: reset with CANCEL while the call is not looked at, and let the deadline pass.
+#[tokio::test(start_paused = true)]
+async fn a_reset_at_the_deadline_is_the_deadline() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
+    spawn(async move {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.request().await;
+        peer.reset(stream, raw::CANCEL).await;
+        asked.send(()).await.unwrap();
+        peer.next().await;
+    });
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    let mut client = caller.client();
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(100 * MS);
+    let mut call = std::pin::pin!(client.check(request));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    was_asked.recv().await.unwrap();
+    tokio::time::sleep(200 * MS).await;
+
+    let status = call.await.unwrap_err();
+    assert_eq!(Code::DeadlineExceeded, status.code(), "{status}");
+    caller.stop().await;
+}
+
 /// Goal: a call that is too late is not sent.
 /// Method: a served call whose deadline has passed.
 #[tokio::test(start_paused = true)]
