@@ -61,7 +61,7 @@ impl Pool {
         if self.usable.load().is_empty() {
             return Asked::Gone;
         }
-        waiting.retain(|waiter| !waiter.is_closed());
+        prune(&mut waiting, self.waiting_max);
         if waiting.len() >= self.waiting_max {
             self.waiting_count.store(waiting.len(), Ordering::SeqCst);
             return Asked::Full;
@@ -137,5 +137,40 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<oneshot::Sender<Slot>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets go of those in line that gave up: at the head always, elsewhere only when their places are
+/// needed. A look at the whole line at each asking would cost with the square of its length.
+fn prune(waiting: &mut VecDeque<oneshot::Sender<Slot>>, most: usize) {
+    while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+        waiting.pop_front();
+    }
+    if waiting.len() >= most {
+        waiting.retain(|waiter| !waiter.is_closed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: who gave up makes room when it is needed, and nobody looks for them before.
+    /// Method: give up in the middle of a line and at its head, with room and without.
+    #[test]
+    fn those_who_gave_up_make_room() {
+        let (senders, mut receivers): (VecDeque<_>, Vec<_>) =
+            (0..5).map(|_| oneshot::channel()).unzip();
+        let mut waiting = senders;
+        drop(receivers.remove(2));
+        prune(&mut waiting, 6);
+        assert_eq!(5, waiting.len(), "the line was searched with room in it");
+        prune(&mut waiting, 5);
+        assert_eq!(4, waiting.len());
+        drop(receivers.remove(0));
+        prune(&mut waiting, 5);
+        assert_eq!(3, waiting.len());
+        prune(&mut waiting, 3);
+        assert_eq!(3, waiting.len());
     }
 }
