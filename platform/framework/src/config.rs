@@ -30,7 +30,7 @@ mod sources;
 mod tree;
 mod unknown;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use hold::Running;
 use layers::{Layers, Origins};
@@ -51,6 +51,10 @@ pub use setting::{Mismatch, Setting};
 pub use size::Size;
 pub use sources::Sources;
 pub(crate) use sources::opentelemetry_variable;
+
+/// Longest time that a setting can be, a year as people write it: longer than any process runs,
+/// and within what clocks hold. Without it, a moment that far from now could not be computed.
+pub const LONGEST: Duration = Duration::from_secs(31_557_600);
 
 /// One key of a configuration that is in use.
 #[derive(Clone, PartialEq, Eq)]

@@ -52,7 +52,7 @@ config::section! {
         /// Finished spans that wait for the collector at most; more are dropped and counted.
         pub span_queue_max: usize = 2_048, in 1..=65_536, restart;
         /// Longest wait of a finished span before it is sent.
-        pub span_delay_max: Duration = Duration::from_secs(1), restart;
+        pub span_delay_max: Duration = Duration::from_secs(1), in Duration::ZERO..=config::LONGEST, restart;
     }
     validate = Config::check;
 }

@@ -30,3 +30,18 @@ fn the_page_says_what_the_code_says() {
         panic!("docs/configuration.md was out of step and has been written anew; commit it");
     }
 }
+
+/// Goal: no time can be set so long that a moment that far from now cannot be computed.
+/// Method: every key that holds a duration says its longest.
+#[test]
+fn every_duration_is_bounded() {
+    let page = config::markdown::<Platform>();
+    let durations: Vec<_> = page
+        .lines()
+        .filter(|row| row.contains("| duration"))
+        .collect();
+    assert!(durations.len() > 20, "{durations:?}");
+    let unbounded = |row: &&&str| !row.contains(" to \"");
+    let unbounded: Vec<_> = durations.iter().filter(unbounded).collect();
+    assert!(unbounded.is_empty(), "{unbounded:#?}");
+}

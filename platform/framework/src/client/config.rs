@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     backoff,
-    config::{self, Check},
+    config::{self, Check, LONGEST},
     discovery::Target,
     transport::subchannel,
 };
@@ -18,19 +18,19 @@ config::section! {
         /// without etcd every call fails.
         pub target: Option<String> = None, restart;
         /// Longest time of a unary call whose caller sets none. Streams have no default.
-        pub timeout_default: Duration = Duration::from_secs(5), restart;
+        pub timeout_default: Duration = Duration::from_secs(5), in Duration::ZERO..=LONGEST, restart;
         /// How long calls wait for a ready endpoint, counted from when there was none.
-        pub fail_fast: Duration = Duration::from_secs(3), restart;
+        pub fail_fast: Duration = Duration::from_secs(3), in Duration::ZERO..=LONGEST, restart;
         /// Longest time to a usable connection, TLS included.
-        pub connect_timeout: Duration = Duration::from_secs(2), restart;
+        pub connect_timeout: Duration = Duration::from_secs(2), in Duration::ZERO..=LONGEST, restart;
         /// First pause after a failed connection; grows by 1.6 each time, spread by a fifth.
-        pub backoff_min: Duration = Duration::from_secs(1), restart;
+        pub backoff_min: Duration = Duration::from_secs(1), in Duration::ZERO..=LONGEST, restart;
         /// Longest pause between connections.
-        pub backoff_max: Duration = Duration::from_mins(2), restart;
+        pub backoff_max: Duration = Duration::from_mins(2), in Duration::ZERO..=LONGEST, restart;
         /// Silence after which an endpoint is pinged; 0s switches pings off.
-        pub keepalive_interval: Duration = Duration::from_secs(5), restart;
+        pub keepalive_interval: Duration = Duration::from_secs(5), in Duration::ZERO..=LONGEST, restart;
         /// How long a ping may stay unanswered before the endpoint is taken for dead.
-        pub keepalive_timeout: Duration = Duration::from_secs(5), restart;
+        pub keepalive_timeout: Duration = Duration::from_secs(5), in Duration::ZERO..=LONGEST, restart;
         /// Connections to one endpoint at most; more than one is opened only when the
         /// endpoint's own limit on streams is reached.
         pub connections_max: usize = 10, in 1..=100, restart;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{self, Size};
+use crate::config::{self, LONGEST, Size};
 
 /// Limits that can change while the listener runs: a connection lives by those it was opened
 /// under, a call by those it began under.
@@ -21,7 +21,7 @@ config::section! {
         pub connections_waiting_max: usize = 512, in 1.., live;
         /// From accept to the first complete request head, TLS and preface included.
         pub first_request_timeout: Duration = Duration::from_secs(10),
-            in Duration::from_millis(10).., live;
+            in Duration::from_millis(10)..=LONGEST, live;
         /// Calls open at once on one connection. For new connections.
         pub streams_max: u32 = 100, in 1..=100_000, live;
         /// Calls of one connection reset because of the peer's errors, over its life. For new
@@ -40,13 +40,13 @@ config::section! {
         /// How long a call waits for its caller to make room for more of its answer. For new
         /// connections.
         pub write_stall_max: Duration = Duration::from_secs(30),
-            in Duration::from_millis(10).., live;
+            in Duration::from_millis(10)..=LONGEST, live;
         /// Pause before a silent connection is asked for a sign of life. For new connections.
         pub keepalive_interval: Duration = Duration::from_mins(1),
-            in Duration::from_secs(1).., live;
+            in Duration::from_secs(1)..=LONGEST, live;
         /// How long that sign, or an acknowledgement by TCP, may take. For new connections.
         pub keepalive_timeout: Duration = Duration::from_secs(20),
-            in Duration::from_secs(1).., live;
+            in Duration::from_secs(1)..=LONGEST, live;
         /// When a connection is told to go away, give or take a tenth. For new connections.
         pub connection_age_max: Duration = Duration::from_mins(30),
             in Duration::from_secs(1)..=LONGEST, live;
@@ -66,9 +66,6 @@ config::section! {
             in Duration::from_millis(1)..=LONGEST, live;
     }
 }
-
-/// Longest time that a limit can be; longer than any process runs, and within what clocks hold.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 impl Limits {
     /// These limits, ready to be shared and replaced.
