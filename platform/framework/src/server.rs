@@ -12,20 +12,14 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::{
-    contract::Method,
-    telemetry::rpc::ServerMethod,
-    transport::server::{Handle, LiveLimits},
-};
+use crate::{contract::Method, telemetry::rpc::ServerMethod, transport::server::LiveLimits};
 
 mod deadline;
 mod dispatch;
@@ -44,9 +38,6 @@ use rescue::Rescue;
 
 pub use router::{DescriptorError, Router};
 pub use trailers::Trailers;
-
-/// How long ended calls and their connections may take to say so.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The layers of one method around its handler, outermost first.
 type Layered = Observe<Rescue<Protocol<Deadline<Dispatch>>>>;
@@ -120,21 +111,6 @@ impl Stack {
     /// zero: come back at once, elsewhere.
     pub fn end_calls(&self) {
         self.shared.bounds.end.cancel();
-    }
-
-    /// Drains `listener`, which serves this stack: nothing new is accepted, and calls in flight
-    /// have until `bound`. Those that remain are ended with a status, and what does not close
-    /// then is cut.
-    pub async fn drain(&self, listener: &Handle, bound: Duration) {
-        listener.drain();
-        if timeout(bound, listener.closed()).await.is_ok() {
-            return;
-        }
-        self.end_calls();
-        if timeout(FAREWELL, listener.closed()).await.is_err() {
-            listener.cut();
-            listener.closed().await;
-        }
     }
 }
 

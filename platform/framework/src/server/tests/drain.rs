@@ -16,6 +16,9 @@ use crate::{
 
 const BOUND: Duration = Duration::from_secs(20);
 
+/// How long ended calls and their connections may take to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 fn slow(takes: Duration) -> Probe {
     Probe::unary(move |request| async move {
         sleep(takes).await;
@@ -27,12 +30,20 @@ async fn wire(served: &Served) -> Wire {
     Wire::over(served.connector.connect().await.unwrap()).await
 }
 
+/// As a process does it: nothing new, then the end of the calls that are left, then the cut.
 #[allow(clippy::disallowed_methods)]
 fn drain(stack: &Stack, listener: &Handle) -> tokio::task::JoinHandle<Duration> {
     let (stack, listener) = (stack.clone(), listener.clone());
     tokio::spawn(async move {
         let began = Instant::now();
-        stack.drain(&listener, BOUND).await;
+        listener.drain();
+        if timeout(BOUND, listener.closed()).await.is_err() {
+            stack.end_calls();
+            if timeout(FAREWELL, listener.closed()).await.is_err() {
+                listener.cut();
+                listener.closed().await;
+            }
+        }
         began.elapsed()
     })
 }
