@@ -36,7 +36,7 @@ use observe::Observe;
 use protocol::Protocol;
 use rescue::Rescue;
 
-pub use router::{DescriptorError, Router};
+pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 
 /// The layers of one method around its handler, outermost first.

@@ -1,11 +1,8 @@
 //! What a service builds itself from while it starts.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, future::Future, mem};
+use std::{collections::BTreeSet, fmt, future::Future, mem};
 
-use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, codegen::BoxFuture};
-use tower::Service;
 
 use super::{Identity, drain::Hook};
 use crate::{
@@ -14,7 +11,7 @@ use crate::{
     contract,
     health::{Check, Health},
     journal::Journal,
-    server::{Inbound, Router},
+    server::{Generated, Router},
     shutdown::Tasks,
 };
 
@@ -66,13 +63,7 @@ impl<C: Section> App<C> {
     /// If the service is served already.
     pub fn serve<S>(&mut self, server: S)
     where
-        S: contract::Server
-            + Service<
-                Request<Inbound>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future = BoxFuture<Response<Body>, Infallible>,
-            >,
+        S: contract::Server + Generated,
     {
         self.health.register(S::NAME);
         self.router = mem::take(&mut self.router).add(server);

@@ -41,6 +41,27 @@ impl fmt::Debug for Router {
     }
 }
 
+/// Serves requests the way generated code does; everything tonic generates is one.
+pub trait Generated:
+    Service<
+        Request<Inbound>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = BoxFuture<Response<Body>, Infallible>,
+    >
+{
+}
+
+impl<S> Generated for S where
+    S: Service<
+            Request<Inbound>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        >
+{
+}
+
 /// Why a service cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum DescriptorError {
@@ -76,13 +97,7 @@ impl Router {
     #[expect(clippy::should_implement_trait, reason = "a router is no sum")]
     pub fn add<S>(mut self, server: S) -> Self
     where
-        S: Server
-            + Service<
-                Request<Inbound>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future = BoxFuture<Response<Body>, Infallible>,
-            >,
+        S: Server + Generated,
     {
         self.claim(S::NAME, S::DESCRIPTORS);
         let handler: Arc<dyn Handler> = Arc::new(Contracted(server));
@@ -109,17 +124,7 @@ impl Router {
         descriptors: &'static [u8],
     ) -> Result<Self, DescriptorError>
     where
-        S: NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static
-            + Service<
-                Request<Inbound>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future = BoxFuture<Response<Body>, Infallible>,
-            >,
+        S: NamedService + Clone + Send + Sync + 'static + Generated,
     {
         let methods = describe(S::NAME, descriptors)?;
         self.claim(S::NAME, descriptors);
@@ -151,13 +156,7 @@ struct Contracted<S>(S);
 
 impl<S> Handler for Contracted<S>
 where
-    S: Server
-        + Service<
-            Request<Inbound>,
-            Response = Response<Body>,
-            Error = Infallible,
-            Future = BoxFuture<Response<Body>, Infallible>,
-        >,
+    S: Server + Generated,
 {
     fn call(
         &self,
@@ -173,16 +172,7 @@ struct Plain<S>(S);
 
 impl<S> Handler for Plain<S>
 where
-    S: Clone
-        + Send
-        + Sync
-        + 'static
-        + Service<
-            Request<Inbound>,
-            Response = Response<Body>,
-            Error = Infallible,
-            Future = BoxFuture<Response<Body>, Infallible>,
-        >,
+    S: Clone + Send + Sync + 'static + Generated,
 {
     fn call(
         &self,
