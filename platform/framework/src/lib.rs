@@ -18,7 +18,6 @@ pub mod classify;
 pub mod config;
 pub mod contract;
 pub mod deadline;
-pub mod end;
 
 // Layer 2.
 pub mod telemetry;
