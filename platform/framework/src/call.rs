@@ -13,14 +13,20 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{self, Poll},
+    time::Duration,
 };
 
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{caller::Peer, contract::Method, deadline::Deadline};
+use crate::{
+    caller::Peer,
+    contract::Method,
+    deadline::{Deadline, GRPC_TIMEOUT, MalformedTimeout, parse_timeout},
+};
 
 pub mod trace;
 
@@ -41,6 +47,37 @@ pub struct Context {
     pub previous_attempts: u32,
     /// Whether and when the call ends, in any way.
     pub ended: Ended,
+}
+
+/// What the outermost layer reads of a call's head, once, for those further in; it travels in the
+/// request's extensions as far as the layer that makes the [`Context`].
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The trace the call belongs to; the span is the server's own.
+    pub trace: TraceContext,
+    /// How long the caller waits, as it says.
+    pub asked: Result<Option<Duration>, MalformedTimeout>,
+    /// When the head was there.
+    pub at: Instant,
+}
+
+impl Arrival {
+    /// A call that arrives now with `headers`.
+    #[must_use]
+    pub fn now(headers: &HeaderMap, trace: TraceContext) -> Self {
+        Self {
+            trace,
+            asked: headers.get(&GRPC_TIMEOUT).map(parse_timeout).transpose(),
+            at: Instant::now(),
+        }
+    }
+
+    /// When the caller stops waiting, where it says so readably.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        let asked = self.asked.as_ref().ok().copied().flatten();
+        asked.and_then(|timeout| Deadline::since(self.at, timeout))
+    }
 }
 
 /// Whether and when a call has ended. Its token is made when first asked for: most calls end

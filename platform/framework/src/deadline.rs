@@ -20,7 +20,13 @@ impl Deadline {
     /// The deadline `timeout` from now. A length beyond what the clock can hold is none.
     #[must_use]
     pub fn after(timeout: Duration) -> Option<Self> {
-        Instant::now().checked_add(timeout).map(Self)
+        Self::since(Instant::now(), timeout)
+    }
+
+    /// As [`Deadline::after`], counted from `instant`.
+    #[must_use]
+    pub fn since(instant: Instant, timeout: Duration) -> Option<Self> {
+        instant.checked_add(timeout).map(Self)
     }
 
     /// The deadline at `instant`.

@@ -25,10 +25,10 @@ use tower::Service;
 
 use crate::{
     BoxError,
-    call::{self, TraceContext},
+    call::{self, Arrival, TraceContext},
     caller::Peer,
     contract::Method,
-    deadline::{self as wire, GRPC_TIMEOUT, MalformedTimeout, parse_timeout},
+    deadline::{self as wire, MalformedTimeout},
     status::{self, Refusal, chain},
     transport::server::{LiveLimits, Writing},
 };
@@ -64,9 +64,9 @@ impl<S> Deadline<S> {
         }
     }
 
-    /// When a call that begins now must have ended.
-    fn deadline(&self, headers: &HeaderMap) -> Result<Option<wire::Deadline>, MalformedTimeout> {
-        let asked = headers.get(&GRPC_TIMEOUT).map(parse_timeout).transpose()?;
+    /// When a call must have ended.
+    fn deadline(&self, arrival: &Arrival) -> Result<Option<wire::Deadline>, MalformedTimeout> {
+        let asked = arrival.asked?;
         let cap = self
             .method
             .is_unary()
@@ -75,7 +75,7 @@ impl<S> Deadline<S> {
             (Some(asked), Some(cap)) => Some(asked.min(cap)),
             (asked, cap) => asked.or(cap),
         };
-        Ok(timeout.and_then(wire::Deadline::after))
+        Ok(timeout.and_then(|timeout| wire::Deadline::since(arrival.at, timeout)))
     }
 }
 
@@ -92,7 +92,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let deadline = match self.deadline(request.headers()) {
+        // Given by whoever observes the call, further out.
+        let arrival = request.extensions_mut().remove::<Arrival>();
+        let arrival =
+            arrival.unwrap_or_else(|| Arrival::now(request.headers(), TraceContext::root(false)));
+        let deadline = match self.deadline(&arrival) {
             Ok(deadline) => deadline,
             Err(malformed) => {
                 return Ending::refused(Refusal::MalformedHeader.status(malformed.to_string()));
@@ -105,15 +109,12 @@ where
         if let (Some(deadline), Some(writing)) = (deadline, request.extensions().get::<Writing>()) {
             writing.not_beyond(deadline.instant());
         }
-        // Given by whoever observes the call, further out.
-        let trace = request.extensions_mut().remove::<TraceContext>();
-        let trace = trace.unwrap_or_else(|| TraceContext::root(false));
         let headers = request.headers();
         let context = Arc::new(call::Context {
             method: self.method,
             peer: request.extensions().get::<Peer>().copied(),
             deadline,
-            trace,
+            trace: arrival.trace,
             previous_attempts: previous_attempts(headers),
             ended: call::Ended::default(),
         });

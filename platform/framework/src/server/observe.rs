@@ -51,7 +51,7 @@ where
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let peer = request.extensions().get::<Peer>().copied();
         let call = self.method.start(request.headers(), peer);
-        request.extensions_mut().insert(call.trace().clone());
+        request.extensions_mut().insert(call.arrival().clone());
         let future = call.span().in_scope(|| self.inner.call(request));
         Observing {
             future,

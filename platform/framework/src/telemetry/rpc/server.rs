@@ -3,16 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
-use tokio::time::Instant;
 use tonic::Code;
 use tracing::{Span, field::Empty};
 
 use super::{code_name, finish, is_server_error};
 use crate::{
-    call::TraceContext,
+    call::{Arrival, TraceContext},
     caller::Peer,
     contract::Method,
-    deadline::{Deadline, GRPC_TIMEOUT, parse_timeout},
+    deadline::Deadline,
     names::{self, field, metric, span},
     telemetry::{
         metric::{Counter, Family, Gauge, Histogram, series},
@@ -88,13 +87,8 @@ impl ServerMethod {
         });
         ServerCall {
             shared,
-            began: Instant::now(),
             span,
-            trace,
-            deadline: headers
-                .get(&GRPC_TIMEOUT)
-                .and_then(|timeout| parse_timeout(timeout).ok())
-                .and_then(Deadline::after),
+            arrival: Arrival::now(headers, trace),
             code: None,
         }
     }
@@ -104,10 +98,8 @@ impl ServerMethod {
 #[derive(Debug)]
 pub struct ServerCall {
     shared: Arc<Shared>,
-    began: Instant,
     span: Span,
-    trace: TraceContext,
-    deadline: Option<Deadline>,
+    arrival: Arrival,
     code: Option<Code>,
 }
 
@@ -115,7 +107,13 @@ impl ServerCall {
     /// The position of this call in its trace: its own span, never the caller's.
     #[must_use]
     pub fn trace(&self) -> &TraceContext {
-        &self.trace
+        &self.arrival.trace
+    }
+
+    /// What was read of the call's head, for the layers further in.
+    #[must_use]
+    pub fn arrival(&self) -> &Arrival {
+        &self.arrival
     }
 
     /// The span to poll the handler and the response stream in, so that what they log and start
@@ -135,7 +133,7 @@ impl ServerCall {
         let rang = |deadline: Deadline| deadline.remaining() <= CALLERS_LEAD;
         match self.code {
             Some(code) => code,
-            None if self.deadline.is_some_and(rang) => Code::DeadlineExceeded,
+            None if self.arrival.deadline().is_some_and(rang) => Code::DeadlineExceeded,
             None => Code::Cancelled,
         }
     }
@@ -144,13 +142,13 @@ impl ServerCall {
 impl Drop for ServerCall {
     fn drop(&mut self) {
         let shared = &*self.shared;
-        let (code, took) = (self.outcome(), self.began.elapsed());
+        let (code, took) = (self.outcome(), self.arrival.at.elapsed());
         shared.in_flight.decrement();
         shared.duration.with(code).record_duration(took);
         tracing::debug!(
             { field::RPC_METHOD } = shared.name,
             { field::RPC_CODE } = code_name(code),
-            trace = %self.trace,
+            trace = %self.arrival.trace,
             ?took,
             "call served"
         );
