@@ -153,7 +153,7 @@ where
             accepted,
             at: Instant::now(),
             place,
-            listed: shared.list(peer),
+            listed: shared.list(peer, &limits),
             shared: Arc::clone(shared),
             limits,
             open: self.open.clone(),

@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -38,9 +38,15 @@ struct Stream {
     /// Pieces of data handed over; odd while the newest waits for room at the caller.
     pieces: AtomicU64,
     until: OnceLock<Instant>,
+    /// Whether we ended it, by an answer to its end or a reset of our own; else the peer did.
+    finished: AtomicBool,
 }
 
 impl Stream {
+    fn finish(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
+
     /// Which piece waits for room, if one does.
     fn waiting(&self) -> Option<u64> {
         let pieces = self.pieces.load(Ordering::Relaxed);
@@ -52,6 +58,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let ended = &self.connection.streams_ended;
         ended.fetch_add(1, Ordering::AcqRel);
+        if !*self.finished.get_mut() {
+            self.connection.abandon();
+        }
     }
 }
 
@@ -125,6 +134,7 @@ where
             connection: Arc::clone(&self.connection),
             pieces: AtomicU64::new(0),
             until: OnceLock::new(),
+            finished: AtomicBool::new(false),
         });
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(Arc::clone(&stream));
@@ -154,13 +164,22 @@ pin_project! {
 impl<F, B, E> Future for Serving<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
 {
     type Output = Result<Response<Offered<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.future.poll(cx))?;
+        let response = ready!(this.future.poll(cx));
         let stream = this.stream.take().expect("polled after it was ready");
+        // Whether it fails or is all in its head, nobody is asked for more.
+        if response
+            .as_ref()
+            .map_or(true, |it| it.body().is_end_stream())
+        {
+            stream.finish();
+        }
+        let response = response?;
         Poll::Ready(Ok(response.map(|body| Offered { body, stream })))
     }
 }
@@ -182,17 +201,23 @@ impl<B: Body<Data = Bytes>> Body for Offered<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         let pieces = &this.stream.pieces;
         // One task polls and reads, so the two steps need not be one.
         if this.stream.waiting().is_some() {
             pieces.fetch_add(1, Ordering::Relaxed);
         }
-        let frame = ready!(this.body.poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && frame.is_data()
-        {
-            pieces.fetch_add(1, Ordering::Relaxed);
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let goes_on = match &frame {
+            Some(Ok(frame)) if frame.is_data() => {
+                pieces.fetch_add(1, Ordering::Relaxed);
+                !this.body.is_end_stream()
+            }
+            // Trailers, a failure, or an end without either.
+            _ => false,
+        };
+        if !goes_on {
+            this.stream.finish();
         }
         Poll::Ready(frame)
     }
@@ -279,6 +304,8 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
             }
         };
         ready!(alarm.sleep.as_mut().poll(cx));
+        // By us, and not the peer.
+        stream.finish();
         tracing::debug!(peer = %stream.connection.peer, "call reset: its caller does not read");
         Poll::Ready(())
     }

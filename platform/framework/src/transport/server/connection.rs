@@ -57,7 +57,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let cut = opened.shared.cut.clone();
+    let cut = opened.listed.connection.cut.clone();
     // Dropping the connection resets its streams, and their handlers with them.
     let _ = cut.run_until_cancelled(serve(opened, service)).await;
 }

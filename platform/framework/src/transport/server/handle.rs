@@ -51,7 +51,23 @@ pub(super) struct Connection {
     accepted: Instant,
     pub(super) streams_total: AtomicU64,
     pub(super) streams_ended: AtomicU64,
+    abandoned: Mutex<Abandoned>,
+    abandoned_max: u32,
+    /// Closes this connection now; also by [`Handle::cut`].
+    pub(super) cut: CancellationToken,
 }
+
+/// What a peer gave up since a moment at most [`ABANDONED_WINDOW`] ago.
+#[derive(Debug)]
+struct Abandoned {
+    since: Instant,
+    /// Calls that had ended then.
+    ended_before: u64,
+    count: u32,
+}
+
+/// For how long calls that are given up add up.
+const ABANDONED_WINDOW: Duration = Duration::from_secs(1);
 
 /// One open connection, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,13 +182,21 @@ impl Handle {
 
 impl Shared {
     /// Lists a connection until the guard is dropped.
-    pub(super) fn list(self: &Arc<Self>, peer: Peer) -> Listed {
+    pub(super) fn list(self: &Arc<Self>, peer: Peer, limits: &Limits) -> Listed {
+        let accepted = Instant::now();
         let connection = Arc::new(Connection {
             peer,
             tls: self.tls.is_some(),
-            accepted: Instant::now(),
+            accepted,
             streams_total: AtomicU64::new(0),
             streams_ended: AtomicU64::new(0),
+            abandoned: Mutex::new(Abandoned {
+                since: accepted,
+                ended_before: 0,
+                count: 0,
+            }),
+            abandoned_max: limits.streams_abandoned_max,
+            cut: self.cut.child_token(),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, Arc::clone(&connection));
@@ -200,6 +224,31 @@ impl Connection {
         let ended = self.streams_ended.load(Ordering::Acquire);
         let total = self.streams_total.load(Ordering::Acquire);
         total.saturating_sub(ended)
+    }
+
+    /// Counts a call that the peer gave up. A peer that does it all the time makes us begin work
+    /// for nothing, within every other limit: its connection is cut. A busy one whose calls are
+    /// given up now and then is let be.
+    pub(super) fn abandon(&self) {
+        let ended = self.streams_ended.load(Ordering::Acquire);
+        let now = Instant::now();
+        let mut abandoned = self
+            .abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if now - abandoned.since > ABANDONED_WINDOW {
+            *abandoned = Abandoned {
+                since: now,
+                ended_before: ended,
+                count: 0,
+            };
+        }
+        abandoned.count += 1;
+        let all = ended.saturating_sub(abandoned.ended_before);
+        if abandoned.count > self.abandoned_max && u64::from(abandoned.count) * 2 > all {
+            tracing::debug!(peer = %self.peer, "connection cut: its calls are given up too fast");
+            self.cut.cancel();
+        }
     }
 
     fn info(&self, id: u64) -> ConnectionInfo {

@@ -228,6 +228,50 @@ async fn a_loop_of_resets_ends_the_connection() {
     assert_eq!(Some(0), flood(lenient, attack).await);
 }
 
+/// Begins so many calls and gives up those of `given_up` once they run, or waits for the answer.
+async fn call_and_give_up(calls: u32, given_up: impl Fn(u32) -> bool, pause: Duration) -> Handle {
+    let (connector, handle) = in_memory(limits());
+    let wire = connected(&connector).await;
+    for call in 0..calls {
+        let path = if given_up(call) { NEVER_PATH } else { PATH };
+        let Ok(sent) = wire.send(Wire::request(path)).await else {
+            break;
+        };
+        let begun = u64::from(call) + 1;
+        let is = |condition: fn(&ConnectionInfo, u64) -> bool| {
+            let connections = handle.connections();
+            connections.first().is_none_or(|it| condition(it, begun))
+        };
+        if given_up(call) {
+            until(|| is(|it, begun| it.streams_total == begun)).await;
+            drop(sent);
+            until(|| is(|it, _| it.streams_open == 0)).await;
+        } else {
+            sent.reply().await.unwrap();
+        }
+        sleep(pause).await;
+    }
+    handle
+}
+
+/// Goal: a peer that begins calls only to give them up is cut; one that does it slowly, or among
+/// calls that it lets end, is not.
+/// Method: more than allowed, each given up once it runs: at once, over some seconds, and every
+/// third one.
+#[tokio::test(start_paused = true)]
+async fn calls_given_up_in_a_loop_end_the_connection() {
+    let all = |_| true;
+    let handle = call_and_give_up(251, all, Duration::ZERO).await;
+    until(|| handle.counts().open == 0).await;
+
+    let slow = call_and_give_up(600, all, Duration::from_millis(10)).await;
+    assert_eq!(1, slow.counts().open, "slowly");
+
+    let every_third = |call| call % 3 == 0;
+    let mixed = call_and_give_up(900, every_third, Duration::ZERO).await;
+    assert_eq!(1, mixed.counts().open, "every third");
+}
+
 /// Goal: errors that make us reset calls end the connection beyond the limit (`MadeYouReset`).
 /// Method: windows that overflow, one call after the other.
 #[tokio::test(start_paused = true)]
