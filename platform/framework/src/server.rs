@@ -88,6 +88,7 @@ impl Stack {
     pub fn new(services: Router, limits: LiveLimits) -> Self {
         let bounds = Arc::new(Bounds {
             limits,
+            held: Arc::default(),
             end: CancellationToken::new(),
         });
         let routes = services.routes.into_iter();

@@ -92,6 +92,8 @@ pub enum Refusal {
     Busy,
     /// A message is larger than the bound.
     MessageTooLarge,
+    /// Too many bytes of unfinished messages are held already.
+    ReceiveBytes,
     /// A header of the request cannot be read.
     MalformedHeader,
     /// No endpoint could take the call within the fail-fast bound.
@@ -126,6 +128,7 @@ impl Refusal {
             Self::Draining => "DRAINING",
             Self::Busy => "BUSY",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::ReceiveBytes => "RECEIVE_BYTES",
             Self::MalformedHeader => "MALFORMED_HEADER",
             Self::NoEndpoint => "NO_ENDPOINT",
             Self::ConnectionLost => "CONNECTION_LOST",
@@ -146,7 +149,7 @@ impl Refusal {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unimplemented => Code::Unimplemented,
             Self::Panic | Self::MalformedHeader => Code::Internal,
-            Self::MessageTooLarge | Self::Watchers => Code::ResourceExhausted,
+            Self::MessageTooLarge | Self::ReceiveBytes | Self::Watchers => Code::ResourceExhausted,
             Self::Draining | Self::Busy | Self::NoEndpoint | Self::ConnectionLost => {
                 Code::Unavailable
             }

@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tower::Service;
 
+use super::messages::Held;
 use crate::{
     BoxError,
     call::{self, Arrival, TraceContext},
@@ -44,11 +45,13 @@ pub struct Deadline<S> {
     bounds: Arc<Bounds>,
 }
 
-/// What ends the calls of all methods.
+/// What bounds the calls of all methods.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// Cap unary calls.
+    /// Cap unary calls and messages.
     pub(super) limits: LiveLimits,
+    /// What is held of large messages.
+    pub(super) held: Arc<Held>,
     /// Once cancelled, calls in flight end as UNAVAILABLE.
     pub(super) end: CancellationToken,
 }

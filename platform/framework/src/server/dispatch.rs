@@ -69,18 +69,20 @@ impl Service<Request<Received<Incoming>>> for Dispatch {
     }
 
     fn call(&mut self, request: Request<Received<Incoming>>) -> Self::Future {
-        let limits = self.bounds.limits.load();
-        let receive_max = limits
+        let limits_now = self.bounds.limits.load();
+        let receive_max = limits_now
             .receive_message_max
             .as_usize()
             .min(self.handler.receive_max());
-        let send_max = limits.send_message_max.as_usize();
+        let send_max = limits_now.send_message_max.as_usize();
         let limits = MessageLimits {
             receive_max,
             // Measured on the way out, where exceeding it gets the right code.
             send_max: usize::MAX,
         };
-        let request = request.map(|body| Measured::new(body, receive_max));
+        let held = &self.bounds.held;
+        let held_max = limits_now.receive_bytes_max.as_usize();
+        let request = request.map(|body| Measured::held(body, receive_max, held, held_max));
         Dispatching {
             future: self.handler.call(request, limits),
             send_max,

@@ -31,6 +31,13 @@ impl Framing {
         self.message == 0 && self.prefix_read == 0
     }
 
+    /// The message that has begun and is not whole: its length, and how much of it has come.
+    pub(crate) fn unfinished(&self) -> Option<(usize, usize)> {
+        let [_, length @ ..] = self.prefix;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        (self.message > 0).then(|| (length, length - self.message))
+    }
+
     /// Reads on. A message longer than `message_max` is told, and the stream is not read further.
     pub(crate) fn advance(&mut self, data: &[u8], message_max: usize) -> Result<(), TooLarge> {
         let mut at = 0;
@@ -122,6 +129,12 @@ mod tests {
             .filter(|cut| {
                 let mut framing = Framing::default();
                 framing.advance(&stream[..*cut], 10).unwrap();
+                let within = framing.unfinished();
+                let length = if *cut > PREFIX + 2 { 0 } else { 2 };
+                assert!(
+                    within.is_none_or(|it| it == (length, cut - PREFIX)),
+                    "{cut}"
+                );
                 framing.is_between_messages()
             })
             .collect();

@@ -166,6 +166,7 @@ async fn a_stream_that_never_waits_ends_at_the_deadline() {
     });
     let bounds = Arc::new(deadline::Bounds {
         limits: Limits::default().live(),
+        held: Arc::default(),
         end: CancellationToken::new(),
     });
     let mut layer = deadline::Deadline::new(endless, &Probe::METHODS[1], bounds);

@@ -1,6 +1,6 @@
 //! Messages that are too large, and compressed ones.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use http::HeaderValue;
 use tonic::{Code, Response};
@@ -109,6 +109,43 @@ async fn message_limits_are_live() {
     served.listener.set_limits(limits(300));
     let taken = wire.call(Wire::request(UNARY), &[7; 200]).await.unwrap();
     assert_eq!(Some(Code::Ok), taken.code());
+}
+
+/// Goal: what is held of unfinished messages is bounded for all calls together, without harm to
+/// small ones, and a message that is alone always fits.
+/// Method: most of a large message that does not end, a second one until it finds no room, a small
+/// one beside them; then the second again, once the first is given up.
+#[tokio::test]
+async fn large_messages_share_what_is_held() {
+    let limits = Limits {
+        receive_bytes_max: Size::kib(100),
+        ..limits(1_000_000)
+    };
+    let served = Served::new(echo(), limits);
+    let wire = wire(&served).await;
+    let mut first = wire.send(Wire::request(UNARY)).await.unwrap();
+    let most = framed(&[7; 200_000]).slice(..90_000);
+    first.requests.send_data(most, false).unwrap();
+    let large = || wire.call(Wire::request(UNARY), &[7; 150_000]);
+    let refused = async {
+        loop {
+            let reply = large().await.unwrap();
+            if reply.code() != Some(Code::Ok) {
+                return reply;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(10), refused).await;
+    let refused = refused.expect("the first message comes");
+    assert_eq!(Some(Code::ResourceExhausted), refused.code());
+    assert_eq!("1000", refused.headers["grpc-retry-pushback-ms"]);
+    let small = wire.call(Wire::request(UNARY), &[7; 9_000]).await.unwrap();
+    assert_eq!(Some(Code::Ok), small.code());
+
+    drop(first);
+    let taken = async { while large().await.unwrap().code() != Some(Code::Ok) {} };
+    let taken = tokio::time::timeout(Duration::from_secs(10), taken).await;
+    taken.expect("what was held is given back");
 }
 
 fn gzipped(bytes: &[u8]) -> Vec<u8> {

@@ -62,6 +62,9 @@ config::section! {
             in Duration::from_secs(1)..=LONGEST, live;
         /// Largest message received, after decompression. For new calls.
         pub receive_message_max: Size = Size::mib(4), live;
+        /// Bytes of unfinished messages that are held for all calls together; messages of 16 KiB
+        /// and less are not counted.
+        pub receive_bytes_max: Size = Size::mib(256), in Size::mib(1).., live;
         /// Largest message sent. For new calls.
         pub send_message_max: Size = Size::mib(4), live;
         /// Longest a unary call may take, whatever its caller allows. For new calls.
