@@ -54,7 +54,7 @@ pub(crate) use sources::opentelemetry_variable;
 
 /// Longest time that a setting can be, a year as people write it: longer than any process runs,
 /// and within what clocks hold. Without it, a moment that far from now could not be computed.
-pub const LONGEST: Duration = Duration::from_secs(31_557_600);
+pub const LONGEST: Duration = Duration::from_hours(8_766);
 
 /// One key of a configuration that is in use.
 #[derive(Clone, PartialEq, Eq)]

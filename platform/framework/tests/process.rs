@@ -156,7 +156,8 @@ fn a_second_signal_exits_at_once() {
     let mut bare = Bare::start(folder.path(), &["--set", "shutdown.delay=1h"]);
     bare.signal(Signal::TERM);
     bare.line("\"message\":\"draining\"");
-    assert!(bare.get("/readyz").starts_with("HTTP/1.1 503 "));
+    let ready = bare.get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
     assert!(bare.get("/livez").starts_with("HTTP/1.1 200 "));
 
     let begun = Instant::now();

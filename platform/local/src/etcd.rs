@@ -221,7 +221,13 @@ impl Etcd {
         let serving = self.listener.serve(self.stack, tasks);
         let draining = async move {
             stopping.cancelled().await;
-            stack.drain(&connections, DRAIN).await;
+            connections.drain();
+            if timeout(DRAIN, connections.closed()).await.is_err() {
+                stack.end_calls();
+            }
+            if timeout(FAREWELL, connections.closed()).await.is_err() {
+                connections.cut();
+            }
         };
         let mut owning = std::pin::pin!(self.owner.run());
         tokio::select! {

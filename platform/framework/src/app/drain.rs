@@ -110,11 +110,12 @@ impl Ending {
     /// Ends everything, `why` it is done; `flush` comes last.
     pub(super) async fn run(mut self, why: &str, flush: impl Future<Output = ()>) {
         let config = *self.config.load();
-        tracing::info!(why, bound = ?config.total(), "draining");
         self.journal.record(Kind::Draining, "process", why);
+        // Before it is told, so that whoever reads of it finds it so.
+        self.health.latch();
+        tracing::info!(why, bound = ?config.total(), "draining");
         let phases = Phases::begin(self.journal.clone());
 
-        self.health.latch();
         // Both at once: those who find us in the registry have the delay, too, to learn that we go.
         let delay = async {
             let deregister = std::mem::replace(&mut self.deregister, Box::pin(async {}));

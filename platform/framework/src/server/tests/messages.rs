@@ -124,9 +124,9 @@ async fn large_messages_share_what_is_held() {
     let served = Served::new(echo(), limits);
     let wire = wire(&served).await;
     let mut first = wire.send(Wire::request(UNARY)).await.unwrap();
-    let most = framed(&[7; 200_000]).slice(..90_000);
+    let most = framed(&vec![7; 200_000]).slice(..90_000);
     first.requests.send_data(most, false).unwrap();
-    let large = || wire.call(Wire::request(UNARY), &[7; 150_000]);
+    let large = || wire.call(Wire::request(UNARY), &vec![7; 150_000]);
     let refused = async {
         loop {
             let reply = large().await.unwrap();
