@@ -126,7 +126,8 @@ async fn large_messages_share_what_is_held() {
     let mut first = wire.send(Wire::request(UNARY)).await.unwrap();
     let most = framed(&vec![7; 200_000]).slice(..90_000);
     first.requests.send_data(most, false).unwrap();
-    let large = || wire.call(Wire::request(UNARY), &vec![7; 150_000]);
+    let payload = vec![7; 150_000];
+    let large = || wire.call(Wire::request(UNARY), &payload);
     let refused = async {
         loop {
             let reply = large().await.unwrap();
