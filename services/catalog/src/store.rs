@@ -12,11 +12,18 @@ use crate::domain::{Money, ON_HAND_MAX, Product, Sku, Stock};
 pub use reservations::{Confirmed, Reserved};
 
 /// The shape of the database.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "catalog",
-    sql: include_str!("../migrations/0001_catalog.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "catalog",
+        sql: include_str!("../migrations/0001_catalog.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "reservations by age",
+        sql: include_str!("../migrations/0002_reservations_by_age.sql"),
+    },
+];
 
 const LIST: Statement = Statement::new(
     "catalog.list_products",

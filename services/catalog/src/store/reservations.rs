@@ -57,11 +57,9 @@ const EXPIRED: Statement = Statement::new(
     "SELECT reservation_id FROM reservations
      WHERE state = $1 AND expires_at <= $2 ORDER BY expires_at LIMIT $3",
 );
-const FORGET: Statement = Statement::new(
-    "catalog.forget_reservations",
-    "DELETE FROM reservations WHERE reservation_id IN
-         (SELECT reservation_id FROM reservations WHERE state = $1 AND updated_at < $2 LIMIT $3)",
-);
+const FORGET: Statement = Statement::new("catalog.forget_reservations", FORGET_SQL);
+const FORGET_SQL: &str = "DELETE FROM reservations WHERE reservation_id IN
+    (SELECT reservation_id FROM reservations WHERE state = $1 AND updated_at < $2 LIMIT $3)";
 
 /// Of reservations that wait to be released or forgotten, how many one sweep takes.
 const SWEEP_MAX: i64 = 200;
@@ -357,3 +355,6 @@ fn read_state(row: &Row) -> Result<ReservationState, Error> {
         _ => Err(row.unreadable()),
     }
 }
+
+#[cfg(test)]
+mod tests;
