@@ -12,9 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use gantry::{
-    app::App,
-    config::{Live, Section},
-    health::Check,
+    config::Live,
     names,
     telemetry::{
         self,
@@ -129,6 +127,23 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the same may succeed later: nothing of it is the program's or the configuration's
+    /// mistake.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::File { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
+            Self::Migrate { source, .. } => match source {
+                MigrateError::Step { .. } | MigrateError::Bookkeeping(_) => true,
+                MigrateError::OutOfOrder { .. }
+                | MigrateError::Edited { .. }
+                | MigrateError::Newer { .. } => false,
+            },
+            Self::Url(_) => false,
+        }
+    }
+}
+
 impl Database {
     /// Opens the database, creating it where it is missing, and runs the `migrations` it has not
     /// seen. Processes that open one database together take turns.
@@ -175,33 +190,6 @@ impl Database {
         Ok(Self {
             shared: Arc::new(shared),
         })
-    }
-
-    /// Opens the database of a service that starts, and ties it to the process: its pool follows
-    /// `config`, a check gates health on it, and it is closed at the end.
-    ///
-    /// # Errors
-    ///
-    /// As [`Database::open`].
-    pub async fn attach<C: Section>(
-        app: &mut App<C>,
-        config: Live<Config>,
-        migrations: &[Migration],
-    ) -> Result<Self, OpenError> {
-        let database = Self::open(&config.load(), migrations).await?;
-        let checked = database.clone();
-        app.check(Check::database("database", move || {
-            let checked = checked.clone();
-            async move { Ok(checked.ping().await?) }
-        }));
-        let follow = database.clone().follow(config);
-        let stopping = app.tasks().stopping();
-        app.spawn("database pool", async move {
-            stopping.run_until_cancelled(follow).await;
-        });
-        let closed = database.clone();
-        app.on_close("database", async move { closed.close().await });
-        Ok(database)
     }
 
     /// A statement to run by itself.

@@ -15,6 +15,7 @@
 //!
 //! Values are bound, never logged; errors and spans carry the statement's name alone.
 
+mod attach;
 mod config;
 mod database;
 mod error;
