@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use gantry::{
     config::Live,
     names,
@@ -41,6 +42,9 @@ const PING: Statement = Statement::new("store.ping", "SELECT 1 AS one");
 /// How long connections of a replaced pool may take to come back before they are left to
 /// themselves; each still closes when it is returned.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many replaced pools may drain at once before a further change waits for one of them.
+const DRAINING_MAX: usize = 8;
 
 /// A service's database; clones share it.
 #[derive(Debug, Clone)]
@@ -244,9 +248,45 @@ impl Database {
     /// pool finish; those that waited for one of its connections take one of the new pool.
     /// Returns when the old pool is drained, or after half a minute.
     pub async fn apply(&self, config: &Config) {
+        if let Some(old) = self.swap(config) {
+            drain(&old).await;
+        }
+    }
+
+    /// Applies `config` as it is now, and whenever it changes; runs until it is dropped.
+    ///
+    /// A change takes effect while a few pools that were replaced before it still drain.
+    pub async fn follow(self, config: Live<Config>) {
+        let mut changes = config.subscribe();
+        // What was published between the opening and this moment counts as a change.
+        changes.mark_changed();
+        let mut draining = FuturesUnordered::new();
+        loop {
+            // Cancel-safe: a pool stays among the draining ones until it is empty, and a change
+            // that was not looked at is still one in the next round. Draining comes first, so
+            // that a pool is closed, and those that wait for it move on, as soon as it is replaced.
+            tokio::select! {
+                biased;
+                Some(()) = draining.next() => {}
+                changed = changes.changed(), if draining.len() < DRAINING_MAX => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let config = Arc::clone(&changes.borrow_and_update());
+                    if let Some(old) = self.swap(&config) {
+                        draining.push(async move { drain(&old).await });
+                    }
+                }
+            }
+        }
+        while draining.next().await.is_some() {}
+    }
+
+    /// Puts a pool of `config` in the place of the one there is; that one is returned.
+    fn swap(&self, config: &Config) -> Option<Arc<Pool>> {
         let shared = &self.shared;
         if shared.pool.load().config == *config {
-            return;
+            return None;
         }
         let old = shared.pool.swap(Pool::lazy(&shared.options, config));
         shared.swaps.fetch_add(1, Ordering::Relaxed);
@@ -256,18 +296,7 @@ impl Database {
             connections_now = config.pool_max,
             "database pool swapped"
         );
-        if time::timeout(DRAIN_TIMEOUT, old.close()).await.is_err() {
-            tracing::warn!("connections of the replaced database pool are still in use");
-        }
-    }
-
-    /// Applies `config` whenever it changes; runs until it is dropped.
-    pub async fn follow(self, config: Live<Config>) {
-        let mut changes = config.subscribe();
-        while changes.changed().await.is_ok() {
-            let config = Arc::clone(&changes.borrow_and_update());
-            self.apply(&config).await;
-        }
+        Some(old)
     }
 
     /// Closes all connections once they are back; the last one of a SQLite file folds its log in.
@@ -329,6 +358,13 @@ impl Shared {
             Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
             Err(_) => Err(Error::of_kind(name, Kind::Busy)),
         }
+    }
+}
+
+/// Closes a pool that was replaced, as its connections come back.
+async fn drain(old: &Pool) {
+    if time::timeout(DRAIN_TIMEOUT, old.close()).await.is_err() {
+        tracing::warn!("connections of the replaced database pool are still in use");
     }
 }
 

@@ -401,6 +401,55 @@ async fn the_pool_follows_published_configuration() {
     database.ping().await.unwrap();
 }
 
+/// Goal: a change that is published before anybody follows is not lost.
+/// Method: publish a new size between the opening and the first step of `follow`.
+#[tokio::test]
+async fn a_change_before_the_first_step_is_applied() {
+    let files = Files::new();
+    let database = files.open().await;
+    let mut publisher = Publisher::new(files.config());
+    let following = database.clone().follow(publisher.live());
+    publisher.publish(Config {
+        pool_max: 7,
+        ..files.config()
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(following);
+    let swapped = async {
+        while database.swaps() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let swapped = time::timeout(Duration::from_secs(30), swapped).await;
+    swapped.expect("the change is applied");
+}
+
+/// Goal: a change takes effect while an older pool still drains.
+/// Method: hold a connection of the first pool, publish two sizes one after the other.
+#[tokio::test]
+async fn a_change_does_not_wait_for_an_older_pool() {
+    let files = Files::new();
+    let database = files.open().await;
+    let held = database.begin("test.held").await.unwrap();
+    let mut publisher = Publisher::new(files.config());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(database.clone().follow(publisher.live()));
+    for (pool_max, swaps) in [(7, 1), (3, 2)] {
+        publisher.publish(Config {
+            pool_max,
+            ..files.config()
+        });
+        let swapped = async {
+            while database.swaps() < swaps {
+                tokio::task::yield_now().await;
+            }
+        };
+        let swapped = time::timeout(Duration::from_secs(20), swapped).await;
+        swapped.expect("a change is applied while the pool before it drains");
+    }
+    held.commit().await.unwrap();
+}
+
 /// Goal: nobody else on the machine can read what a service keeps.
 /// Method: the mode of a new file and of its log.
 #[cfg(unix)]
