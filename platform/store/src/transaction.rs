@@ -27,7 +27,9 @@ pub struct Transaction {
     name: &'static str,
     shared: Arc<Shared>,
     inner: sqlx::Transaction<'static, Any>,
-    // Behind the transaction, so that the next writer of this process starts after its end.
+    // Behind the transaction, so that the next writer of this process starts after a commit or a
+    // rollback that was waited for. Dropping only asks for the rollback: then the next writer may
+    // meet the old one for a moment, and waits for it as for one of another process.
     _places: (Held, OwnedSemaphorePermit),
 }
 
