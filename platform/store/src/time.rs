@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gantry::contract::prost_types;
+
 use crate::{Error, Row, Value};
 
 /// A point in time to the microsecond; in a table a `BIGINT`, microseconds since 1970.
@@ -70,6 +72,15 @@ impl From<Timestamp> for Value {
     }
 }
 
+impl From<Timestamp> for prost_types::Timestamp {
+    fn from(time: Timestamp) -> Self {
+        Self {
+            seconds: time.seconds(),
+            nanos: time.subsecond_nanos(),
+        }
+    }
+}
+
 impl Row {
     /// The point in time in `column`.
     ///
@@ -105,6 +116,11 @@ mod tests {
                 micros,
                 time.seconds() * 1_000_000 + nanos / 1_000,
                 "{micros}"
+            );
+            let message = prost_types::Timestamp::from(time);
+            assert_eq!(
+                (time.seconds(), time.subsecond_nanos()),
+                (message.seconds, message.nanos)
             );
         }
         let time = Timestamp::from_micros(5);

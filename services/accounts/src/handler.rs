@@ -121,7 +121,7 @@ impl Accounts {
         })?;
         Ok(LoginResponse {
             token: key.sign(&claims),
-            expire_time: Some(time_message(claims.expires_at())),
+            expire_time: Some(claims.expires_at().into()),
             account_id,
         })
     }
@@ -200,13 +200,6 @@ fn account_message(account: Account) -> AccountMessage {
         account_id: account.id,
         email: account.email.to_string(),
         display_name: account.display_name,
-        create_time: Some(time_message(account.created_at)),
-    }
-}
-
-fn time_message(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.seconds(),
-        nanos: time.subsecond_nanos(),
+        create_time: Some(account.created_at.into()),
     }
 }

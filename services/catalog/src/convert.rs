@@ -1,6 +1,5 @@
 //! Between the contract's messages and the domain's types.
 
-use gantry_store::Timestamp;
 use shop_proto::{catalog::v1 as proto, money::v1::Money as MoneyMessage};
 
 use crate::domain::{Money, Product, Reservation, ReservationState, ReservedLine, Row, Shortage};
@@ -44,7 +43,7 @@ pub(crate) fn reservation(reservation: Reservation) -> proto::Reservation {
         reservation_id: reservation.id,
         state: state.into(),
         lines: reservation.lines.into_iter().map(line).collect(),
-        expire_time: Some(time(reservation.expires_at)),
+        expire_time: Some(reservation.expires_at.into()),
     }
 }
 
@@ -69,13 +68,6 @@ fn money(money: Money) -> MoneyMessage {
     MoneyMessage {
         minor_units: money.minor_units,
         currency_code: money.currency_code,
-    }
-}
-
-fn time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.seconds(),
-        nanos: time.subsecond_nanos(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Between the contract's messages and the domain's types.
 
-use gantry_store::Timestamp;
 use shop_proto::{money::v1::Money as MoneyMessage, orders::v1 as proto};
 
 use crate::domain::{CancelReason, Line, Money, Order, OrderState};
@@ -20,8 +19,8 @@ pub(crate) fn order(order: Order) -> proto::Order {
         lines: order.lines.into_iter().map(line).collect(),
         total: total.map(money),
         cancel_reason: order.cancel_reason.map_or(0, |given| reason(given).into()),
-        create_time: Some(time(order.created_at)),
-        update_time: Some(time(order.updated_at)),
+        create_time: Some(order.created_at.into()),
+        update_time: Some(order.updated_at.into()),
     }
 }
 
@@ -56,12 +55,5 @@ fn money(money: Money) -> MoneyMessage {
     MoneyMessage {
         minor_units: money.minor_units,
         currency_code: money.currency_code,
-    }
-}
-
-fn time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.seconds(),
-        nanos: time.subsecond_nanos(),
     }
 }
