@@ -1,8 +1,15 @@
 //! What can go wrong with a statement.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use gantry::status;
 use tonic::Status;
+
+/// When to come back to a database that is busy: another writer is done by then.
+const PAUSE_BUSY: Duration = Duration::from_millis(200);
+
+/// When to come back to a database that does not answer.
+const PAUSE_AWAY: Duration = Duration::from_secs(2);
 
 /// A statement that failed, by its name; the values it was given are never part of it.
 #[derive(Debug)]
@@ -108,15 +115,20 @@ impl std::error::Error for Error {
     }
 }
 
-/// What a caller sees of a failed statement: that it may try again, or that it was not its fault.
+/// What a caller sees of a failed statement: that it may try again, and when, or that it was not
+/// its fault.
 /// The statement and its cause go to the log here, where the error ends.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let cause = gantry::status::chain(&error);
+        let cause = status::chain(&error);
         match error.kind {
             Kind::Busy | Kind::TimedOut | Kind::Unavailable => {
                 tracing::warn!(error = %cause, "statement failed for now");
-                Status::unavailable("the database is busy or away; try again")
+                let pause = match error.kind {
+                    Kind::Busy => PAUSE_BUSY,
+                    _ => PAUSE_AWAY,
+                };
+                status::busy("the database is busy or away; try again", pause)
             }
             Kind::Full => {
                 tracing::error!(error = %cause, "statement found no room to write");
@@ -126,6 +138,32 @@ impl From<Error> for Status {
                 tracing::error!(error = %cause, "statement failed");
                 Status::internal("the database refused a statement")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a caller is told to come back, and when, exactly where that may help.
+    /// Method: every kind of failure, read as a caller does.
+    #[test]
+    fn passing_failures_say_when_to_come_back() {
+        let cases = [
+            (Kind::Busy, tonic::Code::Unavailable, Some("200")),
+            (Kind::TimedOut, tonic::Code::Unavailable, Some("2000")),
+            (Kind::Unavailable, tonic::Code::Unavailable, Some("2000")),
+            (Kind::Full, tonic::Code::ResourceExhausted, None),
+            (Kind::Conflict, tonic::Code::Internal, None),
+            (Kind::Broken, tonic::Code::Internal, None),
+        ];
+        for (kind, code, millis) in cases {
+            let status = Status::from(Error::of_kind("test.any", kind));
+            assert_eq!(code, status.code(), "{kind:?}");
+            let pushback = status.metadata().get("grpc-retry-pushback-ms");
+            let pushback = pushback.map(|it| it.to_str().unwrap());
+            assert_eq!(millis, pushback, "{kind:?}");
         }
     }
 }

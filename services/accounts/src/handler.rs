@@ -1,5 +1,7 @@
 //! gRPC in, gRPC out: converts, and decides which status an outcome is.
 
+use std::time::Duration;
+
 use gantry::{config::Live, status};
 use gantry_store::Timestamp;
 use shop_proto::accounts::v1::{
@@ -18,6 +20,9 @@ use crate::{
     password::{PasswordError, Passwords},
     store::Store,
 };
+
+/// When to come back if too many passwords are being checked: some are done by then.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The rpcs of this service.
 #[derive(Debug, Clone)]
@@ -63,7 +68,7 @@ impl From<gantry_store::Error> for Refused {
 
 fn password_status(error: &PasswordError) -> Status {
     match error {
-        PasswordError::Busy => Status::unavailable("too many logins at once; try again"),
+        PasswordError::Busy => status::busy("too many logins at once; try again", BUSY_PAUSE),
         PasswordError::Hash(_) => {
             tracing::error!(error = %status::chain(error), "password was not hashed");
             Status::internal("the password could not be checked")
@@ -201,5 +206,20 @@ fn account_message(account: Account) -> AccountMessage {
         email: account.email.to_string(),
         display_name: account.display_name,
         create_time: Some(account.created_at.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever comes while too many log in is told when to come back.
+    /// Method: the status of a full line, read as a caller does.
+    #[test]
+    fn a_full_line_says_when_to_come_back() {
+        let status = password_status(&PasswordError::Busy);
+        assert_eq!(tonic::Code::Unavailable, status.code());
+        let pushback = status.metadata().get("grpc-retry-pushback-ms");
+        assert_eq!("1000", pushback.unwrap());
     }
 }

@@ -165,7 +165,7 @@ impl CatalogService for Catalog {
                     biased;
                     next = changes.message() => next?,
                     () = draining.cancelled() => {
-                        return Err(Status::unavailable("the service drains; go on elsewhere"));
+                        return Err(status::draining());
                     }
                 };
                 let Some(change) = next else { return Ok(None) };

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{Stream, stream};
-use gantry::config::Live;
+use gantry::{config::Live, status};
 use gantry_store::Error;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +72,7 @@ impl Watch {
         tokio::select! {
             () = self.listener.hear(&self.order.id) => Ok(()),
             () = time::sleep(interval) => Ok(()),
-            () = self.draining.cancelled() => {
-                Err(Status::unavailable("the service drains; watch elsewhere"))
-            }
+            () = self.draining.cancelled() => Err(status::draining()),
         }
     }
 

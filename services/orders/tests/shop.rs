@@ -12,13 +12,15 @@ use std::time::Duration;
 use running::{Shop, Tokened as _, code, place, state};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest},
+    catalog::v1::UpdateStockRequest,
     orders::v1::{
         CancelOrderRequest, CancelReason, GetOrderRequest, ListOrdersRequest, NewOrderLine,
         OrderState, PlaceOrderRequest, WatchOrderRequest,
     },
 };
 use tokio::time;
-use tonic::{Code, Request};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 /// Goal: an order placed at one replica is read, listed and watched at the other, and its whole
@@ -361,7 +363,33 @@ async fn a_drain_ends_watches() {
         },
         watch.message(),
     );
-    assert_eq!(Code::Unavailable, ended.unwrap_err().code());
+    sent_elsewhere(&ended.unwrap_err());
+}
+
+/// Asserts that whoever got `status` goes on at another replica, at once.
+fn sent_elsewhere(status: &Status) {
+    assert_eq!(Code::Unavailable, status.code());
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    assert_eq!("0", pushback.expect("when to go elsewhere"));
+}
+
+/// Goal: as with watches, for changes of stock.
+/// Method: read one level over a stream that stays open, stop the catalog, read on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_changes_of_stock() {
+    let mut shop = Shop::open("").await;
+    let read = UpdateStockRequest {
+        sku: "TEA".to_owned(),
+        delta: 0,
+    };
+    let changes = tokio_stream::iter([read]).chain(tokio_stream::pending());
+    let levels = shop.catalog().update_stock(changes).await.unwrap();
+    let mut levels = levels.into_inner();
+    assert!(levels.message().await.unwrap().is_some());
+    let stopped = time::timeout(Duration::from_secs(10), shop.stop_catalog());
+    let (stopped, ended) = tokio::join!(stopped, levels.message());
+    stopped.unwrap();
+    sent_elsewhere(&ended.unwrap_err());
 }
 
 /// Goal: who logs in wrongly does not learn whether the account exists.
