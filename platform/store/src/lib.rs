@@ -1,10 +1,10 @@
 //! SQL for services: pools, transactions, migrations, checks and telemetry around named statements.
 //!
 //! A service writes its queries as [`Statement`]s, each with a name, and runs them on a
-//! [`Database`] or in a [`Transaction`]. SQLite is built in and needs no installation. The same
-//! statements run on PostgreSQL: placeholders are `$1`, column types are `TEXT`, `BIGINT` and
-//! `BYTEA` or `BLOB`, and nothing else is assumed. Which engine it is, is a [`Url`] in the
-//! configuration; sqlx's `Any` driver carries both and does not show in this interface.
+//! [`Database`] or in a [`Transaction`]. SQLite is built in and needs no installation. Statements
+//! stay portable to PostgreSQL, which is not carried yet: placeholders are `$1`, column types are
+//! `TEXT`, `BIGINT` and `BYTEA` or `BLOB`, and nothing else is assumed. Which database it is, is a
+//! [`Url`] in the configuration; sqlx's `Any` driver does not show in this interface.
 //!
 //! ```text
 //! Database ──statement──▶ Query ──bind, fetch──▶ Row
