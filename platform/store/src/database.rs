@@ -268,8 +268,8 @@ impl Database {
             tokio::select! {
                 biased;
                 Some(()) = draining.next() => {}
-                changed = changes.changed(), if draining.len() < DRAINING_MAX => {
-                    if changed.is_err() {
+                next = changes.changed(), if draining.len() < DRAINING_MAX => {
+                    if next.is_err() {
                         break;
                     }
                     let config = Arc::clone(&changes.borrow_and_update());
