@@ -78,7 +78,9 @@ pub fn output(command: &mut Command) -> Output {
         .unwrap_or_else(|error| panic!("start {command:?}: {error}"))
 }
 
+/// What the environment of a test run says under `name`.
 #[allow(clippy::disallowed_methods)]
-fn setting(name: &str) -> Option<String> {
+#[must_use]
+pub fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
