@@ -6,6 +6,7 @@
 
 mod answer;
 mod command;
+mod programs;
 mod run;
 mod script;
 mod txn;
