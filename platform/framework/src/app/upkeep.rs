@@ -35,6 +35,10 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
     let level = settings.map(|settings| &settings.first.telemetry.log_level);
     let (log_level, journal) = (process.log_level(), process.journal.clone());
     let level = follow(level, tasks.stopping(), move |level| {
+        // At the begin another part may have changed, or nothing.
+        if log_level.get() == level.to_string() {
+            return;
+        }
         log_level.replace(level.clone());
         tracing::info!(filter = log_level.get(), "log level changed");
         journal.record(Kind::LogLevel, "configuration", log_level.get());
@@ -57,13 +61,16 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
     }
 }
 
-/// Calls `apply` with each change of `live`, until told to stop.
+/// Calls `apply` with each change of `live`, until told to stop; at once where the process's
+/// configuration has changed since it began, because its parts were read before.
 async fn follow<T>(live: Live<T>, stopping: CancellationToken, apply: impl Fn(&T))
 where
     T: Send + Sync + 'static,
 {
     let mut changes = live.subscribe();
-    changes.mark_unchanged();
+    if live.version() > 1 {
+        changes.mark_changed();
+    }
     while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {
         let value = changes.borrow_and_update().clone();
         apply(&value);
@@ -114,3 +121,6 @@ fn look(files: &Files) -> Look {
     all.extend(files.client_ca.as_deref().map(look));
     all
 }
+
+#[cfg(test)]
+mod tests;
