@@ -72,7 +72,6 @@ pub fn configure() -> Builder {
     Builder {
         proto_dir: PathBuf::from("proto"),
         packages: Vec::new(),
-        extern_packages: Vec::new(),
         runtime: Some("::gantry::contract".to_owned()),
         out_dir: None,
     }
@@ -83,7 +82,6 @@ pub fn configure() -> Builder {
 pub struct Builder {
     proto_dir: PathBuf,
     packages: Vec<String>,
-    extern_packages: Vec<(String, String)>,
     runtime: Option<String>,
     out_dir: Option<PathBuf>,
 }
@@ -106,15 +104,6 @@ impl Builder {
         self
     }
 
-    /// Uses the types of `module` (`::other::v1`) for `package` (`other.v1`), and generates none.
-    ///
-    /// They must implement `gantry::contract::Validate`, as generated types do.
-    #[must_use]
-    pub fn extern_package(mut self, package: impl Into<String>, module: impl Into<String>) -> Self {
-        self.extern_packages.push((package.into(), module.into()));
-        self
-    }
-
     /// Generates code that does not know the platform: tonic and prost alone, nothing validated.
     ///
     /// The crate then needs `prost`, `prost-types`, `tonic` and `tonic-prost`. For crates that the
@@ -122,13 +111,6 @@ impl Builder {
     #[must_use]
     pub fn plain(mut self) -> Self {
         self.runtime = None;
-        self
-    }
-
-    /// Names the platform by another path than `::gantry::contract`, where a crate re-exports it.
-    #[must_use]
-    pub fn contract_path(mut self, path: impl Into<String>) -> Self {
-        self.runtime = Some(path.into());
         self
     }
 
@@ -149,7 +131,7 @@ impl Builder {
     pub fn compile(self) -> Result<(), Error> {
         let out_dir = self.out_dir.clone().map_or_else(out_dir_of_cargo, Ok)?;
         watch(&sources::watched(&self.proto_dir, &self.packages));
-        let sources = sources::compile(&self.proto_dir, &self.packages, &self.extern_packages)?;
+        let sources = sources::compile(&self.proto_dir, &self.packages)?;
         // Those imported from elsewhere are not in the folders.
         watch(&sources.read);
         let packages = output::generate(&self, &sources)?;

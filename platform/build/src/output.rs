@@ -82,9 +82,6 @@ fn configuration(builder: &Builder) -> prost_build::Config {
     config
         .disable_comments([".google"])
         .service_generator(Box::new(Services::new(builder.runtime.clone())));
-    for (package, module) in &builder.extern_packages {
-        config.extern_path(format!(".{package}"), module);
-    }
     if let Some(runtime) = &builder.runtime {
         config
             .prost_path(format!("{runtime}::prost"))

@@ -29,13 +29,7 @@ pub(crate) struct Sources {
 }
 
 /// Compiles the files of `packages`, or every one, below `proto_dir`.
-///
-/// No code is generated for `extern_packages`, whose code is elsewhere.
-pub(crate) fn compile(
-    proto_dir: &Path,
-    packages: &[String],
-    extern_packages: &[(String, String)],
-) -> Result<Sources, Error> {
+pub(crate) fn compile(proto_dir: &Path, packages: &[String]) -> Result<Sources, Error> {
     let mut names = Vec::new();
     for folder in folders(proto_dir, packages) {
         if folder.exists() {
@@ -57,7 +51,7 @@ pub(crate) fn compile(
     }
 
     let pool = compiler.descriptor_pool();
-    let generated = with_used(&pool, &names, extern_packages);
+    let generated = with_used(&pool, &names);
     let read = compiler.files().filter_map(|file| file.path());
     Ok(Sources {
         read: read.map(Path::to_owned).collect(),
@@ -111,14 +105,9 @@ fn find(folder: &Path, proto_dir: &Path, names: &mut Vec<String>) -> Result<(), 
 }
 
 /// `names`, and every file that their messages and services use types of.
-fn with_used(
-    pool: &DescriptorPool,
-    names: &[String],
-    extern_packages: &[(String, String)],
-) -> Vec<String> {
-    let is_elsewhere = |package: &str| {
-        package == "google.protobuf" || extern_packages.iter().any(|(name, _)| name == package)
-    };
+fn with_used(pool: &DescriptorPool, names: &[String]) -> Vec<String> {
+    // Their code is in prost-types.
+    let is_elsewhere = |package: &str| package == "google.protobuf";
     let mut found: HashSet<String> = names.iter().cloned().collect();
     let mut waiting: Vec<String> = names.to_vec();
     while let Some(file) = waiting.pop().and_then(|name| pool.get_file_by_name(&name)) {

@@ -131,13 +131,6 @@ impl Clients {
         Channel::new(Arc::clone(target), methods)
     }
 
-    /// Whether there is a target of this name.
-    #[must_use]
-    pub fn is_configured(&self, name: &str) -> bool {
-        let config = self.shared.configs.get(name);
-        config.is_some_and(|config| config.target.is_some())
-    }
-
     /// Every target in use, with its endpoints as they are now.
     #[must_use]
     pub fn states(&self) -> Vec<TargetState> {

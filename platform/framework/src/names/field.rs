@@ -14,8 +14,6 @@ pub const SERVER_ADDRESS: &str = "server.address";
 pub const PEER_ADDRESS: &str = "network.peer.address";
 /// Its port.
 pub const PEER_PORT: &str = "network.peer.port";
-/// How many attempts of the same call came before (gRFC A72).
-pub const PREVIOUS_ATTEMPTS: &str = "previous-rpc-attempts";
 /// Whether an attempt repeats one that provably never reached a handler (gRFC A72).
 pub const TRANSPARENT_RETRY: &str = "transparent-retry";
 /// Which database: `sqlite` or `postgresql`.

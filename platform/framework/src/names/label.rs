@@ -18,7 +18,5 @@ pub const REASON: &str = "reason";
 pub const STATE: &str = "state";
 /// The name of a health check, fixed in the program.
 pub const CHECK: &str = "check";
-/// The name of a background task, fixed in the program.
-pub const TASK: &str = "task";
 /// How something ended.
 pub const OUTCOME: &str = "outcome";

@@ -70,15 +70,6 @@ pub const ATTEMPT_DURATION: Metric = Metric::new(
 )
 .by(&[label::GRPC_METHOD, label::GRPC_TARGET, label::GRPC_STATUS]);
 
-/// Retries per call (gRFC A96); transparent ones apart.
-pub const CALL_RETRIES: Metric = Metric::new(
-    Counter,
-    "grpc_client_call_retries_total",
-    Unit::Count,
-    "Attempts that repeated one that may have reached a handler.",
-)
-.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
-
 /// Transparent retries per call (gRFC A96).
 pub const CALL_TRANSPARENT_RETRIES: Metric = Metric::new(
     Counter,
@@ -347,7 +338,6 @@ pub const ALL: &[Metric] = &[
     CLIENT_CALLS_IN_FLIGHT,
     ATTEMPTS_STARTED,
     ATTEMPT_DURATION,
-    CALL_RETRIES,
     CALL_TRANSPARENT_RETRIES,
     CONNECTIONS_OPEN,
     CONNECTIONS_ACCEPTED,

@@ -33,7 +33,6 @@ struct Shared {
     duration: Family<Histogram, Code>,
     attempts: Counter,
     attempt_duration: Family<Histogram, Code>,
-    retries: Counter,
     transparent_retries: Counter,
 }
 
@@ -42,8 +41,6 @@ struct Shared {
 pub enum Try {
     /// It is the first.
     First,
-    /// This many came before; at least one may have reached a handler.
-    Retry(u32),
     /// The one before provably never reached a handler.
     Transparent,
 }
@@ -71,7 +68,6 @@ impl ClientMethod {
                 duration: Family::register(&metric::CLIENT_CALL_DURATION, &labels),
                 attempts: series(&metric::ATTEMPTS_STARTED, &labels),
                 attempt_duration: Family::register(&metric::ATTEMPT_DURATION, &labels),
-                retries: series(&metric::CALL_RETRIES, &labels),
                 transparent_retries: series(&metric::CALL_TRANSPARENT_RETRIES, &labels),
             }),
         }
@@ -130,7 +126,6 @@ impl ClientCall {
         shared.attempts.increment();
         match which {
             Try::First => {}
-            Try::Retry(_) => shared.retries.increment(),
             Try::Transparent => shared.transparent_retries.increment(),
         }
         let span = attempt_span(&self.span, shared.name, &shared.target, which);
@@ -232,11 +227,6 @@ fn call_span(name: &'static str, target: &str) -> Span {
 }
 
 fn attempt_span(call: &Span, name: &'static str, target: &str, which: Try) -> Span {
-    let (previous, transparent) = match which {
-        Try::First => (0, false),
-        Try::Retry(previous) => (previous, false),
-        Try::Transparent => (0, true),
-    };
     tracing::info_span!(
         target: span::RPC,
         parent: call,
@@ -246,8 +236,7 @@ fn attempt_span(call: &Span, name: &'static str, target: &str, which: Try) -> Sp
         { field::RPC_SYSTEM } = "grpc",
         { field::RPC_METHOD } = name,
         { field::SERVER_ADDRESS } = target,
-        { field::PREVIOUS_ATTEMPTS } = previous,
-        { field::TRANSPARENT_RETRY } = transparent,
+        { field::TRANSPARENT_RETRY } = which == Try::Transparent,
         { field::PEER_ADDRESS } = Empty,
         { field::PEER_PORT } = Empty,
         { field::RPC_CODE } = Empty,

@@ -123,14 +123,13 @@ async fn attempts_are_counted_apart_from_the_call() {
     let call = ClientMethod::new(&PLACE, &orders()).start();
     call.attempt(Try::First).end(Code::Unavailable);
     call.attempt(Try::Transparent).end(Code::Unavailable);
-    call.attempt(Try::Retry(1)).end(Code::Ok);
+    call.attempt(Try::Transparent).end(Code::Ok);
     call.end(Code::Ok);
 
     let target = [("grpc_target", "orders"), ("grpc_method", PLACE_NAME)];
     let expected = [
         ("grpc_client_attempt_started_total", 3.0),
-        ("grpc_client_call_retries_total", 1.0),
-        ("grpc_client_call_transparent_retries_total", 1.0),
+        ("grpc_client_call_transparent_retries_total", 2.0),
     ];
     for (name, value) in expected {
         assert_eq!(Some(value), capture.value(name, &target), "{name}");
@@ -172,7 +171,7 @@ async fn spans_logs_and_headers_share_one_trace() {
         let _entered = call::enter(context(&call));
         tracing::info!("placing");
         let made = ClientMethod::new(&PLACE, &orders()).start();
-        let attempt = made.attempt(Try::Retry(2));
+        let attempt = made.attempt(Try::Transparent);
         attempt.picked(SocketAddr::from(([10, 0, 0, 7], 50_051)));
         attempt.inject(&mut outgoing);
         attempt.end(Code::Ok);
@@ -217,7 +216,7 @@ async fn spans_logs_and_headers_share_one_trace() {
     assert_eq!(text("orders"), has(attempt, "server.address"));
     assert_eq!(text("10.0.0.7"), has(attempt, "network.peer.address"));
     assert_eq!(text("50051"), has(attempt, "network.peer.port"));
-    assert_eq!(text("2"), has(attempt, "previous-rpc-attempts"));
+    assert_eq!(text("true"), has(attempt, "transparent-retry"));
     assert_eq!(None, has(made, "error.type"));
 }
 
