@@ -3,53 +3,98 @@
 use std::{fmt::Write as _, time::Duration};
 
 use gantry_harness::{
-    process::Service,
+    process::{self, Builder, Service},
+    tools,
     wait::{self, SOON},
 };
 use gantry_probe::{OnceRequest, WaitRequest, probe_service_client::ProbeServiceClient};
+use shop_proto::catalog::v1::{ListProductsRequest, catalog_service_client::CatalogServiceClient};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::support::{channel, probe};
 
-const FILE: &str = "config/probe.toml";
+const FILE: &str = "config/own.toml";
 
 fn write(service: &Service, text: &str) {
     std::fs::write(service.folder().join(FILE), text).expect("write the configuration");
 }
 
-async fn configured() -> Service {
-    probe()
-        .file(FILE, "[telemetry]\nlog_level = \"info\"\n")
-        .argument("--config")
-        .argument(FILE)
-        .start()
-        .await
+/// Starts a binary with `text` as its own file.
+async fn configured(binary: Builder, text: &str) -> Service {
+    let builder = binary.file(FILE, text).argument("--config").argument(FILE);
+    builder.start().await
+}
+
+async fn configured_probe() -> Service {
+    configured(probe(), "[telemetry]\nlog_level = \"info\"\n").await
+}
+
+/// Longest time from a change of a file to its effect.
+fn effect_max() -> Duration {
+    if tools::timed() {
+        Duration::from_secs(1)
+    } else {
+        SOON
+    }
+}
+
+/// Callers that never stop.
+struct Load {
+    stop: CancellationToken,
+    callers: JoinSet<u32>,
+}
+
+impl Load {
+    /// Begins to make `call` again and again, eight at a time.
+    fn of<C>(call: impl Fn() -> C + Clone + Send + 'static) -> Self
+    where
+        C: Future<Output = Result<(), Status>> + Send,
+    {
+        let stop = CancellationToken::new();
+        let mut callers = JoinSet::new();
+        for _ in 0..8 {
+            let (call, stop) = (call.clone(), stop.clone());
+            callers.spawn(async move {
+                let mut calls = 0;
+                while !stop.is_cancelled() {
+                    call().await.expect("no call fails");
+                    calls += 1;
+                }
+                calls
+            });
+        }
+        Self { stop, callers }
+    }
+
+    /// Calls of the probe that are answered at once.
+    fn on_probe(client: &ProbeServiceClient<gantry::client::Channel>) -> Self {
+        let client = client.clone();
+        Self::of(move || {
+            let mut client = client.clone();
+            async move { client.wait(WaitRequest::default()).await.map(drop) }
+        })
+    }
+
+    /// Ends the load, of which no call failed.
+    async fn end(mut self) {
+        self.stop.cancel();
+        let mut calls = 0;
+        while let Some(made) = self.callers.join_next().await {
+            calls += made.expect("no call fails");
+        }
+        assert!(calls > 8, "{calls} calls are no load");
+    }
 }
 
 /// Goal: a limit changes under load without a failed call, and a broken file changes nothing.
 /// Method: callers that never stop; lower the message limit, break the file, mend it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_changes_under_load() {
-    let service = configured().await;
+    let service = configured_probe().await;
     let client = ProbeServiceClient::new(channel(&[service.address]));
-    let stop = CancellationToken::new();
-    let mut callers = JoinSet::new();
-    for _ in 0..8 {
-        let (mut client, stop) = (client.clone(), stop.clone());
-        callers.spawn(async move {
-            let mut calls = 0_u32;
-            while !stop.is_cancelled() {
-                client
-                    .wait(WaitRequest::default())
-                    .await
-                    .expect("no call fails");
-                calls += 1;
-            }
-            calls
-        });
-    }
+    let load = Load::on_probe(&client);
     let fits = |bytes: usize| {
         let mut client = client.clone();
         async move {
@@ -69,58 +114,79 @@ async fn a_limit_changes_under_load() {
     assert!(fits(100_000).await);
 
     write(&service, "[limits]\nreceive_message_max = \"10KiB\"\n");
-    wait::until("the lower limit", SOON, async || {
+    wait::until("the lower limit", effect_max(), async || {
         (!fits(100_000).await).then_some(())
     })
     .await;
     assert!(fits(1_000).await);
 
     write(&service, "[limits]\nreceive_message_max = \"plenty\"\n");
-    wait::until("the refusal in the log", SOON, async || {
+    wait::until("the refusal in the log", effect_max(), async || {
         let output = service.output();
-        (output.contains("plenty") && output.contains("probe.toml:2")).then_some(())
+        (output.contains("plenty") && output.contains("own.toml:2")).then_some(())
     })
     .await;
     assert!(!fits(100_000).await, "a broken file changes nothing");
 
     write(&service, "[limits]\nreceive_message_max = \"1MiB\"\n");
-    wait::until("the higher limit", SOON, async || {
+    wait::until("the higher limit", effect_max(), async || {
         fits(100_000).await.then_some(())
     })
     .await;
-
-    stop.cancel();
-    let mut calls = 0;
-    while let Some(made) = callers.join_next().await {
-        calls += made.expect("no call fails");
-    }
-    assert!(calls > 8, "{calls} calls are no load");
+    load.end().await;
 }
 
-/// Goal: the log level follows the file.
-/// Method: ask for debug, then see a call in the log that was not there before.
-#[tokio::test]
+/// Goal: the log level follows the file under load without a failed call.
+/// Method: callers that never stop; ask for trace, and see lines that were not there before.
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_level_follows_the_file() {
-    let service = configured().await;
-    let mut client = ProbeServiceClient::new(channel(&[service.address]));
-    client.wait(WaitRequest::default()).await.expect("answers");
-    let quiet = service.output().len();
+    let service = configured_probe().await;
+    let client = ProbeServiceClient::new(channel(&[service.address]));
+    let load = Load::on_probe(&client);
+    let fine = |text: &str| text.contains("DEBUG") || text.contains("TRACE");
+    assert!(!fine(&service.output()), "{}", service.output());
 
     write(&service, "[telemetry]\nlog_level = \"trace\"\n");
-    wait::until("debug lines", SOON, async || {
-        client.wait(WaitRequest::default()).await.expect("answers");
-        let output = service.output();
-        let fresh = output.get(quiet..)?;
-        (fresh.contains("DEBUG") || fresh.contains("TRACE")).then_some(())
+    wait::until("finer lines", effect_max(), async || {
+        fine(&service.output()).then_some(())
     })
     .await;
+    load.end().await;
+}
+
+/// Goal: the size of a database's pool follows the file under load without a failed call.
+/// Method: callers that never stop to read the catalog; a larger pool, then a smaller one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pool_follows_the_file() {
+    let service = configured(process::service("catalog"), "[database]\npool_max = 4\n").await;
+    let client = CatalogServiceClient::new(channel(&[service.address]));
+    let load = Load::of(move || {
+        let mut client = client.clone();
+        async move {
+            let request = ListProductsRequest::default();
+            client.list_products(request).await.map(drop)
+        }
+    });
+    let is = async |size: u32| {
+        let metrics = service.get("/metrics").await.expect("metrics");
+        metrics.contains(&format!("\ngantry_db_connections_max {size}\n"))
+    };
+    assert!(is(4).await);
+    for size in [9, 2] {
+        write(&service, &format!("[database]\npool_max = {size}\n"));
+        wait::until("the pool of another size", effect_max(), async || {
+            is(size).await.then_some(())
+        })
+        .await;
+    }
+    load.end().await;
 }
 
 /// Goal: a burst of changes is applied, the last one stays, and nothing fails.
 /// Method: a hundred versions of the file at once; the last one is seen.
 #[tokio::test]
 async fn a_burst_of_changes_ends_with_the_last() {
-    let service = configured().await;
+    let service = configured_probe().await;
     let mut client = ProbeServiceClient::new(channel(&[service.address]));
     for kilobytes in 1..=100 {
         let mut text = String::new();
