@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use gantry_harness::{
     process::pid,
     system::{Instance, System, is_alive},
+    tools,
     wait::{self, SOON},
 };
 
@@ -15,6 +16,12 @@ use gantry_harness::{
 #[tokio::test]
 async fn everything_serves() {
     let system = System::up(&["--replicas", "catalog=2"]);
+    // Elsewhere the harness has a bound of its own.
+    assert!(
+        !tools::timed() || system.seconds_to_serving <= 10.0,
+        "served after {} s",
+        system.seconds_to_serving
+    );
     let instances = system.instances();
     let names: Vec<_> = instances.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(
