@@ -61,9 +61,8 @@ async fn database_is(health: &Health, wanted: impl Fn(&CheckReport) -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    if time::timeout(SOON, found).await.is_err() {
-        panic!("{:?}", health.report());
-    }
+    let found = time::timeout(SOON, found).await;
+    assert!(found.is_ok(), "{:?}", health.report());
 }
 
 /// Goal: a database that is held by somebody else at start shows in health, and is opened once it

@@ -32,7 +32,7 @@ fn a_package_is_its_folder_and_those_below() {
         ("shop/README.md", "no contract"),
     ]);
     let compiled = |packages: &[String]| {
-        compile(folder.path(), packages, &[])
+        compile(folder.path(), packages)
             .expect("all is well")
             .generated
     };
@@ -66,16 +66,12 @@ fn imported_files_are_watched_and_generated_where_their_types_are_used() {
         ),
     ]);
     let packages = ["a".to_owned()];
-    let sources = compile(folder.path(), &packages, &[]).expect("all is well");
+    let sources = compile(folder.path(), &packages).expect("all is well");
     assert_eq!(sources.generated, ["a/v1/a.proto", "used.proto"]);
     let mut read = sources.read;
     read.sort();
     let expected = ["a/v1/a.proto", "unused.proto", "used.proto"];
     assert_eq!(read, expected.map(|name| folder.path().join(name)));
-
-    let elsewhere = [("used".to_owned(), "::used".to_owned())];
-    let sources = compile(folder.path(), &packages, &elsewhere).expect("all is well");
-    assert_eq!(sources.generated, ["a/v1/a.proto"]);
 }
 
 /// Goal: cargo does not run the script at every build while a folder is not there yet.
