@@ -267,7 +267,8 @@ fn limits() -> Limits {
         connections_per_peer_max: 4_096,
         // Each watch may be a call of its own.
         streams_max: 10_000,
-        receive_message_max: Size::bytes(grpc::MESSAGE_MAX),
+        // Somewhat more than is taken, so that most of what is too large is refused in etcd's words.
+        receive_message_max: Size::mib(4),
         send_message_max: Size::mib(1_024),
         // A watcher that does not read costs nothing here, and loses nothing by waiting.
         write_stall_max: Duration::from_hours(24),

@@ -31,7 +31,7 @@ use super::{
 pub(super) const REQUEST_MAX: usize = 1_536 * 1_024;
 
 /// Largest message taken: a request and what surrounds it, as etcd has it.
-pub(super) const MESSAGE_MAX: u64 = 2 * 1_024 * 1_024;
+pub(super) const MESSAGE_MAX: usize = 2 * 1_024 * 1_024;
 
 /// What the services share.
 #[derive(Debug)]

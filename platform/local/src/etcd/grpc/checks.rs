@@ -7,7 +7,7 @@ use etcd_client::proto::{
 };
 use prost::Message;
 
-use super::{REQUEST_MAX, refusal::Fault};
+use super::{MESSAGE_MAX, REQUEST_MAX, refusal::Fault};
 
 /// Operations of a transaction, those of nested ones counted with the deepest.
 const OPERATIONS_MAX: usize = 128;
@@ -16,7 +16,11 @@ const OPERATIONS_MAX: usize = 128;
 const WRAPPING: usize = 17;
 
 pub(super) fn size(request: &impl Message) -> Result<(), Fault> {
-    if request.encoded_len() + WRAPPING > REQUEST_MAX {
+    let size = request.encoded_len();
+    if size > MESSAGE_MAX {
+        return Err(Fault::MessageTooLarge(size));
+    }
+    if size + WRAPPING > REQUEST_MAX {
         return Err(Fault::TooLarge);
     }
     Ok(())

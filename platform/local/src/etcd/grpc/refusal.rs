@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use super::MESSAGE_MAX;
 use crate::etcd::engine::Refusal;
 
 /// Why a watch from a revision that is gone is cancelled, where it asked for less than none.
@@ -48,6 +49,8 @@ pub(super) enum Fault {
     DuplicateKey,
     SortOption,
     TooLarge,
+    /// One that etcd's transport would not even have read; so many bytes.
+    MessageTooLarge(usize),
 }
 
 impl Fault {
@@ -61,6 +64,11 @@ impl Fault {
             Self::DuplicateKey => "etcdserver: duplicate key given in txn request",
             Self::SortOption => "etcdserver: invalid sort option",
             Self::TooLarge => "etcdserver: request is too large",
+            Self::MessageTooLarge(size) => {
+                let text =
+                    format!("grpc: received message larger than max ({size} vs. {MESSAGE_MAX})");
+                return Status::new(Code::ResourceExhausted, text);
+            }
         };
         Status::new(Code::InvalidArgument, text)
     }

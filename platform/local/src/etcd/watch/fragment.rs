@@ -7,11 +7,10 @@ use crate::etcd::grpc::MESSAGE_MAX;
 
 /// Cuts `response` into messages of at most [`MESSAGE_MAX`] bytes; an event is never cut.
 pub(super) fn fragments(response: PbWatchResponse) -> Vec<PbWatchResponse> {
-    let message_max = usize::try_from(MESSAGE_MAX).unwrap_or(usize::MAX);
-    if response.encoded_len() < message_max || response.events.len() < 2 {
+    if response.encoded_len() < MESSAGE_MAX || response.events.len() < 2 {
         return vec![response];
     }
-    cut(response, message_max)
+    cut(response, MESSAGE_MAX)
 }
 
 fn cut(mut response: PbWatchResponse, message_max: usize) -> Vec<PbWatchResponse> {

@@ -1,0 +1,276 @@
+//! The local etcd as a process: killed, frozen, started twice; and in the hands of etcd's own
+//! clients.
+
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
+#[path = "contract/client.rs"]
+#[expect(dead_code, reason = "streams are for others")]
+mod client;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use etcd_client::proto::{
+    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
+    PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
+};
+use futures_util::future::join_all;
+use gantry_harness::{
+    process::{built, pid},
+    tools, wait,
+};
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use client::Client;
+
+/// A local etcd in a process of its own, on a port of its own.
+struct Local {
+    child: Child,
+    address: String,
+}
+
+impl Local {
+    fn start(folder: &Path) -> Self {
+        let mut child = command(folder).stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut address).unwrap();
+        Self {
+            child,
+            address: address.trim().to_owned(),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.url())
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(built("examples/etcd"));
+    command.arg("127.0.0.1:0").arg(folder).stdin(Stdio::null());
+    command
+}
+
+async fn put(client: &mut Client, key: &str, value: &str, lease: i64) -> Option<i64> {
+    let request = PbPutRequest {
+        key: key.into(),
+        value: value.into(),
+        lease,
+        ..PbPutRequest::default()
+    };
+    let answer: PbPutResponse = client.unary("KV/Put", request).await.ok()?;
+    Some(answer.header?.revision)
+}
+
+async fn all(client: &mut Client) -> PbRangeResponse {
+    let request = PbRangeRequest {
+        key: vec![0],
+        range_end: vec![0],
+        ..PbRangeRequest::default()
+    };
+    client.unary("KV/Range", request).await.unwrap()
+}
+
+/// Goal: what was acknowledged survives `kill -9`, and what is there is whole.
+/// Method: eight writers until the process is killed under them, three times over; what each had
+/// acknowledged last must be there, at no lower revision than it was told.
+#[tokio::test]
+async fn acknowledged_writes_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let mut local = Local::start(folder.path());
+        let url = local.url();
+        let writers = (0..8).map(|writer| {
+            let mut client = Client::new(&url);
+            async move {
+                let key = format!("{round}-{writer}");
+                let mut acknowledged = (0, 0);
+                for value in 1.. {
+                    match put(&mut client, &key, &value.to_string(), 0).await {
+                        Some(revision) => acknowledged = (value, revision),
+                        None => break,
+                    }
+                }
+                (key, acknowledged)
+            }
+        });
+        let killing = async {
+            let mut client = local.client();
+            wait::until("some writes", wait::SOON, async || {
+                (all(&mut client).await.header?.revision > 200 * (round + 1)).then_some(())
+            })
+            .await;
+            local.kill();
+        };
+        let (told, ()) = tokio::join!(join_all(writers), killing);
+
+        let local = Local::start(folder.path());
+        let there = all(&mut local.client()).await;
+        for (key, (value, revision)) in told {
+            let found = there.kvs.iter().find(|it| it.key == key.as_bytes());
+            let found = found.unwrap_or_else(|| panic!("{key} is gone"));
+            let kept: i32 = str::from_utf8(&found.value).unwrap().parse().unwrap();
+            // One more may have been written and not answered.
+            assert!(
+                (value..=value + 1).contains(&kept),
+                "{key}: {kept}, not {value}"
+            );
+            assert!(found.mod_revision >= revision);
+            assert_eq!(i64::from(kept), found.version);
+        }
+    }
+}
+
+/// Goal: leases live through a pause of the process, and begin anew when it is started again.
+/// Method: freeze it for longer than a lease has; the key is still there, and goes when its time
+/// has passed while the process ran. Then kill it: the other lease has all of its time again.
+#[tokio::test]
+async fn leases_outlive_a_pause_and_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut local = Local::start(folder.path());
+    let mut client = local.client();
+    for (id, ttl) in [(1, 2), (2, 60)] {
+        let request = PbLeaseGrantRequest { ttl, id };
+        let granted: PbLeaseGrantResponse =
+            client.unary("Lease/LeaseGrant", request).await.unwrap();
+        assert_eq!(ttl, granted.ttl);
+        put(&mut client, &format!("{id}"), "", id).await.unwrap();
+    }
+
+    local.signal(Signal::STOP);
+    sleep(Duration::from_secs(4)).await;
+    local.signal(Signal::CONT);
+
+    assert_eq!(2, all(&mut client).await.count, "a lease ended in a pause");
+    wait::until("the short lease to end", wait::SOON, async || {
+        (all(&mut client).await.count == 1).then_some(())
+    })
+    .await;
+
+    local.kill();
+    let local = Local::start(folder.path());
+    let request = PbLeaseTimeToLiveRequest { id: 2, keys: true };
+    let left: PbLeaseTimeToLiveResponse = local
+        .client()
+        .unary("Lease/LeaseTimeToLive", request)
+        .await
+        .unwrap();
+    assert!(left.ttl > 56, "{left:?}");
+    assert_eq!(vec![b"2".to_vec()], left.keys);
+}
+
+/// Goal: data that cannot be used is one line that names the file.
+/// Method: a second process on the same folder; a file of garbage; a folder that is a file.
+#[test]
+fn unusable_data_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = Local::start(folder.path());
+    let file = folder.path().join("etcd.redb");
+    let file = file.display();
+    refused(
+        folder.path(),
+        &format!("{file} is in use by another process"),
+    );
+    drop(local);
+
+    let garbage: TempDir = tempfile::tempdir().unwrap();
+    let path = garbage.path().join("etcd.redb");
+    fs::write(&path, vec![7; 100_000]).unwrap();
+    let told = format!("{} is damaged; remove it to begin anew", path.display());
+    refused(garbage.path(), &told);
+
+    let told = format!("open {}", path.join("etcd.redb").display());
+    refused(&path, &told);
+}
+
+#[track_caller]
+fn refused(folder: &Path, told: &str) {
+    let Output { status, stderr, .. } = command(folder).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert!(!status.success(), "{text}");
+    assert!(
+        text.starts_with(&format!("etcd: local etcd: {told}")),
+        "{text}"
+    );
+    assert_eq!(1, text.lines().count(), "{text}");
+}
+
+/// Goal: Go programs work on it, with sessions, a mutex and an election.
+/// Method: the program that does all that, which passes on the real one.
+#[test]
+fn go_programs_work_on_it() {
+    let Some(session) = tools::find("etcd-session") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let local = Local::start(folder.path());
+    tools::run(Command::new(session).arg(local.url()));
+}
+
+/// Goal: `etcdctl` works on it, old and new.
+/// Method: each of its commands that a developer would use, and what it prints.
+#[test]
+fn etcdctl_works_on_it() {
+    for name in ["etcdctl", "etcdctl-3.4"] {
+        let Some(etcdctl) = tools::find(name) else {
+            continue;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::start(folder.path());
+        let run = |arguments: &str| {
+            let mut command = Command::new(&etcdctl);
+            command
+                .env("ETCDCTL_API", "3")
+                .args(["--endpoints", &local.address])
+                .args(arguments.split(' '));
+            tools::run(&mut command)
+        };
+        for (arguments, printed) in [
+            ("put a 1", "OK\n"),
+            ("put a 2 --prev-kv", "OK\na\n1\n"),
+            ("get a", "a\n2\n"),
+            ("get a --rev=2", "a\n1\n"),
+            ("lease grant 60 -w fields", "\"TTL\" : 60\n"),
+            ("put b 1", "OK\n"),
+            ("get --keys-only --from-key a", "a\n\nb\n\n"),
+            ("compaction 3", "compacted revision 3\n"),
+            ("del a --prev-kv", "1\na\n2\n"),
+            ("endpoint health -w fields", "\"Health\" : true\n"),
+            ("endpoint status -w fields", "\"Version\" : \"3.6."),
+            ("member list -w fields", "\"Name\" : \"gantry\"\n"),
+            ("lock l echo locked", "locked\n"),
+        ] {
+            let text = run(arguments);
+            assert!(text.contains(printed), "{name} {arguments}: {text}");
+        }
+    }
+}
