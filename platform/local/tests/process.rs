@@ -1,11 +1,6 @@
-//! The local etcd as a process: killed, frozen, started twice; and in the hands of etcd's own
-//! clients.
+//! The local etcd as a process: killed, frozen, started on data that cannot be used.
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
-
-#[path = "contract/client.rs"]
-#[expect(dead_code, reason = "streams are for others")]
-mod client;
 
 use std::{
     fs,
@@ -15,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::proto::{
-    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
-    PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
+use etcd_client::{
+    Client, GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions,
 };
 use futures_util::future::join_all;
 use gantry_harness::{
@@ -27,8 +21,6 @@ use gantry_harness::{
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::sleep;
-
-use client::Client;
 
 /// A local etcd in a process of its own, on a port of its own.
 struct Local {
@@ -48,8 +40,8 @@ impl Local {
         }
     }
 
-    fn client(&self) -> Client {
-        Client::new(&self.url())
+    async fn client(&self) -> Client {
+        Client::connect([self.url()], None).await.unwrap()
     }
 
     fn url(&self) -> String {
@@ -80,24 +72,17 @@ fn command(folder: &Path) -> Command {
     command
 }
 
+/// Puts a key; its revision, once it is acknowledged.
 async fn put(client: &mut Client, key: &str, value: &str, lease: i64) -> Option<i64> {
-    let request = PbPutRequest {
-        key: key.into(),
-        value: value.into(),
-        lease,
-        ..PbPutRequest::default()
-    };
-    let answer: PbPutResponse = client.unary("KV/Put", request).await.ok()?;
-    Some(answer.header?.revision)
+    let options = PutOptions::new().with_lease(lease);
+    let answer = client.put(key, value, Some(options)).await.ok()?;
+    Some(answer.header()?.revision())
 }
 
-async fn all(client: &mut Client) -> PbRangeResponse {
-    let request = PbRangeRequest {
-        key: vec![0],
-        range_end: vec![0],
-        ..PbRangeRequest::default()
-    };
-    client.unary("KV/Range", request).await.unwrap()
+/// Everything there is.
+async fn all(client: &mut Client) -> GetResponse {
+    let options = GetOptions::new().with_all_keys();
+    client.get("", Some(options)).await.unwrap()
 }
 
 /// Goal: what was acknowledged survives `kill -9`, and what is there is whole.
@@ -108,9 +93,9 @@ async fn acknowledged_writes_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let mut local = Local::start(folder.path());
-        let url = local.url();
+        let client = local.client().await;
         let writers = (0..8).map(|writer| {
-            let mut client = Client::new(&url);
+            let mut client = client.clone();
             async move {
                 let key = format!("{round}-{writer}");
                 let mut acknowledged = (0, 0);
@@ -124,9 +109,9 @@ async fn acknowledged_writes_survive_a_kill() {
             }
         });
         let killing = async {
-            let mut client = local.client();
+            let mut client = client.clone();
             wait::until("some writes", wait::SOON, async || {
-                (all(&mut client).await.header?.revision > 200 * (round + 1)).then_some(())
+                (all(&mut client).await.header()?.revision() > 200 * (round + 1)).then_some(())
             })
             .await;
             local.kill();
@@ -134,18 +119,18 @@ async fn acknowledged_writes_survive_a_kill() {
         let (told, ()) = tokio::join!(join_all(writers), killing);
 
         let local = Local::start(folder.path());
-        let there = all(&mut local.client()).await;
+        let there = all(&mut local.client().await).await;
         for (key, (value, revision)) in told {
-            let found = there.kvs.iter().find(|it| it.key == key.as_bytes());
+            let found = there.kvs().iter().find(|it| it.key() == key.as_bytes());
             let found = found.unwrap_or_else(|| panic!("{key} is gone"));
-            let kept: i32 = str::from_utf8(&found.value).unwrap().parse().unwrap();
+            let kept: i32 = found.value_str().unwrap().parse().unwrap();
             // One more may have been written and not answered.
             assert!(
                 (value..=value + 1).contains(&kept),
                 "{key}: {kept}, not {value}"
             );
-            assert!(found.mod_revision >= revision);
-            assert_eq!(i64::from(kept), found.version);
+            assert!(found.mod_revision() >= revision);
+            assert_eq!(i64::from(kept), found.version());
         }
     }
 }
@@ -157,12 +142,11 @@ async fn acknowledged_writes_survive_a_kill() {
 async fn leases_outlive_a_pause_and_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut local = Local::start(folder.path());
-    let mut client = local.client();
+    let mut client = local.client().await;
     for (id, ttl) in [(1, 2), (2, 60)] {
-        let request = PbLeaseGrantRequest { ttl, id };
-        let granted: PbLeaseGrantResponse =
-            client.unary("Lease/LeaseGrant", request).await.unwrap();
-        assert_eq!(ttl, granted.ttl);
+        let options = LeaseGrantOptions::new().with_id(id);
+        let granted = client.lease_grant(ttl, Some(options)).await.unwrap();
+        assert_eq!(ttl, granted.ttl());
         put(&mut client, &format!("{id}"), "", id).await.unwrap();
     }
 
@@ -170,22 +154,23 @@ async fn leases_outlive_a_pause_and_a_restart() {
     sleep(Duration::from_secs(4)).await;
     local.signal(Signal::CONT);
 
-    assert_eq!(2, all(&mut client).await.count, "a lease ended in a pause");
+    assert_eq!(
+        2,
+        all(&mut client).await.count(),
+        "a lease ended in a pause"
+    );
     wait::until("the short lease to end", wait::SOON, async || {
-        (all(&mut client).await.count == 1).then_some(())
+        (all(&mut client).await.count() == 1).then_some(())
     })
     .await;
 
     local.kill();
     let local = Local::start(folder.path());
-    let request = PbLeaseTimeToLiveRequest { id: 2, keys: true };
-    let left: PbLeaseTimeToLiveResponse = local
-        .client()
-        .unary("Lease/LeaseTimeToLive", request)
-        .await
-        .unwrap();
-    assert!(left.ttl > 56, "{left:?}");
-    assert_eq!(vec![b"2".to_vec()], left.keys);
+    let options = LeaseTimeToLiveOptions::new().with_keys();
+    let mut client = local.client().await;
+    let left = client.lease_time_to_live(2, Some(options)).await.unwrap();
+    assert!(left.ttl() > 56, "{left:?}");
+    assert_eq!([b"2".to_vec()], left.keys());
 }
 
 /// Goal: data that cannot be used is one line that names the file.
@@ -224,53 +209,39 @@ fn refused(folder: &Path, told: &str) {
     assert_eq!(1, text.lines().count(), "{text}");
 }
 
-/// Goal: Go programs work on it, with sessions, a mutex and an election.
-/// Method: the program that does all that, which passes on the real one.
+/// Goal: an `etcdctl` of an older release works on it.
+/// Method: each of its commands that a developer would use, and what it prints.
 #[test]
-fn go_programs_work_on_it() {
-    let Some(session) = tools::find("etcd-session") else {
+fn an_old_etcdctl_works_on_it() {
+    let Some(etcdctl) = tools::find("etcdctl-3.4") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let local = Local::start(folder.path());
-    tools::run(Command::new(session).arg(local.url()));
-}
-
-/// Goal: `etcdctl` works on it, old and new.
-/// Method: each of its commands that a developer would use, and what it prints.
-#[test]
-fn etcdctl_works_on_it() {
-    for name in ["etcdctl", "etcdctl-3.4"] {
-        let Some(etcdctl) = tools::find(name) else {
-            continue;
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let local = Local::start(folder.path());
-        let run = |arguments: &str| {
-            let mut command = Command::new(&etcdctl);
-            command
-                .env("ETCDCTL_API", "3")
-                .args(["--endpoints", &local.address])
-                .args(arguments.split(' '));
-            tools::run(&mut command)
-        };
-        for (arguments, printed) in [
-            ("put a 1", "OK\n"),
-            ("put a 2 --prev-kv", "OK\na\n1\n"),
-            ("get a", "a\n2\n"),
-            ("get a --rev=2", "a\n1\n"),
-            ("lease grant 60 -w fields", "\"TTL\" : 60\n"),
-            ("put b 1", "OK\n"),
-            ("get --keys-only --from-key a", "a\n\nb\n\n"),
-            ("compaction 3", "compacted revision 3\n"),
-            ("del a --prev-kv", "1\na\n2\n"),
-            ("endpoint health -w fields", "\"Health\" : true\n"),
-            ("endpoint status -w fields", "\"Version\" : \"3.6."),
-            ("member list -w fields", "\"Name\" : \"gantry\"\n"),
-            ("lock l echo locked", "locked\n"),
-        ] {
-            let text = run(arguments);
-            assert!(text.contains(printed), "{name} {arguments}: {text}");
-        }
+    let run = |arguments: &str| {
+        let mut command = Command::new(&etcdctl);
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &local.address])
+            .args(arguments.split(' '));
+        tools::run(&mut command)
+    };
+    for (arguments, printed) in [
+        ("put a 1", "OK\n"),
+        ("put a 2 --prev-kv", "OK\na\n1\n"),
+        ("get a", "a\n2\n"),
+        ("get a --rev=2", "a\n1\n"),
+        ("lease grant 60 -w fields", "\"TTL\" : 60\n"),
+        ("put b 1", "OK\n"),
+        ("get --keys-only --from-key a", "a\n\nb\n\n"),
+        ("compaction 3", "compacted revision 3\n"),
+        ("del a --prev-kv", "1\na\n2\n"),
+        ("endpoint health -w fields", "\"Health\" : true\n"),
+        ("endpoint status -w fields", "\"Version\" : \"3.6."),
+        ("member list -w fields", "\"Name\" : \"gantry\"\n"),
+        ("lock l echo locked", "locked\n"),
+    ] {
+        let text = run(arguments);
+        assert!(text.contains(printed), "{arguments}: {text}");
     }
 }
