@@ -41,7 +41,9 @@ pub use crate::{__identity as identity, BoxError};
 pub use context::App;
 
 pub use identity::Identity;
-pub use registry::{Etcd, discovering};
+pub use registry::Etcd;
+#[cfg(feature = "etcd")]
+pub use registry::discovering;
 pub use settings::{Platform, Runtime};
 
 use crate::{
