@@ -47,6 +47,26 @@ async fn more_connections_are_opened_when_streams_run_out() {
     caller.stop().await;
 }
 
+/// Goal: connections are opened for calls in line, not for each that joins it.
+/// Method: half as many calls again as a connection takes, at a peer that takes its time.
+#[tokio::test(start_paused = true)]
+async fn no_more_connections_are_opened_than_calls_fill() {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 500 * MS,
+        streams_max: 100,
+    };
+    let peer = Peer::start(&net, addr(1), manners);
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    let calls = (0..150).map(|_| caller.check("x"));
+    for outcome in futures_util::future::join_all(calls).await {
+        outcome.unwrap();
+    }
+    assert_eq!(2, peer.connections());
+    caller.stop().await;
+}
+
 /// Goal: the pool of connections is bounded; calls beyond it wait in line and are served.
 /// Method: two connections of ten streams at most, a hundred calls.
 #[tokio::test(start_paused = true)]

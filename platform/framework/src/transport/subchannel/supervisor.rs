@@ -112,9 +112,10 @@ impl Supervisor {
             .filter(|live| live.connection.shared().is_usable())
             .map(|live| Arc::clone(&live.connection))
             .collect();
-        let missing = self.missing(owned, &usable);
         let usable_any = !usable.is_empty();
-        self.pool.publish(usable);
+        // First, so that those in line whom the newest connection takes ask for no other.
+        self.pool.publish(usable.clone());
+        let missing = self.missing(owned, &usable);
         for _ in 0..missing {
             owned.connecting.push(self.connect(owned.calm));
         }
