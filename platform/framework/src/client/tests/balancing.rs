@@ -1,11 +1,15 @@
 //! Who gets the calls.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch;
+
 use super::{
     net::addr,
     peer::{Manners, Peer},
     *,
 };
-use crate::discovery::Memory;
+use crate::discovery::{Memory, Resolution, Resolve};
 
 /// Calls from `callers` at once, each one after the other, until `until`.
 async fn load(caller: &Caller, callers: usize, until: Instant) {
@@ -90,11 +94,23 @@ async fn calls_given_up_count_as_slow() {
     caller.stop().await;
 }
 
-/// Goal: an endpoint that fails fast attracts no calls.
-/// Method: one of three answers UNAVAILABLE at once, the others take 10 ms.
+/// Goal: an endpoint that fails fast attracts no calls: neither one at fault, nor one that sheds
+/// load, whatever pause it asks for.
+/// Method: one of three answers so at once, the others take 10 ms.
 #[tokio::test(start_paused = true)]
 async fn failing_fast_attracts_nothing() {
+    let at_fault = ("grpc-status", "14");
+    let sheds = ("grpc-status", "8");
+    let at_once = ("grpc-retry-pushback-ms", "0");
+    for answer in [&[at_fault][..], &[sheds], &[at_fault, at_once]] {
+        failing_at_once(answer).await;
+    }
+}
+
+async fn failing_at_once(answer: &[(&'static str, &'static str)]) {
     fastrand::seed(42);
+    let head = [(":status", "200"), ("content-type", "application/grpc")];
+    let headers = [&head[..], answer].concat();
     let net = Net::default();
     let manners = Manners {
         latency: 10 * MS,
@@ -106,11 +122,6 @@ async fn failing_fast_attracts_nothing() {
         let mut peer = super::raw::Raw::accept(listener.recv().await.unwrap(), &[]).await;
         loop {
             let stream = peer.request().await;
-            let headers = [
-                (":status", "200"),
-                ("content-type", "application/grpc"),
-                ("grpc-status", "14"),
-            ];
             peer.headers(stream, &headers, true).await;
         }
     });
@@ -123,7 +134,7 @@ async fn failing_fast_attracts_nothing() {
     for _ in 0..1_000 {
         failed += usize::from(check(&mut client, "x").await.is_err());
     }
-    assert!((1..20).contains(&failed), "{failed}");
+    assert!((1..20).contains(&failed), "{answer:?}: {failed}");
     caller.stop().await;
 }
 
@@ -177,6 +188,49 @@ async fn a_changed_list_is_followed() {
     assert_eq!(("endpoint_joined", ""), words[0]);
     assert!(words.contains(&("endpoint_state", "READY")), "{words:?}");
     assert!(words.contains(&("endpoint_left", "")), "{words:?}");
+    caller.stop().await;
+}
+
+/// Notes how often it was asked for a newer list.
+#[derive(Debug)]
+struct Asked {
+    names: Memory,
+    refreshes: AtomicUsize,
+}
+
+impl Resolve for Asked {
+    fn resolve(&self, name: &str) -> watch::Receiver<Resolution> {
+        self.names.resolve(name)
+    }
+
+    fn refresh(&self, name: &str) {
+        assert_eq!("shop", name);
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Goal: a list whose endpoints fail is asked for anew, one whose endpoints work is not.
+/// Method: a peer that serves, then one that refuses.
+#[tokio::test(start_paused = true)]
+async fn failing_endpoints_ask_for_a_newer_list() {
+    let net = Net::default();
+    let _peer = Peer::start(&net, addr(1), Manners::default());
+    let names = Memory::new();
+    names.set("shop", [addr(1)]);
+    let resolver = Arc::new(Asked {
+        names: names.clone(),
+        refreshes: AtomicUsize::new(0),
+    });
+    let mut caller = Caller::with(&net, &[addr(9)], |config| {
+        config.target = Some("memory:///shop".into());
+    });
+    caller.clients = caller.clients.with_resolver("memory", resolver.clone());
+    caller.until(addr(1), Connectivity::Ready).await;
+    assert_eq!(0, resolver.refreshes.load(Ordering::Relaxed));
+
+    names.set("shop", [addr(2)]);
+    caller.until(addr(2), Connectivity::TransientFailure).await;
+    assert!(resolver.refreshes.load(Ordering::Relaxed) > 0);
     caller.stop().await;
 }
 

@@ -263,3 +263,30 @@ async fn a_dropped_call_resets_its_stream() {
         caller.stop().await;
     }
 }
+
+/// Goal: a caller in a hurry condemns no endpoint; one that waited long enough does.
+/// Method: a deadline far below what the peer's calls take, then one far above.
+#[tokio::test(start_paused = true)]
+async fn only_a_fair_deadline_counts_against_the_endpoint() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let mut client = caller.client();
+    let answered = spawn(async move { check(&mut client, "x").await });
+    let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    let stream = peer.request().await;
+    tokio::time::sleep(100 * MS).await;
+    peer.answer(stream).await;
+    answered.await.unwrap().unwrap();
+
+    for (timeout, condemned) in [(10 * MS, false), (1_000 * MS, true)] {
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        request.set_timeout(timeout);
+        let outcome = patient(caller.client().check(request)).await;
+        assert_eq!(Code::DeadlineExceeded, outcome.unwrap_err().code());
+        let latency = caller.endpoints()[0].latency.unwrap();
+        let penalised = latency > Duration::from_secs(4);
+        assert_eq!(condemned, penalised, "{timeout:?}: {latency:?}");
+    }
+    caller.stop().await;
+}

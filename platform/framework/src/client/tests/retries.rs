@@ -224,3 +224,27 @@ async fn a_draining_peer_loses_nothing() {
     assert!(handled.values().all(|times| *times == 1));
     caller.stop().await;
 }
+
+/// Goal: what the platform says of a request's earlier attempts cannot be said by a caller, as the
+/// metadata of the call it serves, passed on.
+/// Method: a call that claims to be the fourth try; what the peer reads.
+#[tokio::test(start_paused = true)]
+async fn earlier_attempts_are_the_platforms_to_tell() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    let claimed = "3".parse().unwrap();
+    let name = "grpc-previous-rpc-attempts";
+    request.metadata_mut().insert(name, claimed);
+    let mut client = caller.client();
+    let call = spawn(async move { patient(client.check(request)).await });
+
+    let io = listener.recv().await.unwrap();
+    let mut connection = h2::server::handshake(io).await.unwrap();
+    let (request, respond) = connection.accept().await.unwrap().unwrap();
+    assert_eq!(None, request.headers().get(name));
+    drop((respond, connection));
+    call.await.unwrap().unwrap_err();
+    caller.stop().await;
+}

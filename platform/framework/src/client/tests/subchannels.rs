@@ -285,6 +285,37 @@ async fn a_silent_peer_is_noticed() {
     }
 }
 
+/// Goal: any byte is a sign of life: a peer that sends is not pinged, and one whose pong is late
+/// is kept.
+/// Method: a stream with a message every three seconds from a peer that answers no ping; silence
+/// for longer than the interval; messages again.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_is_alive() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let mut client = caller.client();
+    let watching = spawn(async move { client.watch(HealthCheckRequest::default()).await });
+    let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    peer.answers_pings = false;
+    let stream = peer.request().await;
+    peer.begin(stream).await;
+    let mut answers = watching.await.unwrap().unwrap().into_inner();
+
+    for pinged in [false, true] {
+        for _ in 0..5 {
+            peer.data(stream, raw::SERVING, false).await;
+            patient(answers.message()).await.unwrap().unwrap();
+            let frame = tokio::time::timeout(3_000 * MS, peer.next()).await;
+            assert!(frame.is_err(), "{pinged}: {frame:?}");
+        }
+        if !pinged {
+            peer.expect(raw::PING).await;
+        }
+    }
+    caller.stop().await;
+}
+
 /// Goal: an endpoint that cannot be reached is tried again with growing pauses, and says why.
 /// Method: one that refuses and one that swallows, for 20 seconds of paused clock.
 #[tokio::test(start_paused = true)]
@@ -384,6 +415,61 @@ async fn health_decides_who_gets_calls() {
     caller.until(addr(1), Connectivity::TransientFailure).await;
     // It was the connection's state, not its end.
     assert_eq!(1, net.connects(addr(1)));
+    caller.stop().await;
+}
+
+/// Goal: an endpoint gets calls only while it says SERVING; not knowing is not serving.
+/// Method: one watch that says each status in turn.
+#[tokio::test(start_paused = true)]
+async fn only_serving_is_serving() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::with(&net, &[addr(1)], |config| config.health = true);
+    caller.client();
+    let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    let watch = peer.request().await;
+    peer.begin(watch).await;
+    // UNKNOWN, NOT_SERVING, SERVICE_UNKNOWN.
+    for status in [0, 2, 3] {
+        peer.data(watch, raw::SERVING, false).await;
+        caller.until(addr(1), Connectivity::Ready).await;
+        let message = [0, 0, 0, 0, 2, 8, status];
+        peer.data(watch, &message, false).await;
+        tokio::time::sleep(10 * MS).await;
+        let connectivity = caller.connectivity(addr(1));
+        let refusing = Some(Connectivity::TransientFailure);
+        assert_eq!(refusing, connectivity, "{status}");
+    }
+    caller.stop().await;
+}
+
+/// Goal: a peer whose watches fail is not asked without pause.
+/// Method: each watch fails at once, for twenty seconds of paused clock.
+#[tokio::test(start_paused = true)]
+async fn failed_watches_back_off() {
+    fastrand::seed(7);
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::with(&net, &[addr(1)], |config| config.health = true);
+    caller.client();
+    let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    let mut watches = 0;
+    let failing = async {
+        loop {
+            let watch = peer.request().await;
+            watches += 1;
+            let headers = [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("grpc-status", "14"),
+            ];
+            peer.headers(watch, &headers, true).await;
+        }
+    };
+    let failing = tokio::time::timeout(Duration::from_secs(20), failing);
+    assert!(failing.await.is_err());
+    // Without jitter: at 0, 1, 2.6, 5.2, 9.3, 15.8 seconds.
+    assert!((5..=7).contains(&watches), "{watches}");
     caller.stop().await;
 }
 
