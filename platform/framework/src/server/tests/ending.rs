@@ -210,6 +210,32 @@ async fn a_request_stream_fails_at_the_deadline_wherever_it_is_read() {
     assert_eq!(Code::DeadlineExceeded, second.unwrap_err().code());
 }
 
+/// Goal: what of a request has arrived is not read after the deadline: a task that comes late must
+/// not work for a caller that is gone.
+/// Method: a message that waits, and a task that first reads when the call has ended.
+#[tokio::test(start_paused = true)]
+async fn a_request_stream_gives_nothing_after_the_deadline() {
+    let (tell, mut told) = mpsc::channel(1);
+    let served = Served::probe(Probe::stream(move |request| {
+        let tell = tell.clone();
+        async move {
+            let mut requests = request.into_inner();
+            #[allow(clippy::disallowed_methods)]
+            drop(tokio::spawn(async move {
+                time::sleep(2 * TIMEOUT).await;
+                drop(tell.send(requests.message().await).await);
+            }));
+            std::future::pending().await
+        }
+    }));
+    let wire = wire(&served).await;
+    let mut sent = wire.send(with_timeout(STREAM, "100m")).await.unwrap();
+    sent.requests.send_data(framed(b"one"), false).unwrap();
+    let read = timeout(Duration::from_secs(5), told.recv()).await;
+    let status = read.expect("it ends").unwrap().unwrap_err();
+    assert_eq!(Code::DeadlineExceeded, status.code());
+}
+
 /// Goal: a unary call has a deadline whether its caller sets one or not, and not beyond the cap;
 /// a stream has none unless it asks.
 /// Method: handlers that wait for ever, with no timeout and with one of an hour.

@@ -104,6 +104,8 @@ async fn an_idle_connection_goes_away() {
     assert!(due.contains(&took), "{took:?}");
     assert_eq!(2, handle.counts().open);
     sleep(Duration::from_secs(40)).await;
-    busy.call(Wire::request(PATH), b"").await.unwrap();
+    for wire in [&busy, &waiting] {
+        wire.call(Wire::request(PATH), b"").await.unwrap();
+    }
     assert_eq!(2, handle.counts().open);
 }

@@ -21,6 +21,7 @@ const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
@@ -107,6 +108,25 @@ async fn an_honest_peer_without_a_request_is_told() {
     peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     let sent = in_time(until_closed(&mut peer)).await.unwrap();
     assert_eq!(Some(0), goaway(&sent));
+}
+
+/// Goal: a first call that crosses the farewell is finished, within the grace.
+/// Method: a peer that sends a slow call once it was told to go away, before it is cut.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_crosses_the_farewell_is_finished() {
+    let slow = [&HEAD[..1], &[0x04, 5], SLOW_PATH.as_bytes(), &HEAD[2..]].concat();
+    let (connector, handle) = in_memory(limits());
+    let mut peer = opened(&connector).await;
+    peer.write_all(PREFACE).await.unwrap();
+    peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    sleep(FIRST_REQUEST + FAREWELL / 2).await;
+    assert_eq!(1, handle.counts().refused(Refused::FirstRequest));
+    let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &slow);
+    peer.write_all(&call).await.unwrap();
+
+    let sent = in_time(until_closed(&mut peer)).await.unwrap();
+    let answered = |(kind, stream, _): &(u8, u32, _)| (*kind, *stream) == (HEADERS, 1);
+    assert!(frames(&sent).iter().any(answered), "{sent:?}");
 }
 
 /// Goal: the time to the first request is no limit on what comes after.
