@@ -265,3 +265,6 @@ impl AdminService for Admin {
         Ok(Response::new(Box::pin(entries)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -249,6 +249,26 @@ fn an_outage_is_told_once() {
     assert_eq!(["WARN", "INFO", "WARN", "INFO"], levels[..]);
 }
 
+/// Goal: the bound is on spans that wait, not on spans ever made.
+/// Method: fill a queue of ten and export it, three times.
+#[test]
+fn exported_spans_make_room() {
+    let capture = capture();
+    let config = Config {
+        span_queue_max: 10,
+        ..Config::default()
+    };
+    let pipeline = Pipeline::over(Scripted::default(), &ORDERS, &config);
+    for _ in 0..3 {
+        for _ in 0..10 {
+            end_span(&pipeline);
+        }
+        pipeline.provider.force_flush().unwrap();
+    }
+    assert_eq!(Some(30.0), exported(&capture));
+    assert_eq!(Some(0.0), dropped(&capture, "queue_full"));
+}
+
 /// Runs a future that never waits.
 fn now<F: Future>(future: F) -> F::Output {
     use futures_util::FutureExt as _;
