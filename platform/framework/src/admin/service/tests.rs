@@ -34,6 +34,14 @@ impl Inside for Nothing {
         Vec::new()
     }
 
+    fn registration(&self) -> Option<crate::discovery::Registration> {
+        None
+    }
+
+    fn pause_registration(&self, _pause: bool) -> bool {
+        false
+    }
+
     fn drain_bound(&self) -> Duration {
         Duration::ZERO
     }
