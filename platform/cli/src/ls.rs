@@ -26,7 +26,7 @@ pub(crate) async fn run(args: Ls) -> Outcome {
 /// Where etcd is: as given, or the one of the running `up`.
 pub(crate) async fn endpoints(given: Option<&str>) -> Result<Vec<String>, Failure> {
     if let Some(given) = given {
-        return Ok(given.split(',').map(|it| it.trim().to_owned()).collect());
+        return Ok(registry::urls(given));
     }
     let (_, state) = here()?;
     let known = control::registry(&state).await?;

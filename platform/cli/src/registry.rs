@@ -23,6 +23,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Pause before a local etcd whose disk failed begins anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The URLs of an etcd as they are given, with commas between them.
+pub(crate) fn urls(given: &str) -> Vec<String> {
+    given.split(',').map(|url| url.trim().to_owned()).collect()
+}
+
 /// Which port the local etcd has: the usual one, or by `--port-base`, where 0 takes a free one.
 pub(crate) fn port(base: Option<u16>) -> Result<u16, Failure> {
     match base {

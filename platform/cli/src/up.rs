@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Up) -> Outcome {
             None => Some(registry::open(&state, port)?),
         };
         let endpoints = match (&args.etcd, &etcd) {
-            (Some(urls), _) => urls.split(',').map(|url| url.trim().to_owned()).collect(),
+            (Some(given), _) => registry::urls(given),
             (None, Some(etcd)) => vec![etcd.handle().url()],
             (None, None) => Vec::new(),
         };

@@ -8,6 +8,7 @@ mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod memory;
+mod names;
 pub mod registration;
 mod target;
 

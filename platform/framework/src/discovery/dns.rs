@@ -1,12 +1,6 @@
 //! Names of the domain name system, asked again and again.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net,
@@ -14,7 +8,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Resolution, Resolve};
+use super::{Resolution, Resolve, names::Names};
 use crate::shutdown::Tasks;
 
 /// How long an answer is taken for current.
@@ -24,18 +18,12 @@ const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// How long a question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Resolves `HOST:PORT`, or several with commas between them, through the operating system: at once, every 30 seconds, and when
-/// endpoints fail, at least 5 seconds apart.
+/// Resolves `HOST:PORT`, or several with commas between them, through the operating system: at once,
+/// every 30 seconds, and when endpoints fail, at least 5 seconds apart.
 #[derive(Debug, Clone)]
 pub struct Dns {
     tasks: Tasks,
-    names: Arc<Mutex<HashMap<String, Watched>>>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    resolutions: watch::Sender<Resolution>,
-    refresh: Arc<Notify>,
+    names: Names,
 }
 
 impl Dns {
@@ -44,48 +32,30 @@ impl Dns {
     pub fn new(tasks: Tasks) -> Self {
         Self {
             tasks,
-            names: Arc::default(),
+            names: Names::default(),
         }
     }
 }
 
 impl Resolve for Dns {
     fn resolve(&self, name: &str) -> watch::Receiver<Resolution> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = names.get(name) {
-            let joined = watched.resolutions.subscribe();
-            // One whose last reader is gone may be ending: a new one takes its place.
-            if watched.resolutions.receiver_count() > 1 {
-                return joined;
-            }
-        }
-        let resolutions = watch::Sender::default();
-        let receiver = resolutions.subscribe();
-        let refresh = Arc::new(Notify::new());
-        let question = Question {
-            name: name.to_owned(),
-            resolutions: resolutions.clone(),
-            refresh: Arc::clone(&refresh),
-        };
-        let stopping = self.tasks.stopping();
-        self.tasks.spawn("dns", async move {
-            stopping
-                .run_until_cancelled(question.ask_while_wanted(lookup))
-                .await;
-        });
-        let watched = Watched {
-            resolutions,
-            refresh,
-        };
-        names.insert(name.to_owned(), watched);
-        receiver
+        self.names.join(name, |watched| {
+            let question = Question {
+                name: name.to_owned(),
+                resolutions: watched.resolutions,
+                refresh: watched.hint,
+            };
+            let stopping = self.tasks.stopping();
+            self.tasks.spawn("dns", async move {
+                stopping
+                    .run_until_cancelled(question.ask_while_wanted(lookup))
+                    .await;
+            });
+        })
     }
 
     fn refresh(&self, name: &str) {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = names.get(name) {
-            watched.refresh.notify_one();
-        }
+        self.names.hint(name);
     }
 }
 
@@ -160,7 +130,10 @@ impl Question {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 

@@ -1,14 +1,9 @@
 //! From a name to its endpoints, by etcd.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
     time::{self, Instant},
 };
@@ -20,7 +15,7 @@ use super::{
     view::View,
 };
 use crate::{
-    discovery::{Endpoint, Layout, Resolution, Resolve},
+    discovery::{Endpoint, Layout, Resolution, Resolve, names::Names},
     journal::{Journal, Kind},
     shutdown::Tasks,
     status::chain,
@@ -52,13 +47,7 @@ struct Shared {
     snapshots: Option<PathBuf>,
     tasks: Tasks,
     journal: Journal,
-    names: Mutex<HashMap<String, Watched>>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    resolutions: watch::Sender<Resolution>,
-    suspicion: Arc<Notify>,
+    names: Names,
 }
 
 impl Resolver {
@@ -78,7 +67,7 @@ impl Resolver {
                 snapshots,
                 tasks,
                 journal,
-                names: Mutex::default(),
+                names: Names::default(),
             }),
         }
     }
@@ -87,44 +76,25 @@ impl Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: &str) -> watch::Receiver<Resolution> {
         let shared = &self.shared;
-        let mut names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = names.get(name) {
-            let joined = watched.resolutions.subscribe();
-            // One whose last reader is gone may be ending: a new one takes its place.
-            if watched.resolutions.receiver_count() > 1 {
-                return joined;
-            }
-        }
-        let resolutions = watch::Sender::default();
-        let receiver = resolutions.subscribe();
-        let suspicion = Arc::new(Notify::new());
-        let watched = Watched {
-            resolutions: resolutions.clone(),
-            suspicion: Arc::clone(&suspicion),
-        };
-        names.insert(name.to_owned(), watched);
-        let feed = Feed {
-            etcd: shared.etcd.clone(),
-            prefix: shared.layout.prefix(name),
-            suspicion,
-        };
-        let keeper = Keeper::new(shared, name, resolutions);
-        let stopping = shared.tasks.stopping();
-        shared.tasks.spawn("registry watch", async move {
-            let (sender, updates) = mpsc::channel(UPDATES);
-            // On the heap: etcd's clients are large.
-            let both = Box::pin(async { tokio::join!(feed.run(sender), keeper.run(updates)) });
-            stopping.run_until_cancelled(both).await;
-        });
-        receiver
+        shared.names.join(name, |watched| {
+            let feed = Feed {
+                etcd: shared.etcd.clone(),
+                prefix: shared.layout.prefix(name),
+                suspicion: watched.hint,
+            };
+            let keeper = Keeper::new(shared, name, watched.resolutions);
+            let stopping = shared.tasks.stopping();
+            shared.tasks.spawn("registry watch", async move {
+                let (sender, updates) = mpsc::channel(UPDATES);
+                // On the heap: etcd's clients are large.
+                let both = Box::pin(async { tokio::join!(feed.run(sender), keeper.run(updates)) });
+                stopping.run_until_cancelled(both).await;
+            });
+        })
     }
 
     fn refresh(&self, name: &str) {
-        let shared = &self.shared;
-        let names = shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = names.get(name) {
-            watched.suspicion.notify_one();
-        }
+        self.shared.names.hint(name);
     }
 }
 
