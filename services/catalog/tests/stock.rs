@@ -259,6 +259,12 @@ async fn held_stock_goes_back_in_time() {
     assert_eq!(stock(8, 0), replicas.stock("A").await);
     assert_eq!(0, store.sweep(later).await.unwrap());
 
+    let next_day = later.after(Duration::from_hours(24));
+    store.sweep(next_day).await.unwrap();
+    // Remembered: a late attempt finds it released.
+    let late = reserve(store, "held", &[("A", 1)]).await;
+    assert_eq!(Reserved::Released, late);
+
     let next_week = later.after(Duration::from_hours(8 * 24));
     store.sweep(next_week).await.unwrap();
     // Forgotten: the identifier is free. The confirmed one is not.

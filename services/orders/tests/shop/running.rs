@@ -4,6 +4,7 @@ use gantry::{
     app::{Identity, testing::Service},
     client::Channel,
 };
+use gantry_store::{Config, Database};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
     catalog::v1::{
@@ -107,6 +108,13 @@ impl Shop {
 
     pub(crate) fn orders(&self, replica: usize) -> OrdersServiceClient<Channel> {
         self.orders[replica].as_ref().unwrap().client()
+    }
+
+    /// The orders as they are written down.
+    pub(crate) async fn orders_store(&self) -> orders::store::Store {
+        let config = Config::file(self.folder.path().join("orders.db"));
+        let database = Database::open(&config, orders::store::MIGRATIONS).await;
+        orders::store::Store::new(database.unwrap())
     }
 
     /// Registers a person and logs in; the token.
