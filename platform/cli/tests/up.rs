@@ -5,7 +5,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, getpgid, kill_process};
 use serde_json::Value;
 
 #[path = "support/project.rs"]
@@ -134,6 +134,18 @@ fn killing_gantry_leaves_no_child() {
 
     let again = project.up(&[]);
     again.ready();
+}
+
+/// Goal: Ctrl-C in a terminal is for `gantry` alone, which drains in order; and nothing a service
+/// starts is missed when it is killed.
+/// Method: a terminal signals a process group; each child leads one of its own.
+#[test]
+fn each_child_leads_a_group_of_its_own() {
+    let project = Project::new("", "replicas = 2");
+    let up = project.up(&[]);
+    for pid in pids(&up.ready()) {
+        assert_eq!(pid, getpgid(Some(pid)).unwrap());
+    }
 }
 
 /// Goal: a crashed instance is started again at its address, and is counted.
