@@ -122,6 +122,28 @@ async fn requests_above_the_last_stream_are_sent_again() {
     assert!(peers.await.unwrap().next().await.is_none());
 }
 
+/// Goal: a GOAWAY of our own says nothing of what the peer processed: the request is not sent again.
+/// Method: a peer that takes a request, then breaks the protocol; what its next connection is sent.
+#[tokio::test(start_paused = true)]
+async fn a_connection_we_give_up_may_have_been_served() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let calls = calls(&caller, 1);
+    let mut first = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    first.request().await;
+    // Longer than a connection must live for the next one to be made without a pause.
+    tokio::time::sleep(1_500 * MS).await;
+    // No stream is 0.
+    first.data(0, b"x", false).await;
+
+    let mut second = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+    let more = tokio::time::timeout(1_000 * MS, second.next()).await;
+    assert!(more.is_err(), "{more:?}");
+    assert_eq!(vec![Code::Unavailable], outcomes(calls).await);
+    caller.stop().await;
+}
+
 /// Goal: a refused stream is tried once more and then given up.
 /// Method: a peer that refuses everything counts the requests; the bytes are the same each time.
 #[tokio::test(start_paused = true)]
