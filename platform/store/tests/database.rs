@@ -5,6 +5,8 @@
 
 #[path = "database/files.rs"]
 mod files;
+#[path = "database/pool.rs"]
+mod pool;
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
@@ -14,7 +16,7 @@ use files::{
 };
 use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
-use tokio::{sync::watch, task::JoinSet, time};
+use tokio::{task::JoinSet, time};
 
 /// Goal: processes that start together on no database yet all end up with the same one.
 /// Method: open one missing file sixteen times at once, then look at its shape and content.
@@ -329,53 +331,6 @@ async fn slow_statements_are_cut() {
     assert_eq!(0, read(&database).await);
 }
 
-/// Goal: a change of the pool's size is taken under load without a failed statement.
-/// Method: tasks read and write through a pool of two while its size changes twenty times; count
-/// failures, lost writes, and connections beyond the last size.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn pool_swaps_fail_no_statement() {
-    let files = Files::new();
-    let database = files.open().await;
-    let stop = watch::Sender::new(false);
-    let mut load = JoinSet::new();
-    for task in 0..8 {
-        let (database, stopped) = (database.clone(), stop.subscribe());
-        load.spawn(async move {
-            let mut writes = 0;
-            while !*stopped.borrow() {
-                if task < 2 {
-                    add_one(&database).await.unwrap();
-                    writes += 1;
-                } else {
-                    read(&database).await;
-                }
-            }
-            writes
-        });
-    }
-    for swap in 0..20_u32 {
-        let config = Config {
-            pool_max: 1 + swap % 3,
-            ..files.config()
-        };
-        database.apply(&config).await;
-        let before = read(&database).await;
-        let moves = async {
-            while read(&database).await < before + 2 {
-                tokio::task::yield_now().await;
-            }
-        };
-        let went_on = time::timeout(Duration::from_secs(30), moves).await;
-        went_on.expect("the load goes on after a swap");
-    }
-    stop.send_replace(true);
-    let writes: i64 = load.join_all().await.into_iter().sum();
-    assert_eq!(20, database.swaps());
-    assert_eq!(writes, read(&database).await);
-    let (open, _) = database.connections();
-    assert!(open <= 2, "{open} connections, the last size is 2");
-}
-
 /// Goal: nobody else on the machine can read what a service keeps.
 /// Method: the mode of a new file and of its log.
 #[cfg(unix)]
@@ -417,7 +372,7 @@ async fn an_impossible_place_is_told() {
 
 /// Goal: a file that somebody reads in the old mode is waited for, not given up on.
 /// Method: hold a read on a file without a write-ahead log, with the engine's own patience off;
-/// opening lasts as long as the read does, and then succeeds.
+/// opening lasts as long as the read does, and then succeeds, or ends at its bound.
 #[tokio::test]
 async fn a_file_in_the_old_mode_is_waited_for() {
     let files = Files::new();
@@ -438,6 +393,14 @@ async fn a_file_in_the_old_mode_is_waited_for() {
     let mut opening = pin!(Database::open(&config, &[COUNTERS, LABELS]));
     let early = time::timeout(Duration::from_millis(200), opening.as_mut()).await;
     assert!(early.is_err(), "{early:?}");
+    let hasty = Config {
+        open_timeout: Duration::from_millis(200),
+        ..config.clone()
+    };
+    let bounded = time::timeout(Duration::from_secs(5), Database::open(&hasty, &[]));
+    let error = bounded.await.expect("within its bound").unwrap_err();
+    assert!(matches!(error, OpenError::TimedOut { .. }), "{error}");
+
     reader.execute("COMMIT").await.unwrap();
     assert_eq!(0, read(&opening.await.unwrap()).await);
 }

@@ -1,6 +1,6 @@
 //! A database in a file of its own, and statements to try on it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use gantry_store::{Config, Database, Migration, Statement};
 use tempfile::TempDir;
@@ -61,8 +61,16 @@ impl Files {
         self.folder.path().join("deep/er/test.db")
     }
 
+    /// More patient than any disk is slow: what ends a wait is for each test to say.
     pub(crate) fn config(&self) -> Config {
-        Config::file(self.path())
+        const PATIENCE: Duration = Duration::from_mins(1);
+        Config {
+            acquire_timeout: PATIENCE,
+            statement_timeout: PATIENCE,
+            busy_timeout: PATIENCE,
+            open_timeout: PATIENCE,
+            ..Config::file(self.path())
+        }
     }
 
     pub(crate) async fn open(&self) -> Database {

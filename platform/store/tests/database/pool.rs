@@ -1,0 +1,97 @@
+//! The pool under load, while it is swapped, and what its connections are.
+
+use gantry_store::Statement;
+use tokio::sync::watch;
+
+use super::*;
+
+/// Goal: writers that wait for their turn hold no connection, so that readers are served.
+/// Method: as many writers as the pool has connections wait for one that is stuck; then a read.
+#[tokio::test]
+async fn writers_in_line_keep_no_reader_out() {
+    let files = Files::new();
+    let config = Config {
+        pool_max: 3,
+        ..files.config()
+    };
+    let database = Database::open(&config, &[COUNTERS, LABELS]).await.unwrap();
+    let stuck = database.begin("test.stuck").await.unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(add_one(&database))).collect();
+    for writer in &mut waiting {
+        let early = time::timeout(Duration::from_millis(50), writer).await;
+        assert!(early.is_err(), "{early:?}");
+    }
+    let (open, idle) = database.connections();
+    assert!(open - idle <= 1, "{open} open, {idle} idle");
+    assert_eq!(0, read(&database).await);
+
+    stuck.commit().await.unwrap();
+    for writer in waiting {
+        writer.await.unwrap();
+    }
+    assert_eq!(3, read(&database).await);
+}
+
+/// Goal: a change of the pool's size is taken under load without a failed statement.
+/// Method: tasks read and write through a pool of two while its size changes twenty times; count
+/// failures, lost writes, and connections beyond the last size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pool_swaps_fail_no_statement() {
+    let files = Files::new();
+    let database = files.open().await;
+    let stop = watch::Sender::new(false);
+    let mut load = JoinSet::new();
+    for task in 0..8 {
+        let (database, stopped) = (database.clone(), stop.subscribe());
+        load.spawn(async move {
+            let mut writes = 0;
+            while !*stopped.borrow() {
+                if task < 2 {
+                    add_one(&database).await.unwrap();
+                    writes += 1;
+                } else {
+                    read(&database).await;
+                }
+            }
+            writes
+        });
+    }
+    for swap in 0..20_u32 {
+        let config = Config {
+            pool_max: 1 + swap % 3,
+            ..files.config()
+        };
+        database.apply(&config).await;
+        let before = read(&database).await;
+        let moves = async {
+            while read(&database).await < before + 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let went_on = time::timeout(Duration::from_secs(30), moves).await;
+        went_on.expect("the load goes on after a swap");
+    }
+    stop.send_replace(true);
+    let writes: i64 = load.join_all().await.into_iter().sum();
+    assert_eq!(20, database.swaps());
+    assert_eq!(writes, read(&database).await);
+    let (open, _) = database.connections();
+    assert!(open <= 2, "{open} connections, the last size is 2");
+}
+
+/// Goal: what was answered survives a power cut, and references are kept.
+/// Method: what the engine says of a connection of the pool.
+#[tokio::test]
+async fn connections_are_durable() {
+    const FULL: i64 = 2;
+    let files = Files::new();
+    let database = files.open().await;
+    for (pragma, name, expected) in [
+        ("PRAGMA synchronous", "synchronous", FULL),
+        ("PRAGMA foreign_keys", "foreign_keys", 1),
+    ] {
+        let statement = Statement::new("test.pragma", pragma);
+        let row = database.statement(&statement).fetch_one().await.unwrap();
+        assert_eq!(expected, row.integer(name).unwrap(), "{name}");
+    }
+}
