@@ -33,13 +33,20 @@ impl Framing {
 
     /// The message that has begun and is not whole: its length, and how much of it has come.
     pub(crate) fn unfinished(&self) -> Option<(usize, usize)> {
-        let [_, length @ ..] = self.prefix;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        let length = length_in(self.prefix);
         (self.message > 0).then(|| (length, length - self.message))
     }
 
     /// Reads on. A message longer than `message_max` is told, and the stream is not read further.
     pub(crate) fn advance(&mut self, data: &[u8], message_max: usize) -> Result<(), TooLarge> {
+        // Nearly every piece is one message: there is nothing to follow.
+        if self.is_between_messages()
+            && let Some((prefix, message)) = data.split_first_chunk()
+            && length_in(*prefix) == message.len()
+            && message.len() <= message_max
+        {
+            return Ok(());
+        }
         let mut at = 0;
         while at < data.len() {
             let rest = &data[at..];
@@ -56,8 +63,7 @@ impl Framing {
             self.prefix_read += read;
             at += read;
             if self.prefix_read == PREFIX {
-                let [_, length @ ..] = self.prefix;
-                let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                let length = length_in(self.prefix);
                 if length > message_max {
                     let begins = if carried { 0 } else { begins };
                     return Err(TooLarge { length, begins });
@@ -68,6 +74,12 @@ impl Framing {
         }
         Ok(())
     }
+}
+
+/// The length of the message after `prefix`.
+fn length_in(prefix: [u8; PREFIX]) -> usize {
+    let [_, length @ ..] = prefix;
+    usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
