@@ -8,10 +8,14 @@ use gantry_harness::{
     wait::{self, SOON},
 };
 use gantry_probe::{
-    CountRequest, CountResponse, HangRequest, WaitRequest, probe_service_client::ProbeServiceClient,
+    CountRequest, CountResponse, HangRequest, WaitRequest, WaitResponse,
+    probe_service_client::ProbeServiceClient,
 };
-use tokio::time::Instant;
-use tonic::{Code, Request};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tonic::{Code, Request, Response, Status};
 
 use crate::support::{channel, hop, probe};
 
@@ -78,6 +82,95 @@ async fn a_deadline_ends_a_call_at_both_hops() {
     all_dropped(&first, 2).await;
     all_ended(&first, "Wait", 2, &["DEADLINE_EXCEEDED"]).await;
     all_ended(&second, "Wait", 2, codes_beyond()).await;
+}
+
+/// Goal: however many calls end at their deadlines, on whichever side first, another call on the
+/// same connection goes on.
+/// Method: thousands of calls with a short deadline beside a long one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_deadlines_costs_no_other_call() {
+    const CALLS: usize = 4_000;
+    const AT_ONCE: usize = 90;
+    let service = probe().start().await;
+    let client = ProbeServiceClient::new(channel(&[service.address]));
+    let call = |millis, deadline| {
+        let mut client = client.clone();
+        let request = WaitRequest {
+            millis,
+            hops: 0,
+            spawned: false,
+        };
+        async move { client.wait(timed(request, deadline)).await }
+    };
+    let storm = async {
+        let mut running = JoinSet::new();
+        for _ in 0..CALLS {
+            if running.len() == AT_ONCE {
+                ended_by_deadline(running.join_next().await);
+            }
+            running.spawn(call(60_000, Duration::from_millis(60)));
+        }
+        while let Some(ended) = running.join_next().await {
+            ended_by_deadline(Some(ended));
+        }
+    };
+    let mut long = JoinSet::new();
+    long.spawn(call(60_000, Duration::from_mins(1)));
+    storm.await;
+    assert!(long.try_join_next().is_none(), "it goes on");
+    assert_eq!(1, connections(&service).await, "the one it began with");
+}
+
+/// Goal: streams that their callers end once they have what they want are no attack.
+/// Method: hundreds a second, each ended after its first message, beside a long call.
+#[tokio::test(flavor = "multi_thread")]
+async fn answered_streams_may_be_ended_in_a_loop() {
+    const ROUNDS: usize = 6;
+    const AT_ONCE: usize = 90;
+    let service = probe().start().await;
+    let client = ProbeServiceClient::new(channel(&[service.address]));
+    let mut long = client.clone();
+    let request = WaitRequest {
+        millis: 60_000,
+        hops: 0,
+        spawned: false,
+    };
+    let request = timed(request, Duration::from_mins(1));
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { long.wait(request).await });
+    for _ in 0..ROUNDS {
+        let mut streams = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let mut client = client.clone();
+            let request = HangRequest {
+                messages: 1,
+                hops: 0,
+            };
+            streams.spawn(async move {
+                let mut stream = client.hang(request).await.expect("headers").into_inner();
+                stream.message().await.expect("a message");
+            });
+        }
+        while let Some(ended) = streams.join_next().await {
+            ended.expect("each is answered");
+        }
+    }
+    assert!(waiting.try_join_next().is_none(), "it goes on");
+    assert_eq!(1, connections(&service).await, "the one it began with");
+}
+
+fn ended_by_deadline(ended: Option<Result<Result<Response<WaitResponse>, Status>, JoinError>>) {
+    let ended = ended.expect("one runs").expect("no call panics");
+    let error = ended.expect_err("the deadline passes");
+    assert_eq!(Code::DeadlineExceeded, error.code(), "{error:?}");
+}
+
+/// How many connections a service has accepted.
+async fn connections(service: &Service) -> u64 {
+    const ACCEPTED: &str = "gantry_server_connections_accepted_total ";
+    let metrics = service.get("/metrics").await.expect("metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(ACCEPTED));
+    line.expect("the counter").parse().expect("a number")
 }
 
 /// How a deadline may end a call at the second hop. The reset of the first comes at the same

@@ -60,7 +60,8 @@ fn in_metrics(reason: Refused) -> RefusedConnection {
         Refused::Waiting => RefusedConnection::TooManyWaiting,
         Refused::Handshake => RefusedConnection::Tls,
         Refused::FirstRequest => RefusedConnection::NoRequest,
-        Refused::Protocol => RefusedConnection::Preface,
+        Refused::Protocol => RefusedConnection::Protocol,
+        Refused::GivenUp => RefusedConnection::GivenUp,
     }
 }
 

@@ -95,12 +95,12 @@ pub const CONNECTIONS_ACCEPTED: Metric = Metric::new(
     "Connections accepted, refused ones included.",
 );
 
-/// Connections refused or cut before they carried a call.
+/// Connections refused or cut because of their peer.
 pub const CONNECTIONS_REFUSED: Metric = Metric::new(
     Counter,
     "gantry_server_connections_refused_total",
     Unit::Count,
-    "Connections closed before they carried a call.",
+    "Connections closed because of what their peer did, or did not do in time.",
 )
 .by(&[label::REASON]);
 

@@ -110,7 +110,7 @@ where
         }
         // A caller that does not read keeps the stream from being polled; below it is not seen.
         if let (Some(deadline), Some(writing)) = (deadline, request.extensions().get::<Writing>()) {
-            writing.not_beyond(deadline.instant());
+            writing.not_beyond(deadline.instant(), arrival.at);
         }
         let headers = request.headers();
         let context = Arc::new(call::Context {

@@ -18,8 +18,10 @@ super::label! {
         NoRequest = "no_request",
         /// TLS was not agreed on.
         Tls = "tls",
-        /// It did not begin as HTTP/2 does.
-        Preface = "preface",
+        /// It is not HTTP/2, or broke its rules.
+        Protocol = "protocol",
+        /// Its peer gave up calls too fast.
+        GivenUp = "given_up",
         /// The process drains.
         Draining = "draining",
         /// It could not be accepted: no file descriptor was left.

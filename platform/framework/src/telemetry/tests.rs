@@ -239,7 +239,7 @@ fn platform_handles_move_their_metrics() {
         ),
         (
             "gantry_server_connections_refused_total",
-            ("reason", "preface"),
+            ("reason", "protocol"),
             0.0,
         ),
         ("gantry_endpoints", ("state", "connecting"), 0.0),

@@ -37,9 +37,17 @@ struct Stream {
     connection: Arc<Connection>,
     /// Pieces of data handed over; odd while the newest waits for room at the caller.
     pieces: AtomicU64,
-    until: OnceLock<Instant>,
+    patience: OnceLock<Patience>,
     /// Whether we ended it, by an answer to its end or a reset of our own; else the peer did.
     finished: AtomicBool,
+}
+
+/// How long the caller waits, as it says itself.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// From here on giving up is no surprise.
+    half: Instant,
+    end: Instant,
 }
 
 impl Stream {
@@ -58,7 +66,17 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let ended = &self.connection.streams_ended;
         ended.fetch_add(1, Ordering::AcqRel);
-        if !*self.finished.get_mut() {
+        // Who has had an answer has had work for something, and may want no more of it.
+        if *self.finished.get_mut() || *self.pieces.get_mut() > 0 {
+            return;
+        }
+        // A caller stops waiting at its deadline, as we do: whose clock is first is chance, and
+        // nobody is made to work for nothing by it.
+        if self
+            .patience
+            .get()
+            .is_none_or(|patience| Instant::now() < patience.half)
+        {
             self.connection.abandon();
         }
     }
@@ -71,12 +89,17 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Resets the call if it waits for its caller at `instant`. The first instant given holds.
+    /// Resets the call if it waits for its caller at `deadline`. The first one given holds. A caller
+    /// that gives up halfway from `arrival` to there or later has only stopped waiting in time.
     ///
     /// A call that does not wait is not touched: it sees for itself what time it is.
-    pub fn not_beyond(&self, instant: Instant) {
+    pub fn not_beyond(&self, deadline: Instant, arrival: Instant) {
+        let half = arrival + deadline.saturating_duration_since(arrival) / 2;
         // Given twice, it is by two layers that both know the one deadline.
-        let _ = self.stream.until.set(instant);
+        let _ = self.stream.patience.set(Patience {
+            half,
+            end: deadline,
+        });
     }
 }
 
@@ -133,7 +156,7 @@ where
         let stream = Arc::new(Stream {
             connection: Arc::clone(&self.connection),
             pieces: AtomicU64::new(0),
-            until: OnceLock::new(),
+            patience: OnceLock::new(),
             finished: AtomicBool::new(false),
         });
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -296,7 +319,8 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
             Some(alarm) if alarm.piece == piece => alarm,
             alarm => {
                 let stalled = Instant::now() + this.stall_max;
-                let at = stream.until.get().map_or(stalled, |at| stalled.min(*at));
+                let end = stream.patience.get().map(|patience| patience.end);
+                let at = end.map_or(stalled, |end| stalled.min(end));
                 alarm.insert(Alarm {
                     piece,
                     sleep: Box::pin(sleep_until(at)),

@@ -184,7 +184,7 @@ fn judge(ended: hyper::Result<()>, connection: &Connection, shared: &Shared) {
     let broke_protocol = source
         .and_then(|source| source.downcast_ref::<h2::Error>())
         .is_some_and(|error| !error.is_io());
-    if broke_protocol && connection.streams_total.load(Ordering::Relaxed) == 0 {
+    if broke_protocol {
         shared.gate.count_refused(Refused::Protocol);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::limits::Limits;
 use crate::caller::Peer;
 
-/// Why a connection was closed without having served a call.
+/// Why a connection was closed because of its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refused {
     /// Too many connections in all.
@@ -22,19 +22,22 @@ pub enum Refused {
     Handshake,
     /// No request within the time for the first.
     FirstRequest,
-    /// What arrived is not HTTP/2.
+    /// What arrived is not HTTP/2, or breaks its rules: resets and errors beyond the limits, too.
     Protocol,
+    /// Its peer gave up calls too fast.
+    GivenUp,
 }
 
 impl Refused {
     /// Every reason, for those who publish the counts.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Connections,
         Self::Peer,
         Self::Waiting,
         Self::Handshake,
         Self::FirstRequest,
         Self::Protocol,
+        Self::GivenUp,
     ];
 
     /// The word for this reason in metrics.
@@ -47,6 +50,7 @@ impl Refused {
             Self::Handshake => "handshake",
             Self::FirstRequest => "first_request",
             Self::Protocol => "protocol",
+            Self::GivenUp => "given_up",
         }
     }
 }
@@ -125,7 +129,7 @@ impl Gate {
         self.lock().counts
     }
 
-    /// Counts a connection that was let in and served no call.
+    /// Counts a connection that was let in and closed because of its peer.
     pub(super) fn count_refused(&self, reason: Refused) {
         self.lock().counts.refused[reason as usize] += 1;
     }

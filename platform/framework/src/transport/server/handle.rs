@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gate::{Counts, Gate},
+    gate::{Counts, Gate, Refused},
     limits::{Limits, LiveLimits},
 };
 use crate::{
@@ -53,6 +53,7 @@ pub(super) struct Connection {
     pub(super) streams_ended: AtomicU64,
     abandoned: Mutex<Abandoned>,
     abandoned_max: u32,
+    gate: Arc<Gate>,
     /// Closes this connection now; also by [`Handle::cut`].
     pub(super) cut: CancellationToken,
 }
@@ -196,6 +197,7 @@ impl Shared {
                 count: 0,
             }),
             abandoned_max: limits.streams_abandoned_max,
+            gate: Arc::clone(&self.gate),
             cut: self.cut.child_token(),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +228,7 @@ impl Connection {
         total.saturating_sub(ended)
     }
 
-    /// Counts a call that the peer gave up. A peer that does it all the time makes us begin work
+    /// Counts a call that the peer gave up early. A peer that does it all the time makes us begin work
     /// for nothing, within every other limit: its connection is cut. A busy one whose calls are
     /// given up now and then is let be.
     pub(super) fn abandon(&self) {
@@ -246,7 +248,10 @@ impl Connection {
         abandoned.count += 1;
         let all = ended.saturating_sub(abandoned.ended_before);
         if abandoned.count > self.abandoned_max && u64::from(abandoned.count) * 2 > all {
-            tracing::debug!(peer = %self.peer, "connection cut: its calls are given up too fast");
+            if !self.cut.is_cancelled() {
+                tracing::info!(peer = %self.peer, "connection cut: its calls are given up too fast");
+                self.gate.count_refused(Refused::GivenUp);
+            }
             self.cut.cancel();
         }
     }

@@ -27,10 +27,12 @@ config::section! {
         /// Calls of one connection reset because of the peer's errors, over its life. For new
         /// connections.
         pub streams_reset_max: usize = 1_024, in 1.., live;
-        /// Calls reset by the peer before they were begun. For new connections.
-        pub streams_reset_pending_max: usize = 20, in 1.., live;
-        /// Calls of one connection that its peer may give up within a second, where they are more
-        /// than half of those that end; beyond it the connection is cut. For new connections.
+        /// Calls reset by the peer before they were begun. A busy process gets to several late, and
+        /// their callers may have stopped waiting. For new connections.
+        pub streams_reset_pending_max: usize = 500, in 1.., live;
+        /// Calls of one connection that its peer may give up within a second, unanswered and before
+        /// half the time it gave them is over, where they are more than half of those that end;
+        /// beyond it the connection is cut. For new connections.
         pub streams_abandoned_max: u32 = 250, in 1.., live;
         /// Bytes a peer may send ahead on one call. For new connections.
         pub stream_window: Size = Size::kib(256), in Size::kib(64)..=Size::mib(1_024), live;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use super::*;
@@ -30,6 +30,11 @@ const SLOW_PATH: &str = "/slow";
 
 /// A path that is never answered.
 const NEVER_PATH: &str = "/never";
+
+/// A path that is never answered, and whose caller says that it waits for [`PATIENCE`].
+const PATIENT_PATH: &str = "/patient";
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A path that is answered at once.
 const PATH: &str = "/";
@@ -51,10 +56,14 @@ impl Service<Request<Incoming>> for Answer {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let path = request.uri().path().to_owned();
+        if path == PATIENT_PATH {
+            let writing = request.extensions().get::<Writing>().unwrap();
+            writing.not_beyond(Instant::now() + PATIENCE, Instant::now());
+        }
         Box::pin(async move {
             match path.as_str() {
                 SLOW_PATH => sleep(SLOW).await,
-                NEVER_PATH => std::future::pending().await,
+                NEVER_PATH | PATIENT_PATH => std::future::pending().await,
                 _ => {}
             }
             Ok(Response::new(Full::default()))

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -35,6 +36,13 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// What h2 buffers per stream on its way out before the pump has to wait.
 const SEND_BUFFER_MAX: usize = 1 << 20;
+/// Calls that we gave up and whose last frames are waited for, and for how long. Callers and peers
+/// stop at the same deadline, so what a peer still says of such a call is on its way as a rule.
+const RESETS_REMEMBERED: usize = 16 * 1024;
+const RESET_REMEMBERED: Duration = Duration::from_secs(10);
+/// Frames about calls no longer remembered, over a connection's life: an honest peer needs few, and
+/// one that sends them without end, each asking for a frame of ours, is left.
+const RESETS_MAX: usize = 64 * 1024;
 /// Largest header list taken from a peer.
 const HEADER_LIST_MAX: u32 = 16 * 1024;
 
@@ -105,6 +113,9 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER_MAX)
             .max_header_list_size(HEADER_LIST_MAX)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
+            .reset_stream_duration(RESET_REMEMBERED)
+            .max_local_error_reset_streams(Some(RESETS_MAX))
             .handshake::<_, Bytes>(io)
             .await
             .map_err(SetupError::Preface)?;
@@ -201,8 +212,9 @@ impl Shared {
         !self.is_retired() && self.health() == Health::Serving
     }
 
+    /// Each pick asks, and the token would take a lock to answer.
     pub(super) fn is_retired(&self) -> bool {
-        self.retired.is_cancelled()
+        self.reason.get().is_some()
     }
 
     /// Cancelled once the connection takes no more calls.

@@ -229,7 +229,7 @@ async fn flood(limits: Limits, attack: Vec<u8>) -> Option<u8> {
 /// Method: more of them in one write than may be pending.
 #[tokio::test(start_paused = true)]
 async fn a_loop_of_resets_ends_the_connection() {
-    let attack = (0..60_u32).flat_map(|call| {
+    let attack = (0..1_000_u32).flat_map(|call| {
         let stream = 2 * call + 1;
         let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
         [frame(HEADERS, END_HEADERS, stream, HEAD), reset].concat()
@@ -242,7 +242,7 @@ async fn a_loop_of_resets_ends_the_connection() {
 
     // The limit is the configured one: with a larger one the same attack is borne.
     let lenient = Limits {
-        streams_reset_pending_max: 1_000,
+        streams_reset_pending_max: 2_000,
         ..limits()
     };
     assert_eq!(Some(0), flood(lenient, attack).await);
@@ -252,6 +252,7 @@ async fn a_loop_of_resets_ends_the_connection() {
 async fn call_and_give_up(calls: u32, given_up: impl Fn(u32) -> bool, pause: Duration) -> Handle {
     let (connector, handle) = in_memory(limits());
     let wire = connected(&connector).await;
+    until(|| handle.counts().open == 1).await;
     for call in 0..calls {
         let path = if given_up(call) { NEVER_PATH } else { PATH };
         let Ok(sent) = wire.send(Wire::request(path)).await else {
@@ -285,11 +286,44 @@ async fn calls_given_up_in_a_loop_end_the_connection() {
     until(|| handle.counts().open == 0).await;
 
     let slow = call_and_give_up(600, all, Duration::from_millis(10)).await;
+
     assert_eq!(1, slow.counts().open, "slowly");
 
     let every_third = |call| call % 3 == 0;
     let mixed = call_and_give_up(900, every_third, Duration::ZERO).await;
     assert_eq!(1, mixed.counts().open, "every third");
+}
+
+/// Goal: callers that stop waiting when their time is over, all at once, are no attack.
+/// Method: a full connection of calls, given up in the second half of the time they gave, and in the
+/// first.
+#[tokio::test(start_paused = true)]
+async fn calls_given_up_at_their_deadline_are_let_be() {
+    for (waited, open) in [(PATIENCE / 2, 1), (PATIENCE / 3, 0)] {
+        let limits = Limits {
+            streams_abandoned_max: 50,
+            ..limits()
+        };
+        let (connector, handle) = in_memory(limits);
+        let wire = connected(&connector).await;
+        let mut calls = Vec::new();
+        for _ in 0..100 {
+            calls.push(wire.send(Wire::request(PATIENT_PATH)).await.unwrap());
+        }
+        let begun = |it: &ConnectionInfo| it.streams_open == 100;
+        until(|| handle.connections().first().is_some_and(begun)).await;
+        sleep(waited).await;
+        drop(calls);
+        until(|| {
+            let connections = handle.connections();
+            connections.iter().all(|it| it.streams_open == 0)
+        })
+        .await;
+        // The cut itself comes a turn later.
+        until(|| handle.counts().open == open).await;
+        let counted = handle.counts().refused(Refused::GivenUp);
+        assert_eq!(1 - open as u64, counted, "{waited:?}");
+    }
 }
 
 /// Goal: errors that make us reset calls end the connection beyond the limit (`MadeYouReset`).
