@@ -171,7 +171,11 @@ impl Balancer {
         }
     }
 
-    fn pick(&self) -> Option<Picked> {
+    /// The better of two endpoints that are ready, taken at random; none while none is. It may have
+    /// no place for a call just now: [`Balancer::place`] is for making one. Takes no lock, and as
+    /// long however many endpoints there are.
+    #[must_use]
+    pub fn pick(&self) -> Option<Picked> {
         self.shared.set.load().pick(Instant::now())
     }
 

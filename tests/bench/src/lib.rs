@@ -1,15 +1,118 @@
 //! What the chassis costs per call, beside bare tonic.
 //!
-//! `bench-server` and `bench-client` each play either side with either stack; `bench` runs them
+//! `bench-server` and `bench-client` each play either side with either stack; `bench-registry` and
+//! `bench-follower` play a name with many endpoints and whoever follows it. `bench` runs them
 //! against each other and writes docs/performance.md.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, pin::Pin, str::FromStr};
+
+use gantry::{
+    BoxError,
+    client::{Channel, Clients, Config},
+    journal::Journal,
+    shutdown::Tasks,
+    telemetry,
+};
+use gantry_api::health::v1::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+    health_check_response::ServingStatus, health_server,
+};
+use proto::{EchoRequest, EchoResponse, bench_service_server::BenchService};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, body::Body};
+use tower::{Service, ServiceExt as _};
 
 mod contracts {
     gantry::include_contracts!();
 }
 
 pub use contracts::bench::v1 as proto;
+
+/// The name that stands for many endpoints.
+pub const NAME: &str = "bench";
+/// Changes of the registry a second.
+pub const RATE: usize = 100;
+
+/// The service that is called.
+#[derive(Debug)]
+pub struct Echo;
+
+#[tonic::async_trait]
+impl BenchService for Echo {
+    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+        let payload = request.into_inner().payload;
+        Ok(Response::new(EchoResponse { payload }))
+    }
+}
+
+/// Serves, and says so.
+#[derive(Debug)]
+pub struct Healthy;
+
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Healthy {
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(serving()))
+    }
+
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        Ok(Response::new(HealthListResponse::default()))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let changes = tokio_stream::once(Ok(serving())).chain(tokio_stream::pending());
+        Ok(Response::new(Box::pin(changes)))
+    }
+}
+
+/// Logs, metrics, and spans for whoever asks, as a service has them.
+///
+/// # Errors
+///
+/// If they are set up already.
+pub fn observed(tasks: &Tasks) -> Result<(), telemetry::InitError> {
+    let identity = telemetry::Identity {
+        service: "bench",
+        version: "0",
+        instance: "0",
+    };
+    telemetry::init(&identity, &telemetry::Config::default(), tasks).map(drop)
+}
+
+/// A channel to the etcd at `address`, as etcd's client takes it.
+#[must_use]
+pub fn etcd_channel(
+    address: &str,
+) -> impl Service<http::Request<Body>, Response = http::Response<Body>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ Sync
++ use<> {
+    let configs = [("etcd".to_owned(), Config::to(address))].into();
+    let journal = Journal::new();
+    let clients = Clients::new(configs, Tasks::new(journal.clone()), journal);
+    let channel: Channel = clients.client("etcd");
+    channel
+        .map_response(|answer| answer.map(Body::new))
+        .map_err(Into::into)
+}
 
 /// Which stack plays a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
+mod discovery;
 mod measure;
 mod report;
 
@@ -24,10 +25,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let (rounds, pairs, calls) = if quick {
-        (1, 2, 5_000)
+    let (rounds, pairs, calls, changing) = if quick {
+        (1, 2, 5_000, 2)
     } else {
-        (7, 10, 60_000)
+        (7, 10, 60_000, 5)
     };
     let mut results = report::Results::default();
     for side in [Side::Server, Side::Client] {
@@ -51,6 +52,7 @@ fn run() -> Result<(), String> {
         }
         results.times.push((side, times));
     }
+    results.discovery = discovery::measure(rounds, changing)?;
     let page = report::page(&results);
     if quick {
         print(&page);

@@ -152,7 +152,8 @@ fn end(mut server: Child, told: &mut impl std::io::BufRead) -> Result<String, St
     }
 }
 
-fn line(told: &mut impl std::io::BufRead) -> Result<String, String> {
+/// The next line it tells, empty at its end.
+pub(crate) fn line(told: &mut impl std::io::BufRead) -> Result<String, String> {
     let mut text = String::new();
     told.read_line(&mut text)
         .map_err(|error| error.to_string())?;
@@ -160,13 +161,13 @@ fn line(told: &mut impl std::io::BufRead) -> Result<String, String> {
 }
 
 /// A binary built together with this one.
-fn beside(binary: &str) -> PathBuf {
+pub(crate) fn beside(binary: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     own.with_file_name(binary)
 }
 
 /// Counts here stay far below what a double holds exactly.
 #[allow(clippy::cast_precision_loss)]
-fn precise(count: u64) -> f64 {
+pub(crate) fn precise(count: u64) -> f64 {
     count as f64
 }

@@ -10,7 +10,7 @@ use gantry::{
     shutdown::Tasks,
 };
 use gantry_bench::{
-    Stack, cpu_micros, print,
+    Stack, cpu_micros, observed, print,
     proto::{EchoRequest, bench_service_client::BenchServiceClient},
 };
 use tokio::task::{JoinSet, LocalSet};
@@ -38,7 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Stack::Gantry => {
             let configs = BTreeMap::from([("bench".to_owned(), Config::to(address))]);
             let journal = Journal::new();
-            let clients = Clients::new(configs, Tasks::new(journal.clone()), journal);
+            let tasks = Tasks::new(journal.clone());
+            observed(&tasks)?;
+            let clients = Clients::new(configs, tasks, journal);
             let client: BenchServiceClient<Channel> = clients.client("bench");
             run(calls, callers, |left| call_gantry(client.clone(), left)).await;
         }

@@ -9,19 +9,15 @@ use gantry::{
     journal::Journal,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
-    telemetry,
     transport::server::{Config, Limits, Listener},
 };
+use gantry_api::health::v1::health_server::HealthServer;
 use gantry_bench::{
-    Stack, cpu_micros, print,
-    proto::{
-        EchoRequest, EchoResponse,
-        bench_service_server::{BenchService, BenchServiceServer},
-    },
+    Echo, Healthy, Stack, cpu_micros, observed, print,
+    proto::bench_service_server::BenchServiceServer,
 };
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::LocalSet};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -44,20 +40,15 @@ async fn tonic_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> 
     let address = listener.local_addr()?;
     let server = tonic::transport::Server::builder()
         .add_service(BenchServiceServer::new(Echo))
+        .add_service(HealthServer::new(Healthy))
         .serve_with_incoming(TcpListenerStream::new(listener));
     serving.spawn_local(async { server.await.expect("serves") });
     Ok(address)
 }
 
 fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
-    // As a service has it: logs, metrics, and spans for whoever asks.
     let tasks = Tasks::new(Journal::new());
-    let identity = telemetry::Identity {
-        service: "bench",
-        version: "0",
-        instance: "0",
-    };
-    telemetry::init(&identity, &telemetry::Config::default(), &tasks)?;
+    observed(&tasks)?;
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
@@ -65,15 +56,4 @@ fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
     let layers = Layers::new(router, limits);
     serving.spawn_local(listener.serve(layers, tasks));
     Ok(address)
-}
-
-#[derive(Debug)]
-struct Echo;
-
-#[tonic::async_trait]
-impl BenchService for Echo {
-    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        let payload = request.into_inner().payload;
-        Ok(Response::new(EchoResponse { payload }))
-    }
 }
