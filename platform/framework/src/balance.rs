@@ -3,7 +3,9 @@
 //! A [`Balancer`] holds the endpoints of one target, connected, and picks among those that are
 //! ready: two at random, the cheaper one wins (power of two choices). The cost is the endpoint's
 //! recent latency times its calls in flight; an endpoint that fails fast is charged a penalty
-//! instead of its latency, so that failing attracts no calls.
+//! instead of its latency, so that failing attracts no calls. One that is ready again after its
+//! connections failed begins anew, as one that was never measured: one call at a time until it has
+//! answered.
 //!
 //! Picking reads one snapshot and a few atomics and takes no lock. Everything that changes (the
 //! resolver's list, an endpoint's state) goes through one task, which publishes a new snapshot.

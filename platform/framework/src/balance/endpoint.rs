@@ -97,10 +97,10 @@ impl Picked {
             Verdict::Success | Verdict::Ignored if self.measured => {}
             Verdict::Success => load.observe(now - self.since, now),
             Verdict::Ignored => load.observe_at_least(now - self.since, now),
-            Verdict::Hard => load.observe(PENALTY, now),
+            Verdict::Hard => load.charge(PENALTY, now),
             Verdict::Soft(pause) => {
                 let penalty = pause.unwrap_or(PENALTY).clamp(PENALTY, PENALTY_MAX);
-                load.observe(penalty, now);
+                load.charge(penalty, now);
             }
         }
         self.measured = true;

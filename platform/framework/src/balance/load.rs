@@ -2,7 +2,7 @@
 //! flight.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -27,6 +27,10 @@ pub(super) struct Load {
     /// Seconds as `f32` above, milliseconds since `epoch` of the last measurement below.
     latency: AtomicU64,
     pending: AtomicUsize,
+    /// Calls in flight when it began anew: they were not sent to find out how it does now.
+    pending_before: AtomicUsize,
+    /// Whether the latency holds a penalty.
+    charged: AtomicBool,
 }
 
 impl Load {
@@ -35,18 +39,43 @@ impl Load {
             epoch: Instant::now(),
             latency: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
+            pending_before: AtomicUsize::new(0),
+            charged: AtomicBool::new(false),
         }
+    }
+
+    /// What whoever returns to the same address begins with: the latency, unless it holds a
+    /// penalty, and no calls. Those in flight go on where they are, and count there.
+    pub(super) fn inherited(&self) -> Self {
+        let latency = if self.charged.load(Ordering::Relaxed) {
+            0
+        } else {
+            self.latency.load(Ordering::Relaxed)
+        };
+        Self {
+            epoch: self.epoch,
+            latency: AtomicU64::new(latency),
+            ..Self::new()
+        }
+    }
+
+    /// Forgets how it did: what is there now may have nothing to do with what failed.
+    pub(super) fn begin_anew(&self) {
+        self.charged.store(false, Ordering::Relaxed);
+        self.pending_before.store(self.pending(), Ordering::Relaxed);
+        self.latency.store(0, Ordering::Relaxed);
     }
 
     /// Higher is worse; only the order of two costs means anything.
     pub(super) fn cost(&self, now: Instant) -> f64 {
+        let pending = self.pending();
         // Precise far beyond any number of calls in flight.
         #[allow(clippy::cast_precision_loss)]
-        let pending = self.pending() as f64;
+        let calls = pending as f64;
         match self.latency(now) {
-            Some(latency) => f64::from(latency) * (pending + 1.0),
-            None if pending == 0.0 => 0.0,
-            None => UNMEASURED_COST + pending,
+            Some(latency) => f64::from(latency) * (calls + 1.0),
+            None if pending <= self.pending_before.load(Ordering::Relaxed) => 0.0,
+            None => UNMEASURED_COST + calls,
         }
     }
 
@@ -66,6 +95,12 @@ impl Load {
                 average * faded + measured * (1.0 - faded)
             }
         });
+    }
+
+    /// Takes in a call that failed, as if it had taken `penalty`.
+    pub(super) fn charge(&self, penalty: Duration, now: Instant) {
+        self.charged.store(true, Ordering::Relaxed);
+        self.observe(penalty, now);
     }
 
     /// Takes in that an answer took longer than `latency`, and how much longer is not known.
@@ -178,5 +213,47 @@ mod tests {
         assert!(fresh.cost(now) < slow.cost(now));
         fresh.begin();
         assert!(fresh.cost(now) > slow.cost(now));
+    }
+
+    /// Goal: one that begins anew is tried once, whatever was charged to it and however many calls
+    /// from before are still in flight.
+    /// Method: charge a penalty with two calls in flight, begin anew, begin and end calls.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_begins_anew_is_tried_once() {
+        let now = Instant::now();
+        let (load, other) = (Load::new(), Load::new());
+        other.observe(10 * MS, now);
+        load.begin();
+        load.begin();
+        load.charge(Duration::from_secs(5), now);
+        assert!(load.cost(now) > other.cost(now));
+
+        load.begin_anew();
+        assert_eq!(None, load.latency(now));
+        assert!(load.cost(now) < other.cost(now));
+        load.begin();
+        assert!(load.cost(now) > other.cost(now));
+        load.observe(MS, now);
+        load.end();
+        assert!((latency_ms(&load, now) - 1.0).abs() < 0.01);
+    }
+
+    /// Goal: a latency is inherited as it fades, a penalty is not, and calls are not.
+    /// Method: both kinds, half a minute later.
+    #[tokio::test(start_paused = true)]
+    async fn a_penalty_is_not_inherited() {
+        let now = Instant::now();
+        let (slow, failed) = (Load::new(), Load::new());
+        tokio::time::advance(MS).await;
+        slow.observe(50 * MS, now);
+        slow.begin();
+        failed.observe(50 * MS, now);
+        failed.charge(Duration::from_secs(5), now);
+
+        let later = now + Duration::from_secs(30);
+        let heir = slow.inherited();
+        assert_eq!(slow.latency(later), heir.latency(later));
+        assert_eq!(0, heir.pending());
+        assert_eq!(None, failed.inherited().latency(later));
     }
 }

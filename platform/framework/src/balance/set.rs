@@ -144,6 +144,14 @@ impl Set {
     }
 }
 
+/// An endpoint as it was when last looked at.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    connectivity: Connectivity,
+    /// Whether it failed since it last was ready.
+    failed: bool,
+}
+
 /// Keeps a set current: the only one that changes it.
 pub(super) struct Keeper {
     builder: Builder,
@@ -151,8 +159,8 @@ pub(super) struct Keeper {
     gone: CancellationToken,
     refresh: Box<dyn Fn() + Send + Sync>,
     endpoints: Vec<Arc<Endpoint>>,
-    /// Last known connectivity by address, to notice changes.
-    states: HashMap<SocketAddr, Connectivity>,
+    /// How each endpoint was when last looked at, to notice changes.
+    seen: HashMap<SocketAddr, Seen>,
     /// Held by the resolver, and unreachable: they do not come back while they are held.
     buried: HashSet<SocketAddr>,
     /// Statistics of endpoints that left, and when.
@@ -176,7 +184,7 @@ impl Keeper {
             gone,
             refresh,
             endpoints: Vec::new(),
-            states: HashMap::new(),
+            seen: HashMap::new(),
             buried: HashSet::new(),
             left: HashMap::new(),
             unready_since: Some(Instant::now()),
@@ -214,7 +222,7 @@ impl Keeper {
         for endpoint in &self.endpoints {
             endpoint.subchannel.close();
         }
-        self.states.clear();
+        self.seen.clear();
         self.count();
     }
 
@@ -258,8 +266,10 @@ impl Keeper {
     fn leave(&mut self, endpoint: &Endpoint, now: Instant, why: &str) {
         let addr = endpoint.addr;
         endpoint.subchannel.close();
-        self.states.remove(&addr);
-        if self.left.len() < REMEMBER_MAX {
+        let seen = self.seen.remove(&addr);
+        // Whoever comes after one that failed is judged by nothing of it.
+        let failed = seen.is_some_and(|seen| seen.failed);
+        if !failed && self.left.len() < REMEMBER_MAX {
             self.left.insert(addr, (Arc::clone(&endpoint.load), now));
         }
         self.record(Kind::EndpointLeft, addr, why);
@@ -295,8 +305,8 @@ impl Keeper {
                 .expect("an address is an authority")
         });
         let load = match self.left.remove(&addr) {
-            Some((load, _)) => load,
-            None => Arc::new(Load::new()),
+            Some((left, _)) => left.inherited(),
+            None => Load::new(),
         };
         self.record(Kind::EndpointJoined, addr, "");
         Arc::new(Endpoint {
@@ -307,7 +317,7 @@ impl Keeper {
                 authority,
                 self.builder.common.clone(),
             )),
-            load,
+            load: Arc::new(load),
         })
     }
 
@@ -316,14 +326,33 @@ impl Keeper {
         let mut failing = false;
         for endpoint in &self.endpoints {
             let state = endpoint.subchannel.state();
-            let before = self.states.insert(endpoint.addr, state.connectivity);
-            if before == Some(state.connectivity) {
+            let before = self.seen.get(&endpoint.addr).copied();
+            if before.is_some_and(|before| before.connectivity == state.connectivity) {
                 continue;
             }
-            failing |= state.connectivity == Connectivity::TransientFailure;
+            let failed = before.is_some_and(|before| before.failed);
+            let failed = match state.connectivity {
+                Connectivity::TransientFailure => true,
+                Connectivity::Ready => {
+                    // A replica that was restarted, most likely: the penalties of the one before
+                    // would keep calls away from it for a minute.
+                    if failed {
+                        endpoint.load.begin_anew();
+                    }
+                    false
+                }
+                _ => failed,
+            };
+            let connectivity = state.connectivity;
+            let seen = Seen {
+                connectivity,
+                failed,
+            };
+            self.seen.insert(endpoint.addr, seen);
+            failing |= connectivity == Connectivity::TransientFailure;
             let detail = match &state.error {
-                Some(error) => format!("{}: {error}", state.connectivity),
-                None => state.connectivity.to_string(),
+                Some(error) => format!("{connectivity}: {error}"),
+                None => connectivity.to_string(),
             };
             self.record(Kind::EndpointState, endpoint.addr, detail);
         }
@@ -336,7 +365,8 @@ impl Keeper {
     /// Shows how many endpoints are in each state.
     fn count(&self) {
         for connectivity in Connectivity::all() {
-            let count = self.states.values().filter(|it| **it == connectivity);
+            let seen = self.seen.values();
+            let count = seen.filter(|it| it.connectivity == connectivity);
             let count = u32::try_from(count.count()).unwrap_or(u32::MAX);
             self.by_state.with(connectivity).set(count.into());
         }

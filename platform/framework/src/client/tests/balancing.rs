@@ -191,6 +191,71 @@ async fn a_changed_list_is_followed() {
     caller.stop().await;
 }
 
+/// Goal: a replica that was restarted at its address has its share of calls at once, whatever was
+/// charged to the one that was killed.
+/// Method: kill one of two with calls in flight, while it is listed and after it left the list;
+/// start it again, and count for a second.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_endpoint_has_its_share_at_once() {
+    for leaves in [false, true] {
+        restarted(leaves).await;
+    }
+}
+
+async fn restarted(leaves: bool) {
+    fastrand::seed(42);
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let start = |number| Peer::start(&net, addr(number), manners);
+    let (_first, killed) = (start(1), start(2));
+    let names = Memory::new();
+    names.set("shop", [addr(1), addr(2)]);
+    let mut caller = Caller::with(&net, &[addr(9)], |config| {
+        config.target = Some("memory:///shop".into());
+    });
+    let resolver = Arc::new(names.clone());
+    caller.clients = caller.clients.with_resolver("memory", resolver);
+    for number in [1, 2] {
+        caller.until(addr(number), Connectivity::Ready).await;
+    }
+    load(&caller, 20, Instant::now() + 100 * MS).await;
+
+    let in_flight: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = caller.client();
+            spawn(async move { check(&mut client, "in flight").await })
+        })
+        .collect();
+    tokio::time::sleep(5 * MS).await;
+    if leaves {
+        names.set("shop", [addr(1)]);
+        tokio::time::sleep(MS).await;
+    }
+    killed.die();
+    let mut failed = 0;
+    for call in in_flight {
+        failed += usize::from(call.await.unwrap().is_err());
+    }
+    assert!(failed > 0, "{failed}");
+    if !leaves {
+        caller.until(addr(2), Connectivity::TransientFailure).await;
+    }
+
+    let again = start(2);
+    names.set("shop", [addr(1), addr(2)]);
+    caller.until(addr(2), Connectivity::Ready).await;
+    load(&caller, 20, Instant::now() + Duration::from_secs(1)).await;
+    let share = again.handled_count();
+    assert!(
+        (700..1_300).contains(&share),
+        "{share} of 2000 calls, {leaves}"
+    );
+    caller.stop().await;
+}
+
 /// Notes how often it was asked for a newer list.
 #[derive(Debug)]
 struct Asked {

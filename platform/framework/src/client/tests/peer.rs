@@ -14,6 +14,7 @@ use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::{io::DuplexStream, sync::watch, time};
+use tokio_util::sync::CancellationToken;
 
 use super::{Net, net::Listener, raw::SERVING, spawn};
 
@@ -42,6 +43,7 @@ pub(super) struct Peer {
     handled: Arc<Mutex<HashMap<String, usize>>>,
     connections: Arc<AtomicUsize>,
     draining: Arc<watch::Sender<bool>>,
+    dead: CancellationToken,
 }
 
 impl Peer {
@@ -51,8 +53,10 @@ impl Peer {
             handled: Arc::default(),
             connections: Arc::default(),
             draining: Arc::new(watch::Sender::new(false)),
+            dead: CancellationToken::new(),
         };
-        spawn(peer.clone().accept(net.listen(addr)));
+        let living = peer.clone().accept(net.listen(addr));
+        spawn(peer.dead.clone().run_until_cancelled_owned(living));
         peer
     }
 
@@ -74,6 +78,11 @@ impl Peer {
         self.draining.send_replace(true);
     }
 
+    /// Stops listening and drops its connections, as a process that is killed.
+    pub(super) fn die(&self) {
+        self.dead.cancel();
+    }
+
     async fn accept(self, mut listener: Listener) {
         let mut draining = self.draining.subscribe();
         loop {
@@ -81,7 +90,8 @@ impl Peer {
                 _ = draining.wait_for(|draining| *draining) => return,
                 Some(io) = listener.recv() => {
                     self.connections.fetch_add(1, Ordering::SeqCst);
-                    spawn(self.clone().serve(io));
+                    let serving = self.clone().serve(io);
+                    spawn(self.dead.clone().run_until_cancelled_owned(serving));
                 }
             }
         }
