@@ -85,6 +85,7 @@ impl Registrar {
             name: announcement.name.clone(),
             lease,
             ttl: config.ttl,
+            asked: false,
             confirmed: None,
             registration: publish,
             metrics: Registrations::register(),
@@ -147,6 +148,8 @@ struct Keeper {
     name: String,
     lease: i64,
     ttl: Duration,
+    /// Whether etcd may have the lease: it was asked for it, and not to take it back since.
+    asked: bool,
     /// When etcd last said that the lease lives.
     confirmed: Option<Instant>,
     registration: watch::Sender<Registration>,
@@ -301,7 +304,8 @@ impl Keeper {
     }
 
     /// Asks for the lease; that it is there already is as good.
-    async fn grant(&self, client: &mut Client) -> Result<(), Error> {
+    async fn grant(&mut self, client: &mut Client) -> Result<(), Error> {
+        self.asked = true;
         let seconds = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
         let options = LeaseGrantOptions::new().with_id(self.lease);
         let granted = client.lease_grant(seconds, Some(options));
@@ -368,7 +372,8 @@ impl Keeper {
     /// Takes the lease back, and with it all keys.
     async fn revoke(&mut self) {
         self.confirmed = None;
-        if self.registration.borrow().made == 0 {
+        // What was never heard of may have been done all the same.
+        if !std::mem::take(&mut self.asked) {
             return;
         }
         let revoked = async {
