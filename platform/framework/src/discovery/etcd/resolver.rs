@@ -192,7 +192,9 @@ impl Keeper {
         let now = Instant::now();
         match update {
             Update::List(pairs, position) => {
-                self.malformed.clear();
+                // Those that went meanwhile are forgotten, the others were told of already.
+                let listed: HashSet<_> = pairs.iter().map(|(key, _)| key).collect();
+                self.malformed.retain(|key| listed.contains(key));
                 let entries: Vec<_> = pairs
                     .into_iter()
                     .filter_map(|pair| self.decode(pair))
@@ -258,7 +260,10 @@ impl Keeper {
 
     fn decode(&mut self, (key, value): Pair) -> Option<(Vec<u8>, Endpoint)> {
         match self.layout.decode(&self.name, &value) {
-            Ok(endpoint) => endpoint.map(|endpoint| (key, endpoint)),
+            Ok(endpoint) => {
+                self.malformed.remove(&key);
+                endpoint.map(|endpoint| (key, endpoint))
+            }
             Err(error) => {
                 self.metrics.malformed();
                 if self.malformed.insert(key.clone()) {
