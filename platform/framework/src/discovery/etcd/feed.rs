@@ -173,6 +173,12 @@ impl Feed {
         }
     }
 
+    /// Completes when there is a hint, after `pause` at the earliest; one that came before counts.
+    async fn suspected(&self, pause: Instant) {
+        time::sleep_until(pause).await;
+        self.suspicion.notified().await;
+    }
+
     async fn follow(
         &self,
         stream: WatchStream,
@@ -202,7 +208,7 @@ impl Feed {
                         tell(updates, Update::Changes(changes)).await?;
                     }
                 }
-                () = self.suspicion.notified(), if asked.is_none() && Instant::now() >= hint_after => {
+                () = self.suspected(hint_after), if asked.is_none() => {
                     hint_after = Instant::now() + HINT_PAUSE;
                     silence.as_mut().reset(Instant::now());
                 }
@@ -225,16 +231,20 @@ async fn tell(updates: &mpsc::Sender<Update>, update: Update) -> Result<(), Over
     updates.send(update).await.map_err(|_| Over::Unheard)
 }
 
-/// The events that were not seen before, in order.
-fn changes(events: &[etcd_client::Event], seen: &mut i64) -> Vec<Change> {
-    let mut newest = *seen;
-    let new = events.iter().filter_map(|event| {
-        let kv = event.kv()?;
-        // A revision's events come together, so what is not above the last one was told before.
-        if kv.mod_revision() <= *seen {
-            return None;
-        }
-        newest = newest.max(kv.mod_revision());
+/// The events that were not seen before, each once and in order.
+fn changes<'a>(events: &'a [etcd_client::Event], seen: &mut i64) -> Vec<Change> {
+    // A revision's events come together, so what is not above the last one was told before.
+    let mut new: Vec<_> = events
+        .iter()
+        .filter_map(|event| Some((event.kv()?, event)))
+        .filter(|(kv, _)| kv.mod_revision() > *seen)
+        .collect();
+    // No revision changes a key twice.
+    let place = |(kv, _): &(&'a KeyValue, _)| (kv.mod_revision(), kv.key());
+    new.sort_by_key(place);
+    new.dedup_by(|one, other| place(one) == place(other));
+    *seen = new.last().map_or(*seen, |(kv, _)| kv.mod_revision());
+    let changes = new.into_iter().filter_map(|(kv, event)| {
         // Read raw: the client's own accessor panics at a kind it does not know.
         match EventType::try_from(event.0.r#type) {
             Ok(EventType::Put) => Some(Change::Put((kv.key().to_vec(), kv.value().to_vec()))),
@@ -242,9 +252,7 @@ fn changes(events: &[etcd_client::Event], seen: &mut i64) -> Vec<Change> {
             Err(_) => None,
         }
     });
-    let new = new.collect();
-    *seen = newest;
-    new
+    changes.collect()
 }
 
 fn cancelled(compacted: i64, reason: &str) -> Over {
