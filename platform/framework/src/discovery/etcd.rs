@@ -154,3 +154,6 @@ fn refused(what: &'static str, error: &etcd_client::Error) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
