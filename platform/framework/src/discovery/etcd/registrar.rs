@@ -150,7 +150,7 @@ struct Keeper {
     ttl: Duration,
     /// Whether etcd may have the lease: it was asked for it, and not to take it back since.
     asked: bool,
-    /// When etcd last said that the lease lives.
+    /// When etcd last said that the lease lives, and the keys with it.
     confirmed: Option<Instant>,
     registration: watch::Sender<Registration>,
     metrics: Registrations,
@@ -256,8 +256,8 @@ impl Keeper {
             .bounded("keep the lease alive", kept)
             .await
             .map_err(lost)?;
-        self.confirmed = Some(sent);
         let revision = self.put(&mut client).await?;
+        self.confirmed = Some(sent);
         self.set(State::Registered, None);
         let mut events = self.watch(&mut client, revision).await?;
         let mut looks = 0;
@@ -273,7 +273,9 @@ impl Keeper {
                     if deleted(event)? {
                         tracing::warn!(name = self.name, "the registration was deleted; it is made again");
                         self.journal.record(Kind::Registration, &*self.name, "deleted");
+                        let lived = self.confirmed.take();
                         self.put(&mut client).await?;
+                        self.confirmed = lived;
                         self.set(State::Registered, None);
                     }
                 }
@@ -310,7 +312,11 @@ impl Keeper {
         let options = LeaseGrantOptions::new().with_id(self.lease);
         let granted = client.lease_grant(seconds, Some(options));
         match self.etcd.bounded("grant a lease", granted).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                // A new one has no keys yet.
+                self.confirmed = None;
+                Ok(())
+            }
             Err(Error::Refused { code, .. })
                 if code == crate::status::code_name(Code::FailedPrecondition) =>
             {

@@ -86,6 +86,8 @@ pub(super) struct Faults {
     pub(super) silent: bool,
     /// What is done, and never answered.
     pub(super) unanswered: HashSet<Kind>,
+    /// Nobody may write.
+    pub(super) read_only: bool,
     /// Two more changes come, and all is compacted, just before the next watch begins.
     pub(super) compacts_before_watch: bool,
     /// Keepalives are answered as if no lease was there; so many more times.
@@ -385,6 +387,10 @@ impl State {
 
     /// What the framework asks for: compares of values and leases, and puts.
     fn txn(&mut self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+        if self.faults.read_only {
+            let message = "etcdserver: permission denied";
+            return Err(Status::new(Code::PermissionDenied, message));
+        }
         let succeeded = request.compare.into_iter().all(|compare| {
             let kv = self.keys.get(&compare.key);
             match compare.target_union {

@@ -180,6 +180,40 @@ async fn a_lease_that_is_denied_is_asked_for_again() {
     running.registered(1).await;
 }
 
+/// Goal: who may not register is not registered, and says so; neither a lease nor a registration
+/// of before makes it seem so.
+/// Method: refuse writes from the beginning, and when a key was deleted, and when all was lost.
+#[tokio::test(start_paused = true)]
+async fn a_refused_registration_is_none() {
+    let fake = Fake::new();
+    fake.faults(|faults| faults.read_only = true);
+    let running = Running::at(fake);
+    let refused = async || {
+        until("the refusal", || {
+            let now = running.registration.borrow();
+            let told = now.error.as_deref()?.contains("PERMISSION_DENIED");
+            (told && now.state == State::Registering).then_some(())
+        })
+        .await;
+    };
+    refused().await;
+    time::sleep(Duration::from_secs(30)).await;
+    refused().await;
+    assert!(!running.registration.borrow().ever);
+
+    let losses: [Loss; 2] = [
+        |it| it.fake.delete("orders/10.0.0.1:1"),
+        |it| it.fake.restart_empty(),
+    ];
+    for (made, lose) in (1..).zip(losses) {
+        running.fake.faults(|faults| faults.read_only = false);
+        running.registered(made).await;
+        running.fake.faults(|faults| faults.read_only = true);
+        lose(&running);
+        refused().await;
+    }
+}
+
 /// Goal: an etcd that takes five seconds for everything has at most one request of a kind under
 /// way; the registration is not given up, and is there once it answers.
 /// Method: two minutes of it, counted at etcd.
