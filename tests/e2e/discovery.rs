@@ -7,3 +7,4 @@ mod instances;
 mod local;
 mod registry;
 mod rolling;
+mod secure;

@@ -247,7 +247,7 @@ fn leader(members: &[Etcd]) -> Option<usize> {
 
 /// A probe that hands calls with hops on to whoever is `probe` in the registry, and is `front`
 /// there itself.
-fn caller(url: &str) -> gantry_harness::process::Builder {
+pub(super) fn caller(url: &str) -> gantry_harness::process::Builder {
     replica(url)
         .set("REGISTRATION__NAME", "front")
         .set("CLIENTS__NEXT__TARGET", "etcd:///probe")
@@ -262,7 +262,7 @@ fn one_hop() -> WaitRequest {
 }
 
 /// Calls through a caller; such a call must not fail.
-async fn call(caller: &gantry_harness::process::Service) {
+pub(super) async fn call(caller: &gantry_harness::process::Service) {
     let mut client = ProbeServiceClient::new(channel(&[caller.address]));
     client
         .wait(one_hop())

@@ -11,10 +11,14 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    authority::Authority,
     process::{free_address, pid},
     tools,
     wait::{self, SOON},
 };
+
+/// How long a secured etcd remembers a login; its shortest.
+pub const LOGIN: Duration = Duration::from_secs(1);
 
 /// Longest an etcd may take for one question.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -46,6 +50,17 @@ pub struct Etcd {
     folder: TempDir,
     /// Where clients reach it.
     pub address: SocketAddr,
+    /// What `etcdctl` is told beside, where it has to prove itself.
+    proof: Vec<String>,
+}
+
+/// What an etcd asks of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// TLS, and who logs in.
+    Password,
+    /// A certificate beside that; its name is a user.
+    Certificate,
 }
 
 impl Etcd {
@@ -73,10 +88,11 @@ impl Etcd {
             .enumerate()
             .map(|(number, peer)| format!("m{number}=http://{peer}"))
             .collect();
+        let initial = initial.join(",");
         let mut members: Vec<_> = peers
             .iter()
             .enumerate()
-            .map(|(number, peer)| Self::member(&binary, number, *peer, &initial.join(",")))
+            .map(|(number, peer)| Self::member(&binary, ("http", number), *peer, &initial))
             .collect();
         for member in &mut members {
             member.spawn();
@@ -87,12 +103,55 @@ impl Etcd {
         Some(members)
     }
 
-    fn member(binary: &Path, number: usize, peer: SocketAddr, initial: &str) -> Self {
+    /// Starts an etcd 3.6 that serves TLS with a certificate of `authority`, lets no one do
+    /// anything who does not prove who it is, and forgets who logged in after [`LOGIN`]. It knows
+    /// `root` with the password `root`, who may do everything; none where etcd cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come to answer.
+    pub async fn secured(authority: &Authority, asks: Asks) -> Option<Self> {
+        let binary = Version::V36.binary()?;
+        let peer = free_address();
+        let mut etcd = Self::member(&binary, ("https", 0), peer, &format!("m0=http://{peer}"));
+        let file = |path: PathBuf| path.display().to_string();
+        let issued = authority.issue("etcd");
+        let ours = authority.issue("root");
+        let mut pairs = vec![
+            ("--cert-file", file(issued.certificate)),
+            ("--key-file", file(issued.key)),
+            ("--auth-token-ttl", LOGIN.as_secs().to_string()),
+        ];
+        let mut proof = vec![("--cacert", file(authority.ca()))];
+        if asks == Asks::Certificate {
+            pairs.push(("--trusted-ca-file", file(authority.ca())));
+            etcd.arguments.push("--client-cert-auth=true".to_owned());
+            proof.push(("--cert", file(ours.certificate)));
+            proof.push(("--key", file(ours.key)));
+        }
+        etcd.arguments.extend(flags(pairs));
+        etcd.proof = flags(proof).collect();
+        etcd.spawn();
+        etcd.answers().await;
+        etcd.must(&["user", "add", "root:root"]);
+        etcd.must(&["user", "grant-role", "root", "root"]);
+        etcd.must(&["auth", "enable"]);
+        etcd.proof
+            .extend(["--user".to_owned(), "root:root".to_owned()]);
+        Some(etcd)
+    }
+
+    fn member(
+        binary: &Path,
+        (scheme, number): (&str, usize),
+        peer: SocketAddr,
+        initial: &str,
+    ) -> Self {
         let address = free_address();
         let pairs = [
             ("--name", format!("m{number}")),
-            ("--listen-client-urls", format!("http://{address}")),
-            ("--advertise-client-urls", format!("http://{address}")),
+            ("--listen-client-urls", format!("{scheme}://{address}")),
+            ("--advertise-client-urls", format!("{scheme}://{address}")),
             ("--listen-peer-urls", format!("http://{peer}")),
             ("--initial-advertise-peer-urls", format!("http://{peer}")),
             ("--initial-cluster", initial.to_owned()),
@@ -100,15 +159,13 @@ impl Etcd {
             ("--election-timeout", "500".to_owned()),
             ("--logger", "zap".to_owned()),
         ];
-        let arguments = pairs
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.to_owned(), value]);
         Self {
             binary: binary.to_owned(),
-            arguments: arguments.collect(),
+            arguments: flags(pairs).collect(),
             child: None,
             folder: tempfile::tempdir().expect("a temporary folder"),
             address,
+            proof: Vec::new(),
         }
     }
 
@@ -136,7 +193,12 @@ impl Etcd {
     /// What a client is given to connect.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.proof.is_empty() {
+            "http"
+        } else {
+            "https"
+        };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Waits until it answers.
@@ -161,7 +223,25 @@ impl Etcd {
     /// If there is none.
     #[must_use]
     pub fn ctl(&self, arguments: &[&str]) -> Output {
-        ctl(&self.url(), arguments)
+        let proof = self.proof.iter().map(String::as_str);
+        let all: Vec<_> = proof.chain(arguments.iter().copied()).collect();
+        ctl(&self.url(), &all)
+    }
+
+    /// Runs `etcdctl` against it, to success.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, or it fails; what it said is shown.
+    pub fn must(&self, arguments: &[&str]) {
+        let output = self.ctl(arguments);
+        assert!(output.status.success(), "etcdctl {arguments:?}: {output:?}");
+    }
+
+    /// The keys there are under `prefix`; none where it does not answer.
+    #[must_use]
+    pub fn keys(&self, prefix: &str) -> Option<Vec<String>> {
+        lines(&self.ctl(&["get", "--prefix", prefix, "--keys-only"]))
     }
 
     /// Kills it at once.
@@ -238,11 +318,22 @@ pub fn ctl(url: &str, arguments: &[&str]) -> Output {
 /// The keys there are under `prefix`, by `etcdctl`; none where etcd does not answer.
 #[must_use]
 pub fn keys(url: &str, prefix: &str) -> Option<Vec<String>> {
-    let output = ctl(url, &["get", "--prefix", prefix, "--keys-only"]);
+    lines(&ctl(url, &["get", "--prefix", prefix, "--keys-only"]))
+}
+
+/// The lines a command printed that are not empty; none where it failed.
+fn lines(output: &Output) -> Option<Vec<String>> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let keys = text.lines().filter(|line| !line.is_empty());
+    let lines = text.lines().filter(|line| !line.is_empty());
     output
         .status
         .success()
-        .then(|| keys.map(str::to_owned).collect())
+        .then(|| lines.map(str::to_owned).collect())
+}
+
+/// Arguments as a command takes them.
+fn flags<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> impl Iterator<Item = String> {
+    pairs
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
 }

@@ -3,6 +3,7 @@
 //! Everything started here is ended with its handle, and everything waited for is a condition with
 //! a bound. A tool that is missing skips its test by name; with `CI=true` it fails it.
 
+pub mod authority;
 pub mod collector;
 pub mod etcd;
 pub mod load;
