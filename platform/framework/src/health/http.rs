@@ -1,20 +1,25 @@
 //! Asks an address outside the platform over HTTP, and minds how long the answer takes.
 //!
-//! One `GET` on a connection of its own each time, so that connecting is part of what is checked.
-//! Plain `http` alone: checking `https` would need the machine's root certificates, which nothing
-//! else here does; put a probe of your own into [`Check::report`] for that.
+//! One `GET` on a connection of its own each time, so that connecting, and over `https` proving
+//! itself, is part of what is checked.
 
-use std::time::Duration;
+mod trust;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::TlsConnector;
 
+use self::trust::{Roots, Trust};
 use super::check::{Check, Effect, Kind};
-use crate::BoxError;
+use crate::{BoxError, transport::subchannel::Io};
 
 /// Why an address cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +32,15 @@ pub enum UrlError {
         /// What is wrong with it.
         source: http::uri::InvalidUri,
     },
-    /// It is not plain HTTP with a host.
-    #[error("{url:?} is not of the form http://host[:port]/path")]
+    /// It is not HTTP with a host.
+    #[error("{url:?} is not of the form http[s]://host[:port]/path")]
     NotHttp {
+        /// What was given.
+        url: String,
+    },
+    /// It is not encrypted, so that nobody would ask for the certificates given.
+    #[error("{url:?} is not of the form https://host[:port]/path")]
+    NotHttps {
         /// What was given.
         url: String,
     },
@@ -40,6 +51,11 @@ pub enum UrlError {
 enum Fault {
     #[error("connect to {authority}")]
     Connect {
+        authority: String,
+        source: std::io::Error,
+    },
+    #[error("greet {authority} by TLS")]
+    Greet {
         authority: String,
         source: std::io::Error,
     },
@@ -57,19 +73,48 @@ enum Fault {
 
 impl Check {
     /// An address outside the platform; reports. It fails where nothing answers, where the answer
-    /// is an error (400 and above), and where it takes longer than `latency_max`.
+    /// is an error (400 and above), and where it takes longer than `latency_max`, from the first
+    /// packet to the head of the answer.
+    ///
+    /// Over `https` it also fails where the other side does not prove itself to this machine's root
+    /// certificates. They are read once, at the first run that finds some: those of the system, or
+    /// of the file that `SSL_CERT_FILE` names.
     ///
     /// # Errors
     ///
-    /// If `url` is not plain `http` with a host.
+    /// If `url` is not `http` or `https` with a host.
     pub fn http(
         name: impl Into<String>,
         url: &str,
         latency_max: Duration,
     ) -> Result<Self, UrlError> {
-        let target = Target::parse(url)?;
+        let target = Target::parse(url, Roots::Machine)?;
+        Ok(Self::of_target(name, target, latency_max))
+    }
+
+    /// As [`Check::http`], for an address whose certificate was signed by those in the PEM file
+    /// `ca` and by no others. The file is read at every run.
+    ///
+    /// # Errors
+    ///
+    /// If `url` is not `https` with a host.
+    pub fn https_with_ca(
+        name: impl Into<String>,
+        url: &str,
+        ca: impl Into<PathBuf>,
+        latency_max: Duration,
+    ) -> Result<Self, UrlError> {
+        let target = Target::parse(url, Roots::File(ca.into()))?;
+        if target.trust.is_none() {
+            let url = url.to_owned();
+            return Err(UrlError::NotHttps { url });
+        }
+        Ok(Self::of_target(name, target, latency_max))
+    }
+
+    fn of_target(name: impl Into<String>, target: Target, latency_max: Duration) -> Self {
         let probe = move || target.clone().probe(latency_max);
-        Ok(Self::of(name, Kind::Http, Effect::Reports, probe))
+        Self::of(name, Kind::Http, Effect::Reports, probe)
     }
 }
 
@@ -78,19 +123,29 @@ struct Target {
     url: Uri,
     host: String,
     port: u16,
+    /// Whom to believe who is there; nobody is asked over plain HTTP.
+    trust: Option<Trust>,
 }
 
 impl Target {
-    fn parse(text: &str) -> Result<Self, UrlError> {
+    fn parse(text: &str, roots: Roots) -> Result<Self, UrlError> {
         let url: Uri = text.parse().map_err(|source| UrlError::Malformed {
             url: text.to_owned(),
             source,
         })?;
-        match (url.scheme(), url.host()) {
-            (Some(scheme), Some(host)) if *scheme == Scheme::HTTP => Ok(Self {
+        let trust = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => Some(None),
+            Some(scheme) if *scheme == Scheme::HTTPS => Some(Some(Trust::new(roots))),
+            _ => None,
+        };
+        match (trust, url.host()) {
+            (Some(trust), Some(host)) => Ok(Self {
                 // An IPv6 address stands in brackets in a URL and without them elsewhere.
                 host: host.trim_matches(['[', ']']).to_owned(),
-                port: url.port_u16().unwrap_or(80),
+                port: url
+                    .port_u16()
+                    .unwrap_or(if trust.is_some() { 443 } else { 80 }),
+                trust,
                 url,
             }),
             _ => Err(UrlError::NotHttp {
@@ -100,8 +155,12 @@ impl Target {
     }
 
     async fn probe(self, latency_max: Duration) -> Result<(), BoxError> {
+        let tls = match &self.trust {
+            Some(trust) => Some(trust.config().await?),
+            None => None,
+        };
         let begun = Instant::now();
-        let status = self.get().await?;
+        let status = self.get(tls).await?;
         let took = begun.elapsed();
         let url = self.url;
         if status.is_client_error() || status.is_server_error() {
@@ -119,14 +178,39 @@ impl Target {
     }
 
     /// The status of the answer; its body is left unread.
-    async fn get(&self) -> Result<StatusCode, Fault> {
-        let authority = self.url.authority().map_or("", |name| name.as_str());
+    async fn get(&self, tls: Option<Arc<ClientConfig>>) -> Result<StatusCode, Fault> {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(|source| Fault::Connect {
-                authority: authority.to_owned(),
+                authority: self.authority().to_owned(),
                 source,
             })?;
+        match tls {
+            Some(config) => self.exchange(self.greet(config, stream).await?).await,
+            None => self.exchange(stream).await,
+        }
+    }
+
+    fn authority(&self) -> &str {
+        self.url.authority().map_or("", |name| name.as_str())
+    }
+
+    async fn greet(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: TcpStream,
+    ) -> Result<impl Io + use<>, Fault> {
+        let greeted = async {
+            let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+            TlsConnector::from(config).connect(name, stream).await
+        };
+        greeted.await.map_err(|source| Fault::Greet {
+            authority: self.authority().to_owned(),
+            source,
+        })
+    }
+
+    async fn exchange(&self, stream: impl Io) -> Result<StatusCode, Fault> {
         let exchange = |source| Fault::Exchange {
             url: self.url.clone(),
             source,
@@ -136,7 +220,7 @@ impl Target {
             .map_err(exchange)?;
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
         let request = Request::get(path)
-            .header(header::HOST, authority)
+            .header(header::HOST, self.authority())
             .header(header::USER_AGENT, "gantry-health")
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
@@ -156,115 +240,4 @@ impl Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-        time,
-    };
-
-    use super::*;
-    use crate::{
-        health::{Config, Health, Verdict},
-        journal::Journal,
-        shutdown::Tasks,
-        status::chain,
-    };
-
-    /// Answers every connection with `answer` once its request is complete.
-    async fn outside(tasks: &Tasks, answer: &'static str) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        tasks.spawn("outside", async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                        break;
-                    }
-                }
-                let text = String::from_utf8(request).unwrap();
-                assert!(
-                    text.starts_with("GET /health?deep=1 HTTP/1.1\r\n"),
-                    "{text}"
-                );
-                assert!(text.contains(&format!("host: {addr}\r\n")), "{text}");
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        format!("http://{addr}/health?deep=1")
-    }
-
-    async fn probe(url: &str, latency_max: Duration) -> Result<(), String> {
-        let target = Target::parse(url).unwrap();
-        let found = target.probe(latency_max).await;
-        found.map_err(|error| chain(error.as_ref()))
-    }
-
-    /// Goal: an answer passes; an error, a slow answer and silence fail, each with its reason.
-    /// Method: real sockets; a bound of zero makes any answer slow.
-    #[tokio::test]
-    async fn answers_are_judged_by_status_and_time() {
-        let tasks = Tasks::new(Journal::new());
-        let patient = Duration::from_secs(30);
-        let fine = outside(&tasks, "HTTP/1.1 204 No Content\r\n\r\n").await;
-        let broken = outside(&tasks, "HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
-        let garbage = outside(&tasks, "SSH-2.0-OpenSSH\r\n\r\n").await;
-
-        assert_eq!(Ok(()), probe(&fine, patient).await);
-        let slow = probe(&fine, Duration::ZERO).await.unwrap_err();
-        assert!(slow.ends_with("more than 0 ms"), "{slow}");
-        let error = probe(&broken, patient).await.unwrap_err();
-        assert!(
-            error.ends_with("answered 503 Service Unavailable"),
-            "{error}"
-        );
-        let error = probe(&garbage, patient).await.unwrap_err();
-        assert!(error.contains("invalid HTTP"), "{error}");
-
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = closed.local_addr().unwrap();
-        drop(closed);
-        let error = probe(&format!("http://{addr}"), patient).await.unwrap_err();
-        assert!(
-            error.starts_with(&format!("connect to {addr}: ")),
-            "{error}"
-        );
-    }
-
-    /// Goal: the outside reports and does not gate.
-    /// Method: an address nobody listens at, in a health registry that is otherwise fine.
-    #[tokio::test]
-    async fn an_outside_that_is_down_is_reported_alone() {
-        let tasks = Tasks::new(Journal::new());
-        let health = Health::new(Journal::new(), Config::default());
-        health.started();
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", closed.local_addr().unwrap());
-        drop(closed);
-        let check = Check::http("bank", &url, Duration::from_secs(1)).unwrap();
-        health.check(check, &tasks);
-        while health.report().checks[0].verdict == Verdict::Pending {
-            time::sleep(Duration::from_millis(1)).await;
-        }
-
-        assert!(health.is_ready());
-        assert_eq!(Verdict::Failing, health.report().checks[0].verdict);
-    }
-
-    /// Goal: what this check cannot do is refused where it is written.
-    /// Method: other schemes, no host, no URL.
-    #[test]
-    fn other_addresses_are_refused() {
-        for url in [
-            "https://bank.example/",
-            "bank:8080",
-            "/health",
-            "http://",
-            "",
-        ] {
-            let check = Check::http("bank", url, Duration::from_secs(1));
-            assert!(check.is_err(), "{url}");
-        }
-    }
-}
+mod tests;

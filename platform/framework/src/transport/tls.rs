@@ -170,7 +170,7 @@ pub(super) fn private_key(path: &PathBuf) -> Result<PrivateKeyDer<'static>, Load
 }
 
 /// The certificates in the PEM file at `path`, at least one.
-pub(super) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+pub(crate) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let what = "certificate";
     let unreadable = |source| LoadError::Read {
         what,
