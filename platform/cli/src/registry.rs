@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
 use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry::{shutdown::Tasks, status::chain, transport::server::BindError};
 use gantry_local::etcd::{Config, Data, Etcd, Listen, OpenError};
 use serde::Serialize;
@@ -19,6 +20,10 @@ const PORT_OFFSET: u16 = 1;
 
 /// Longest wait for an answer of etcd: somebody waits for the table.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Leases asked for at once: a registry of a thousand costs some sixty round trips, and an etcd is
+/// not flooded by somebody who looks.
+const AT_ONCE: usize = 16;
 
 /// Pause before a local etcd whose disk failed begins anew.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -102,17 +107,13 @@ pub(crate) async fn list(endpoints: &[String]) -> Result<Vec<Row>, Failure> {
         let mut client = Client::connect(endpoints, Some(options)).await?;
         let all = GetOptions::new().with_all_keys();
         let answer = client.get("", Some(all)).await?;
-        let mut rows = Vec::new();
-        for kv in answer.kvs() {
-            if let Some(mut row) = row(kv) {
-                if kv.lease() != 0 {
-                    let lease = client.lease_time_to_live(kv.lease(), None).await?;
-                    row.lease_ttl_seconds = Some(lease.ttl());
-                }
-                rows.push(row);
-            }
-        }
-        Ok::<_, etcd_client::Error>(rows)
+        let rows = answer.kvs().iter();
+        let rows = rows.filter_map(|kv| Some((row(kv)?, kv.lease())));
+        let left = async |lease| {
+            let answer = client.clone().lease_time_to_live(lease, None).await?;
+            Ok::<_, etcd_client::Error>(answer.ttl())
+        };
+        with_leases(rows.collect(), left).await
     };
     let at = endpoints.join(",");
     match time::timeout(ANSWER_MAX, reading).await {
@@ -121,6 +122,21 @@ pub(crate) async fn list(endpoints: &[String]) -> Result<Vec<Row>, Failure> {
             "no answer from etcd at {at} within {ANSWER_MAX:?}"
         ))),
     }
+}
+
+/// Each row with what is `left` of its lease, which is asked for several at once; 0 is no lease.
+async fn with_leases<E>(
+    rows: Vec<(Row, i64)>,
+    left: impl AsyncFn(i64) -> Result<i64, E>,
+) -> Result<Vec<Row>, E> {
+    let left = &left;
+    let asked = stream::iter(rows).map(|(mut row, lease)| async move {
+        if lease != 0 {
+            row.lease_ttl_seconds = Some(left(lease).await?);
+        }
+        Ok(row)
+    });
+    asked.buffered(AT_ONCE).try_collect().await
 }
 
 /// What a key says of an instance; other things live in etcd, too.
@@ -140,4 +156,61 @@ fn row(kv: &KeyValue) -> Option<Row> {
         lease_ttl_seconds: None,
         metadata,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn rows(count: i64) -> Vec<(Row, i64)> {
+        let rows = (0..count).map(|lease| {
+            let row = Row {
+                service: "orders".to_owned(),
+                instance: lease.to_string(),
+                address: String::new(),
+                lease_ttl_seconds: None,
+                metadata: Value::Null,
+            };
+            (row, lease)
+        });
+        rows.collect()
+    }
+
+    /// Goal: leases are asked for several at once and not without bound, and the rows stay in order.
+    /// Method: a hundred rows, the first without a lease; answers that take less time the later
+    /// they were asked for.
+    #[tokio::test(start_paused = true)]
+    async fn leases_are_asked_for_some_at_once() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let left = async |lease: i64| {
+            let count = now.fetch_add(1, Ordering::Relaxed) + 1;
+            most.fetch_max(count, Ordering::Relaxed);
+            time::sleep(Duration::from_millis(200 - lease.cast_unsigned())).await;
+            now.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, ()>(lease)
+        };
+        let listed = with_leases(rows(100), left).await.unwrap();
+        assert_eq!(AT_ONCE, most.into_inner());
+        let ttls: Vec<_> = listed.iter().map(|row| row.lease_ttl_seconds).collect();
+        let expected: Vec<_> = (0..100)
+            .map(|ttl| Some(ttl).filter(|ttl| *ttl > 0))
+            .collect();
+        assert_eq!(expected, ttls);
+        let order: Vec<_> = listed
+            .iter()
+            .map(|row| row.instance.parse::<usize>().unwrap())
+            .collect();
+        assert_eq!((0..100).collect::<Vec<usize>>(), order);
+    }
+
+    /// Goal: a lease that cannot be asked for fails the list, as it did one by one.
+    /// Method: refuse one of many.
+    #[tokio::test]
+    async fn a_lease_that_is_refused_fails_the_list() {
+        let left = async |lease| if lease == 7 { Err("refused") } else { Ok(1) };
+        let listed = with_leases(rows(20), left).await.map(|rows| rows.len());
+        assert_eq!(Err("refused"), listed);
+    }
 }
