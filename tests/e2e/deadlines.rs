@@ -11,6 +11,7 @@ use gantry_probe::{
     CountRequest, CountResponse, HangRequest, WaitRequest, WaitResponse,
     probe_service_client::ProbeServiceClient,
 };
+use rustix::process::Signal;
 use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
@@ -119,6 +120,26 @@ async fn a_storm_of_deadlines_costs_no_other_call() {
     storm.await;
     assert!(long.try_join_next().is_none(), "it goes on");
     assert_eq!(1, connections(&service).await, "the one it began with");
+}
+
+/// Goal: a process that stands still with a stream open is given up soon, though its host
+/// acknowledges every byte: it said that it bears pings.
+/// Method: freeze a probe; how its stream ends, and when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_a_process_that_stands_still_ends() {
+    let service = probe().start().await;
+    let mut client = ProbeServiceClient::new(channel(&[service.address]));
+    let request = HangRequest {
+        messages: 1,
+        hops: 0,
+    };
+    let mut stream = client.hang(request).await.expect("headers").into_inner();
+    stream.message().await.expect("a message");
+    service.signal(Signal::STOP);
+    let ended = tokio::time::timeout(SOON, stream.message()).await;
+    service.signal(Signal::CONT);
+    let error = ended.expect("it ends in time").expect_err("it is lost");
+    assert_eq!(Code::Unavailable, error.code(), "{error:?}");
 }
 
 /// Goal: streams that their callers end once they have what they want are no attack.

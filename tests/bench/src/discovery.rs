@@ -49,7 +49,7 @@ pub(crate) fn measure(rounds: usize, seconds: usize) -> Result<Figures, String> 
         }
         // What goes on anyway: pings, health watches.
         let before = many.cpu_micros()?;
-        thread::sleep(Duration::from_secs(seconds as u64));
+        pause(seconds as u64);
         let idle = many.cpu_micros()? - before;
         for (what, costs) in [
             ("change", &mut figures.changes),
@@ -58,7 +58,7 @@ pub(crate) fn measure(rounds: usize, seconds: usize) -> Result<Figures, String> 
             let before = many.cpu_micros()?;
             many.registry.ask(&format!("{what} {seconds}"))?;
             // The last changes are taken in together, a little later.
-            thread::sleep(Duration::from_secs(1));
+            pause(1);
             let busy = many.cpu_micros()? - before;
             costs.push((busy - idle).max(0.0) / precise((RATE * seconds) as u64));
         }
@@ -147,6 +147,11 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no executor to block")]
+fn pause(seconds: u64) {
+    thread::sleep(Duration::from_secs(seconds));
 }
 
 fn number(text: &str) -> Result<f64, String> {

@@ -27,8 +27,12 @@ config::section! {
         pub backoff_min: Duration = Duration::from_secs(1), in Duration::ZERO..=LONGEST, restart;
         /// Longest pause between connections.
         pub backoff_max: Duration = Duration::from_mins(2), in Duration::ZERO..=LONGEST, restart;
-        /// Silence after which an endpoint is pinged; 0s switches pings off.
+        /// Silence after which an endpoint is pinged that says that it bears it, as services of this
+        /// platform do; any other after five minutes. 0s switches pings off.
         pub keepalive_interval: Duration = Duration::from_secs(5), in Duration::ZERO..=LONGEST, restart;
+        /// Whether endpoints that say nothing are pinged as often. A gRPC server ends a connection on
+        /// which it is pinged more often than it is set up to bear.
+        pub keepalive_always: bool = false, restart;
         /// How long a ping may stay unanswered before the endpoint is taken for dead.
         pub keepalive_timeout: Duration = Duration::from_secs(5), in Duration::ZERO..=LONGEST, restart;
         /// Connections to one endpoint at most; more than one is opened only when the
@@ -110,6 +114,7 @@ impl Config {
             connect_timeout: self.connect_timeout,
             backoff: self.backoff(),
             keepalive_interval: Some(self.keepalive_interval).filter(|pause| !pause.is_zero()),
+            keepalive_always: self.keepalive_always,
             keepalive_timeout: self.keepalive_timeout,
             connections_max: self.connections_max,
             waiting_max: self.waiting_max,

@@ -62,6 +62,7 @@ impl Caller {
         let target: Vec<_> = addrs.iter().map(ToString::to_string).collect();
         let mut config = Config {
             health: false,
+            keepalive_always: true,
             ..Config::to(target.join(","))
         };
         change(&mut config);

@@ -26,6 +26,7 @@ use super::state::{self, Health};
 use crate::{
     caller::Peer,
     status::{self, Refusal},
+    transport::subchannel::{PING_INTERVAL_MIN, PING_INTERVAL_MIN_OURS},
 };
 
 /// Streams of `Watch` at once on one connection: a caller needs one for each service it calls on
@@ -181,7 +182,10 @@ impl health_server::Health for Service {
                 Next::Over => Some((Err(status::draining()), None)),
             }
         });
-        Ok(Response::new(Box::pin(statuses)))
+        let mut response = Response::<Self::WatchStream>::new(Box::pin(statuses));
+        let headers = response.metadata_mut().as_mut();
+        headers.insert(&PING_INTERVAL_MIN, PING_INTERVAL_MIN_OURS);
+        Ok(response)
     }
 }
 

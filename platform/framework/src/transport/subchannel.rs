@@ -42,6 +42,7 @@ use crate::{
     telemetry::metric::{Label, Value},
 };
 
+pub(crate) use self::keepalive::{PING_INTERVAL_MIN, PING_INTERVAL_MIN_OURS};
 pub use self::{
     connect::{Connect, Io, Tcp},
     connection::Slot,
@@ -57,8 +58,12 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Pauses between failed connections. Valid, see [`backoff::Backoff::new`].
     pub backoff: backoff::Config,
-    /// How long nothing is heard before the peer is pinged; none switches pings off.
+    /// How long nothing is heard before a peer is pinged that says, by its health watch, that it
+    /// bears that; none switches pings off.
     pub keepalive_interval: Option<Duration>,
+    /// Whether that holds for every peer. Else those that say nothing are pinged every five
+    /// minutes, as often as any gRPC server bears (gRFC A8).
+    pub keepalive_always: bool,
     /// How long a ping may stay without any byte in return.
     pub keepalive_timeout: Duration,
     /// Connections to one endpoint at most. At least 1.
@@ -76,6 +81,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(2),
             backoff: backoff::Config::default(),
             keepalive_interval: Some(Duration::from_secs(5)),
+            keepalive_always: false,
             keepalive_timeout: Duration::from_secs(5),
             connections_max: 10,
             waiting_max: 4_096,

@@ -30,7 +30,9 @@ const SCHEME: &str = Layout::Etcd.as_str();
 /// that is silent is soon given up, and one that failed soon tried again.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-const KEEPALIVE: Duration = Duration::from_secs(3);
+/// etcd bears a ping every five seconds (`--grpc-keepalive-min-time`).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(6);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Teaches `clients` the names in the etcd that `config` names: a target that is not configured is
 /// a name there. Does no I/O beyond beginning to connect in the background; its tasks belong to
@@ -193,8 +195,9 @@ fn calling(config: &Etcd) -> client::Config {
     client::Config {
         backoff_min: BACKOFF_MIN,
         backoff_max: BACKOFF_MAX,
-        keepalive_interval: KEEPALIVE,
-        keepalive_timeout: KEEPALIVE,
+        keepalive_interval: KEEPALIVE_INTERVAL,
+        keepalive_always: true,
+        keepalive_timeout: KEEPALIVE_TIMEOUT,
         health: false,
         tls: config.tls.clone(),
         ..client::Config::to(if fixed {

@@ -287,6 +287,31 @@ async fn a_silent_peer_is_noticed() {
     }
 }
 
+/// Goal: a peer that does not say how often it bears pings is pinged as rarely as any gRPC server
+/// bears, and one that is dead is noticed all the same.
+/// Method: a silent peer that answers no ping; when it is given up.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_pinged_rarely() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::with(&net, &[addr(1)], |config| {
+        config.timeout_default = Duration::from_mins(10);
+        config.keepalive_always = false;
+    });
+    let peer = spawn(async move {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        peer.answers_pings = false;
+        while peer.next().await.is_some() {}
+    });
+    let began = Instant::now();
+    let status = caller.check("x").await.unwrap_err();
+    assert!(status.message().contains("keepalive"), "{status}");
+    let took = began.elapsed();
+    assert!((305..330).contains(&took.as_secs()), "{took:?}");
+    caller.stop().await;
+    peer.await.unwrap();
+}
+
 /// Goal: any byte is a sign of life: a peer that sends is not pinged, and one whose pong is late
 /// is kept.
 /// Method: a stream with a message every three seconds from a peer that answers no ping; silence

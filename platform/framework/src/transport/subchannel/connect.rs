@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -37,6 +38,10 @@ pub trait Connect: Send + Sync + 'static {
     }
 }
 
+/// How long bytes may stay without TCP's acknowledgement: a host that is gone is noticed as soon as
+/// there is something to tell it.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+
 /// Plain TCP.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tcp;
@@ -47,6 +52,8 @@ impl Connect for Tcp {
         let stream = TcpStream::connect(addr).await?;
         // Small frames wait for nobody.
         stream.set_nodelay(true)?;
+        let millis = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, millis)?;
         Ok(Box::new(stream))
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config,
     connect::{Io, Watched},
-    keepalive::Keepalive,
+    keepalive::{Keepalive, Leave},
     pool::Pool,
 };
 use crate::{shutdown::Tasks, status};
@@ -69,6 +69,8 @@ pub(super) struct Shared {
     reason: OnceLock<String>,
     /// The peer complained about our pings.
     calm_wanted: AtomicBool,
+    /// How often it may be pinged.
+    pub(super) leave_to_ping: Leave,
 }
 
 /// What the peer says about its own health.
@@ -191,6 +193,7 @@ impl Shared {
         pool: Arc<Pool>,
         tasks: Tasks,
         health: Health,
+        leave_to_ping: Leave,
     ) -> Self {
         Self {
             peer,
@@ -204,6 +207,7 @@ impl Shared {
             retired: CancellationToken::new(),
             reason: OnceLock::new(),
             calm_wanted: AtomicBool::new(false),
+            leave_to_ping,
         }
     }
 
@@ -363,7 +367,9 @@ impl Driver {
             self.shared.retire(status::chain(&error));
         }
         if let Some(keepalive) = &mut self.keepalive
-            && keepalive.poll_dead(cx).is_ready()
+            && keepalive
+                .poll_dead(&self.shared.leave_to_ping, cx)
+                .is_ready()
         {
             return Poll::Ready(format!(
                 "keepalive: nothing heard for {:?} after a ping",

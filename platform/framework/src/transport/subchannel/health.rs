@@ -11,6 +11,7 @@ use tonic_health::pb::{
 use super::{
     connection::{Connection, Health, Shared},
     exchange::{Incoming, exchange},
+    keepalive::interval_min,
     outgoing::Outgoing,
 };
 use crate::{backoff::Backoff, status::Refusal};
@@ -48,10 +49,14 @@ async fn watch_once(connection: &Arc<Connection>, service: &str) -> (Status, boo
     let request = HealthCheckRequest {
         service: service.to_owned(),
     };
-    let mut answers = match client.watch(request).await {
-        Ok(answers) => answers.into_inner(),
+    let answers = match client.watch(request).await {
+        Ok(answers) => answers,
         Err(status) => return (status, false),
     };
+    if let Some(interval) = interval_min(answers.metadata().as_ref()) {
+        connection.shared().leave_to_ping.given(interval);
+    }
+    let mut answers = answers.into_inner();
     let mut answered = false;
     loop {
         match answers.message().await {

@@ -17,6 +17,7 @@ use super::{
     connect::Connect,
     connection::{self, Connection, Health, SetupError, Shared},
     health,
+    keepalive::Leave,
     pool::Pool,
 };
 use crate::{backoff::Backoff, shutdown::Tasks, status};
@@ -214,6 +215,7 @@ impl Supervisor {
             Arc::clone(&self.pool),
             self.tasks.clone(),
             health,
+            Leave::new(config.keepalive_always),
         ));
         let addr = self.endpoint.addr;
         Box::pin(async move {
