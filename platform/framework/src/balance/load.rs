@@ -23,6 +23,7 @@ const LATENCY_MIN: f32 = 1e-9;
 /// zero, so an endpoint that was slow is tried again in the end.
 #[derive(Debug)]
 pub(super) struct Load {
+    /// The same for all of one target, so that a pick looks at the clock once.
     epoch: Instant,
     /// Seconds as `f32` above, milliseconds since `epoch` of the last measurement below.
     latency: AtomicU64,
@@ -34,9 +35,9 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(epoch: Instant) -> Self {
         Self {
-            epoch: Instant::now(),
+            epoch,
             latency: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
             pending_before: AtomicUsize::new(0),
@@ -53,9 +54,8 @@ impl Load {
             self.latency.load(Ordering::Relaxed)
         };
         Self {
-            epoch: self.epoch,
             latency: AtomicU64::new(latency),
-            ..Self::new()
+            ..Self::new(self.epoch)
         }
     }
 
@@ -66,13 +66,13 @@ impl Load {
         self.latency.store(0, Ordering::Relaxed);
     }
 
-    /// Higher is worse; only the order of two costs means anything.
-    pub(super) fn cost(&self, now: Instant) -> f64 {
+    /// Higher is worse; only the order of two costs means anything. `at` is in [`millis`].
+    pub(super) fn cost(&self, at: u32) -> f64 {
         let pending = self.pending();
         // Precise far beyond any number of calls in flight.
         #[allow(clippy::cast_precision_loss)]
         let calls = pending as f64;
-        match self.latency(now) {
+        match self.latency_at(at) {
             Some(latency) => f64::from(latency) * (calls + 1.0),
             None if pending <= self.pending_before.load(Ordering::Relaxed) => 0.0,
             None => UNMEASURED_COST + calls,
@@ -81,8 +81,12 @@ impl Load {
 
     /// The average latency as of `now`, in seconds; none before the first measurement.
     pub(super) fn latency(&self, now: Instant) -> Option<f32> {
+        self.latency_at(millis(self.epoch, now))
+    }
+
+    fn latency_at(&self, at: u32) -> Option<f32> {
         let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
-        (latency > 0.0).then(|| latency * fading(self.millis(now).wrapping_sub(stamp)))
+        (latency > 0.0).then(|| latency * fading(at.wrapping_sub(stamp)))
     }
 
     /// Takes in a latency measured at `now`.
@@ -110,7 +114,7 @@ impl Load {
     }
 
     fn update(&self, now: Instant, next: impl Fn(f32, f32) -> f32) {
-        let now = self.millis(now);
+        let now = millis(self.epoch, now);
         let updated = self
             .latency
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
@@ -132,12 +136,16 @@ impl Load {
     pub(super) fn end(&self) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
+}
 
-    /// Wraps after 49 days; only differences are used.
-    #[allow(clippy::cast_possible_truncation)]
-    fn millis(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.epoch).as_millis() as u32
-    }
+/// Milliseconds since `epoch`. Wraps after 49 days; only differences are used.
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn millis(epoch: Instant, now: Instant) -> u32 {
+    let elapsed = now.saturating_duration_since(epoch);
+    let seconds = elapsed.as_secs() as u32;
+    seconds
+        .wrapping_mul(1_000)
+        .wrapping_add(elapsed.subsec_millis())
 }
 
 /// What is left of a value after `millis`.
@@ -164,6 +172,10 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn cost(load: &Load, now: Instant) -> f64 {
+        load.cost(millis(load.epoch, now))
+    }
+
     fn latency_ms(load: &Load, now: Instant) -> f32 {
         load.latency(now).unwrap() * 1_000.0
     }
@@ -172,7 +184,7 @@ mod tests {
     /// Method: measurements at known times against the formula.
     #[tokio::test(start_paused = true)]
     async fn latency_follows_peaks_at_once_and_improvements_slowly() {
-        let load = Load::new();
+        let load = Load::new(Instant::now());
         let start = Instant::now();
         assert_eq!(None, load.latency(start));
 
@@ -194,7 +206,7 @@ mod tests {
     /// Method: a lower bound below and above the average.
     #[tokio::test(start_paused = true)]
     async fn a_lower_bound_only_raises() {
-        let load = Load::new();
+        let load = Load::new(Instant::now());
         let now = Instant::now();
         load.observe(50 * MS, now);
         load.observe_at_least(10 * MS, now);
@@ -208,11 +220,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unmeasured_endpoint_is_tried_once() {
         let now = Instant::now();
-        let (fresh, slow) = (Load::new(), Load::new());
+        let (fresh, slow) = (Load::new(Instant::now()), Load::new(Instant::now()));
         slow.observe(Duration::from_mins(1), now);
-        assert!(fresh.cost(now) < slow.cost(now));
+        assert!(cost(&fresh, now) < cost(&slow, now));
         fresh.begin();
-        assert!(fresh.cost(now) > slow.cost(now));
+        assert!(cost(&fresh, now) > cost(&slow, now));
     }
 
     /// Goal: one that begins anew is tried once, whatever was charged to it and however many calls
@@ -221,18 +233,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_begins_anew_is_tried_once() {
         let now = Instant::now();
-        let (load, other) = (Load::new(), Load::new());
+        let (load, other) = (Load::new(Instant::now()), Load::new(Instant::now()));
         other.observe(10 * MS, now);
         load.begin();
         load.begin();
         load.charge(Duration::from_secs(5), now);
-        assert!(load.cost(now) > other.cost(now));
+        assert!(cost(&load, now) > cost(&other, now));
 
         load.begin_anew();
         assert_eq!(None, load.latency(now));
-        assert!(load.cost(now) < other.cost(now));
+        assert!(cost(&load, now) < cost(&other, now));
         load.begin();
-        assert!(load.cost(now) > other.cost(now));
+        assert!(cost(&load, now) > cost(&other, now));
         load.observe(MS, now);
         load.end();
         assert!((latency_ms(&load, now) - 1.0).abs() < 0.01);
@@ -243,7 +255,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_penalty_is_not_inherited() {
         let now = Instant::now();
-        let (slow, failed) = (Load::new(), Load::new());
+        let (slow, failed) = (Load::new(Instant::now()), Load::new(Instant::now()));
         tokio::time::advance(MS).await;
         slow.observe(50 * MS, now);
         slow.begin();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Builder, Shared, Snapshot,
     endpoint::{Endpoint, Picked},
-    load::Load,
+    load::{self, Load},
 };
 use crate::{
     discovery::Resolution,
@@ -38,6 +38,8 @@ const COMPLAINT_MAX: usize = 1_024;
 /// The endpoints as of one moment.
 #[derive(Debug)]
 pub(super) struct Set {
+    /// From where the loads count time.
+    epoch: Instant,
     all: Vec<Arc<Endpoint>>,
     /// Those of `all` that were ready; one that is not any more is passed over.
     ready: Vec<Arc<Endpoint>>,
@@ -49,10 +51,12 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn empty() -> Self {
+        let now = Instant::now();
         Self {
+            epoch: now,
             all: Vec::new(),
             ready: Vec::new(),
-            unready_since: Some(Instant::now()),
+            unready_since: Some(now),
             error: None,
         }
     }
@@ -61,14 +65,15 @@ impl Set {
     pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
         // A connection may have gone since this snapshot was taken. A look at all of them is for
         // when nearly all have, so that no ordinary call's work grows with their number.
+        let at = load::millis(self.epoch, now);
         let endpoint = (0..TRIES)
-            .filter_map(|_| self.cheaper_of_two(now))
+            .filter_map(|_| self.cheaper_of_two(at))
             .find(|endpoint| endpoint.is_ready())
-            .or_else(|| self.cheapest(now))?;
+            .or_else(|| self.cheapest(at))?;
         Some(Picked::new(Arc::clone(endpoint), now))
     }
 
-    fn cheaper_of_two(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+    fn cheaper_of_two(&self, at: u32) -> Option<&Arc<Endpoint>> {
         match self.ready.as_slice() {
             [] => None,
             [only] => Some(only),
@@ -77,7 +82,7 @@ impl Set {
                 let other = fastrand::usize(..ready.len() - 1);
                 let other = if other < first { other } else { other + 1 };
                 let (first, other) = (&ready[first], &ready[other]);
-                Some(if first.load.cost(now) <= other.load.cost(now) {
+                Some(if first.load.cost(at) <= other.load.cost(at) {
                     first
                 } else {
                     other
@@ -86,11 +91,11 @@ impl Set {
         }
     }
 
-    fn cheapest(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+    fn cheapest(&self, at: u32) -> Option<&Arc<Endpoint>> {
         self.ready
             .iter()
             .filter(|endpoint| endpoint.is_ready())
-            .min_by(|one, other| one.load.cost(now).total_cmp(&other.load.cost(now)))
+            .min_by(|one, other| one.load.cost(at).total_cmp(&other.load.cost(at)))
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -154,6 +159,7 @@ struct Seen {
 
 /// Keeps a set current: the only one that changes it.
 pub(super) struct Keeper {
+    epoch: Instant,
     builder: Builder,
     shared: Weak<Shared>,
     gone: CancellationToken,
@@ -188,6 +194,7 @@ impl Keeper {
             buried: HashSet::new(),
             left: HashMap::new(),
             unready_since: Some(Instant::now()),
+            epoch: Instant::now(),
         }
     }
 
@@ -306,7 +313,7 @@ impl Keeper {
         });
         let load = match self.left.remove(&addr) {
             Some((left, _)) => left.inherited(),
-            None => Load::new(),
+            None => Load::new(self.epoch),
         };
         self.record(Kind::EndpointJoined, addr, "");
         Arc::new(Endpoint {
@@ -385,6 +392,7 @@ impl Keeper {
             self.unready_since = None;
         }
         Set {
+            epoch: self.epoch,
             all: self.endpoints.clone(),
             ready,
             unready_since: self.unready_since,
