@@ -42,11 +42,18 @@ pub(super) struct Set {
     epoch: Instant,
     all: Vec<Arc<Endpoint>>,
     /// Those of `all` that were ready; one that is not any more is passed over.
-    ready: Vec<Arc<Endpoint>>,
+    ready: Vec<Ready>,
     /// Since when none is ready.
     unready_since: Option<Instant>,
     /// What the resolver complains about.
     error: Option<Arc<str>>,
+}
+
+/// One that was ready, its load beside it: a pick looks at two loads and at one endpoint.
+#[derive(Debug)]
+struct Ready {
+    load: Arc<Load>,
+    endpoint: Arc<Endpoint>,
 }
 
 impl Set {
@@ -66,14 +73,14 @@ impl Set {
         // A connection may have gone since this snapshot was taken. A look at all of them is for
         // when nearly all have, so that no ordinary call's work grows with their number.
         let at = load::millis(self.epoch, now);
-        let endpoint = (0..TRIES)
+        let ready = (0..TRIES)
             .filter_map(|_| self.cheaper_of_two(at))
-            .find(|endpoint| endpoint.is_ready())
+            .find(|ready| ready.endpoint.is_ready())
             .or_else(|| self.cheapest(at))?;
-        Some(Picked::new(Arc::clone(endpoint), now))
+        Some(Picked::new(Arc::clone(&ready.endpoint), now))
     }
 
-    fn cheaper_of_two(&self, at: u32) -> Option<&Arc<Endpoint>> {
+    fn cheaper_of_two(&self, at: u32) -> Option<&Ready> {
         match self.ready.as_slice() {
             [] => None,
             [only] => Some(only),
@@ -91,15 +98,15 @@ impl Set {
         }
     }
 
-    fn cheapest(&self, at: u32) -> Option<&Arc<Endpoint>> {
+    fn cheapest(&self, at: u32) -> Option<&Ready> {
         self.ready
             .iter()
-            .filter(|endpoint| endpoint.is_ready())
+            .filter(|ready| ready.endpoint.is_ready())
             .min_by(|one, other| one.load.cost(at).total_cmp(&other.load.cost(at)))
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ready.iter().any(|endpoint| endpoint.is_ready())
+        self.ready.iter().any(|ready| ready.endpoint.is_ready())
     }
 
     pub(super) fn unready_since(&self) -> Option<Instant> {
@@ -384,7 +391,10 @@ impl Keeper {
             .endpoints
             .iter()
             .filter(|endpoint| endpoint.is_ready())
-            .cloned()
+            .map(|endpoint| Ready {
+                load: Arc::clone(&endpoint.load),
+                endpoint: Arc::clone(endpoint),
+            })
             .collect();
         if ready.is_empty() {
             self.unready_since.get_or_insert_with(Instant::now);
