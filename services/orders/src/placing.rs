@@ -9,7 +9,8 @@
 //!
 //! Each arrow is one transaction here or one idempotent call there, under the order's identifier.
 //! A process can end between any two of them: [`Placing::sweep`] of any replica goes on from what
-//! is written down.
+//! is written down. Several may take them for one order at once, each knowing only what it was
+//! answered: whoever cancels releases, and the catalog refuses what comes after that.
 
 use gantry::{config::Live, status};
 use gantry_store::{Error, Timestamp};
@@ -69,19 +70,15 @@ impl Placing {
         };
         let priced = match reserved {
             Reserved::Priced(priced) => priced,
-            Reserved::Short => {
-                return self.give_up(order, CancelReason::OutOfStock, false).await;
-            }
-            Reserved::Gone => return self.give_up(order, CancelReason::TimedOut, true).await,
+            Reserved::Short => return self.give_up(order, CancelReason::OutOfStock).await,
+            Reserved::Gone => return self.give_up(order, CancelReason::TimedOut).await,
         };
         if total(&priced).is_none() {
-            return self
-                .give_up(order, CancelReason::MixedCurrencies, true)
-                .await;
+            return self.give_up(order, CancelReason::MixedCurrencies).await;
         }
         match self.catalog.confirm(&order.id).await {
             Ok(Held::Yes) => self.confirmed(order, &priced).await,
-            Ok(Held::Gone) => self.give_up(order, CancelReason::TimedOut, true).await,
+            Ok(Held::Gone) => self.give_up(order, CancelReason::TimedOut).await,
             Err(error) => {
                 put_off(&order.id, &error);
                 Ok(())
@@ -101,23 +98,14 @@ impl Placing {
         Ok(())
     }
 
-    async fn give_up(
-        &self,
-        order: &Order,
-        reason: CancelReason,
-        stock_held: bool,
-    ) -> Result<(), Error> {
+    /// Cancels an order that cannot be placed. Its stock is returned whatever this call knows of it:
+    /// another call may be placing the same order, and have reserved where this one found too little.
+    async fn give_up(&self, order: &Order, reason: CancelReason) -> Result<(), Error> {
         let from = CancelFrom::Pending;
         let now = Timestamp::now();
-        if self
-            .store
-            .cancel(&order.id, from, reason, stock_held, now)
-            .await?
-        {
+        if self.store.cancel(&order.id, from, reason, now).await? {
             self.changes.tell(&order.id);
-            if stock_held {
-                self.return_stock(&order.id).await?;
-            }
+            self.return_stock(&order.id).await?;
         }
         Ok(())
     }
@@ -130,11 +118,7 @@ impl Placing {
     pub async fn cancel(&self, order: &Order) -> Result<Cancelled, Error> {
         let (from, reason) = (CancelFrom::PendingOrConfirmed, CancelReason::Requested);
         let now = Timestamp::now();
-        if self
-            .store
-            .cancel(&order.id, from, reason, true, now)
-            .await?
-        {
+        if self.store.cancel(&order.id, from, reason, now).await? {
             self.changes.tell(&order.id);
             self.return_stock(&order.id).await?;
             return Ok(Cancelled::Done);
@@ -189,7 +173,7 @@ impl Placing {
                 continue;
             };
             if order.created_at <= expired {
-                self.give_up(&order, CancelReason::TimedOut, true).await?;
+                self.give_up(&order, CancelReason::TimedOut).await?;
             } else {
                 self.advance(&order).await?;
             }

@@ -75,9 +75,8 @@ const CONFIRM: Statement = Statement::new(
 );
 const CANCEL: Statement = Statement::new(
     "orders.cancel_order",
-    "UPDATE orders SET state = $2, cancel_reason = $3, stock_held = $4, version = version + 1,
-         updated_at = $5
-     WHERE order_id = $1 AND state IN ($6, $7)",
+    "UPDATE orders SET state = $2, cancel_reason = $3, version = version + 1, updated_at = $4
+     WHERE order_id = $1 AND state IN ($5, $6)",
 );
 const COMPLETE: Statement = Statement::new(
     "orders.complete_order",
@@ -280,8 +279,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Cancels an order that is pending, or confirmed as well; answers whether it was.
-    /// `stock_held` says whether the catalog may hold stock for it, which is then to be returned.
+    /// Cancels an order that is pending, or confirmed as well; answers whether it was. Its stock is
+    /// due to be returned until [`Store::stock_returned`].
     ///
     /// # Errors
     ///
@@ -291,7 +290,6 @@ impl Store {
         order_id: &str,
         from: CancelFrom,
         reason: CancelReason,
-        stock_held: bool,
         now: Timestamp,
     ) -> Result<bool, Error> {
         let also = match from {
@@ -304,7 +302,6 @@ impl Store {
             .bind(order_id)
             .bind(code(OrderState::Cancelled))
             .bind(reason_code(reason))
-            .bind(stock_held)
             .bind(now)
             .bind(code(OrderState::Pending))
             .bind(code(also))

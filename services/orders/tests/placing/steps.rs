@@ -1,0 +1,129 @@
+//! A catalog whose calls a test lets through one step at a time.
+
+use catalog::handler::Catalog;
+use shop_proto::catalog::v1::{
+    ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
+    ImportProductsResponse, ListProductsRequest, ListProductsResponse, ReleaseRequest,
+    ReleaseResponse, ReserveRequest, ReserveResponse, UpdateStockRequest,
+    catalog_service_server::CatalogService,
+};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Where a call stands that waits to be let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Reserve has arrived, and has done nothing yet.
+    Reserve,
+    /// Reserve is done, and not answered yet.
+    Reserved,
+    /// Confirm has arrived, and has done nothing yet.
+    Confirm,
+    /// Confirm is done, and not answered yet.
+    Confirmed,
+}
+
+/// Calls that wait, in the order they came.
+pub(crate) struct Steps(mpsc::Receiver<(Step, oneshot::Sender<()>)>);
+
+/// A call that waits; it goes on when this is dropped.
+pub(crate) struct Held(
+    #[expect(dead_code, reason = "its drop is what counts")] oneshot::Sender<()>,
+);
+
+impl Steps {
+    /// The next call that waits, which must be at `step`.
+    pub(crate) async fn at(&mut self, step: Step) -> Held {
+        let (at, held) = self.0.recv().await.unwrap();
+        assert_eq!(step, at);
+        Held(held)
+    }
+
+    /// Lets one call through these steps, each of which it must come to next.
+    pub(crate) async fn pass(&mut self, steps: &[Step]) {
+        for step in steps {
+            drop(self.at(*step).await);
+        }
+    }
+}
+
+/// The rpcs of a catalog, held at each [`Step`].
+pub(crate) struct Stepped {
+    inner: Catalog,
+    steps: mpsc::Sender<(Step, oneshot::Sender<()>)>,
+}
+
+impl Stepped {
+    pub(crate) fn new(inner: Catalog) -> (Self, Steps) {
+        let (steps, waiting) = mpsc::channel(8);
+        (Self { inner, steps }, Steps(waiting))
+    }
+
+    async fn wait(&self, step: Step) {
+        let (held, passed) = oneshot::channel();
+        // A test that has seen enough lets everything through.
+        if self.steps.send((step, held)).await.is_ok() {
+            drop(passed.await);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl CatalogService for Stepped {
+    async fn reserve(
+        &self,
+        request: Request<ReserveRequest>,
+    ) -> Result<Response<ReserveResponse>, Status> {
+        self.wait(Step::Reserve).await;
+        let response = self.inner.reserve(request).await;
+        self.wait(Step::Reserved).await;
+        response
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<ConfirmRequest>,
+    ) -> Result<Response<ConfirmResponse>, Status> {
+        self.wait(Step::Confirm).await;
+        let response = self.inner.confirm(request).await;
+        self.wait(Step::Confirmed).await;
+        response
+    }
+
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
+        self.inner.release(request).await
+    }
+
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsResponse>, Status> {
+        self.inner.list_products(request).await
+    }
+
+    async fn get_product(
+        &self,
+        request: Request<GetProductRequest>,
+    ) -> Result<Response<GetProductResponse>, Status> {
+        self.inner.get_product(request).await
+    }
+
+    async fn import_products(
+        &self,
+        request: Request<Streaming<ImportProductsRequest>>,
+    ) -> Result<Response<ImportProductsResponse>, Status> {
+        self.inner.import_products(request).await
+    }
+
+    type UpdateStockStream = <Catalog as CatalogService>::UpdateStockStream;
+
+    async fn update_stock(
+        &self,
+        request: Request<Streaming<UpdateStockRequest>>,
+    ) -> Result<Response<Self::UpdateStockStream>, Status> {
+        self.inner.update_stock(request).await
+    }
+}
