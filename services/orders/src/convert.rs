@@ -39,13 +39,14 @@ fn reason(reason: CancelReason) -> proto::CancelReason {
         CancelReason::OutOfStock => proto::CancelReason::OutOfStock,
         CancelReason::TimedOut => proto::CancelReason::TimedOut,
         CancelReason::MixedCurrencies => proto::CancelReason::MixedCurrencies,
+        CancelReason::Refused => proto::CancelReason::Refused,
     }
 }
 
 fn line(line: Line) -> proto::OrderLine {
     proto::OrderLine {
         sku: line.sku,
-        // Fifty lines of a thousand units fit by far.
+        // At most a thousand.
         quantity: i32::try_from(line.quantity).unwrap_or(i32::MAX),
         unit_price: line.unit_price.map(money),
     }

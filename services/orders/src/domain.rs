@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use gantry_store::Timestamp;
 
+/// Most units of one product in an order: as many as the catalog holds in one line.
+pub const QUANTITY_MAX: i64 = 1_000;
+
 /// An amount in the smallest unit of its currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Money {
@@ -46,6 +49,8 @@ pub enum CancelReason {
     TimedOut,
     /// Its products have prices in different currencies.
     MixedCurrencies,
+    /// The catalog refused it and would refuse it again.
+    Refused,
 }
 
 /// An order of one account.
@@ -95,19 +100,34 @@ pub struct Change {
     pub changed_at: Timestamp,
 }
 
+/// More units of one product than an order may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("lines of one SKU add up to more than {QUANTITY_MAX}")]
+pub struct TooMany {
+    /// The line that goes beyond, from 0.
+    pub line: usize,
+}
+
 /// What was ordered, before anything is known of prices: lines of one SKU added up.
-#[must_use]
-pub fn lines(wanted: impl IntoIterator<Item = (String, i64)>) -> Vec<Line> {
+///
+/// # Errors
+///
+/// If that is more of one product than an order may have.
+pub fn lines(wanted: impl IntoIterator<Item = (String, i64)>) -> Result<Vec<Line>, TooMany> {
     let mut by_sku: BTreeMap<String, i64> = BTreeMap::new();
-    for (sku, quantity) in wanted {
-        *by_sku.entry(sku).or_default() += quantity;
+    for (line, (sku, quantity)) in wanted.into_iter().enumerate() {
+        let sum = by_sku.entry(sku).or_default();
+        *sum = sum.saturating_add(quantity);
+        if *sum > QUANTITY_MAX {
+            return Err(TooMany { line });
+        }
     }
     let line = |(sku, quantity)| Line {
         sku,
         quantity,
         unit_price: None,
     };
-    by_sku.into_iter().map(line).collect()
+    Ok(by_sku.into_iter().map(line).collect())
 }
 
 impl Order {
@@ -207,7 +227,7 @@ mod tests {
     #[test]
     fn orders_ask_for_the_same_however_cut() {
         let wish = |lines: &[(&str, i64)]| {
-            super::lines(lines.iter().map(|(sku, n)| ((*sku).to_owned(), *n)))
+            super::lines(lines.iter().map(|(sku, n)| ((*sku).to_owned(), *n))).unwrap()
         };
         let order = order(wish(&[("A", 3), ("B", 1)]));
         assert!(order.asks_for(&wish(&[("B", 1), ("A", 2), ("A", 1)])));
@@ -219,6 +239,23 @@ mod tests {
         ] {
             assert!(!order.asks_for(&wish(other)), "{other:?}");
         }
+    }
+
+    /// Goal: an order has no more of one product than the catalog holds in one line.
+    /// Method: sums up to the bound and beyond; the line that goes beyond is told.
+    #[test]
+    fn orders_are_bounded_by_product() {
+        let wish = |lines: &[(&str, i64)]| {
+            super::lines(lines.iter().map(|(sku, n)| ((*sku).to_owned(), *n)))
+        };
+        assert_eq!(
+            2,
+            wish(&[("A", 999), ("B", 1_000), ("A", 1)]).unwrap().len()
+        );
+        let error = wish(&[("A", 1_000), ("B", 1), ("A", 1), ("A", 1)]);
+        assert_eq!(Err(TooMany { line: 2 }), error);
+        let error = wish(&[("A", i64::MAX), ("A", i64::MAX)]);
+        assert_eq!(Err(TooMany { line: 0 }), error);
     }
 
     /// Goal: a total is there exactly when it means something.

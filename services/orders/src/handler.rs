@@ -68,6 +68,10 @@ impl OrdersService for Orders {
         let request = request.into_inner();
         let lines = request.lines.into_iter();
         let lines = domain::lines(lines.map(|line| (line.sku, line.quantity.into())));
+        let lines = lines.map_err(|error| {
+            let field = format!("lines[{}].quantity", error.line);
+            status::invalid_argument([(field, error.to_string())])
+        })?;
         let id = uuid::Uuid::now_v7().to_string();
         let account = &caller.account_id;
         let order = Order::place(id, account, &request.request_id, lines, Timestamp::now());

@@ -63,10 +63,7 @@ impl Placing {
     pub async fn advance(&self, order: &Order) -> Result<(), Error> {
         let reserved = match self.catalog.reserve(&order.id, &order.lines).await {
             Ok(reserved) => reserved,
-            Err(error) => {
-                put_off(&order.id, &error);
-                return Ok(());
-            }
+            Err(error) => return self.unanswered(order, &error).await,
         };
         let priced = match reserved {
             Reserved::Priced(priced) => priced,
@@ -79,11 +76,24 @@ impl Placing {
         match self.catalog.confirm(&order.id).await {
             Ok(Held::Yes) => self.confirmed(order, &priced).await,
             Ok(Held::Gone) => self.give_up(order, CancelReason::TimedOut).await,
-            Err(error) => {
-                put_off(&order.id, &error);
-                Ok(())
-            }
+            Err(error) => self.unanswered(order, &error).await,
         }
+    }
+
+    /// Gives up an order the catalog would refuse again; any other is left to a later sweep.
+    async fn unanswered(&self, order: &Order, error: &Status) -> Result<(), Error> {
+        if !refuses(error.code()) {
+            put_off(&order.id, error);
+            return Ok(());
+        }
+        let (code, cause) = (status::code_name(error.code()), error.message());
+        tracing::error!(
+            order_id = order.id,
+            code,
+            cause,
+            "the catalog refused; the order is given up"
+        );
+        self.give_up(order, CancelReason::Refused).await
     }
 
     async fn confirmed(&self, order: &Order, priced: &[Line]) -> Result<(), Error> {
@@ -182,6 +192,15 @@ impl Placing {
     }
 }
 
+/// Whether `code` is a verdict on the request itself, which is the same however often it is sent.
+/// Others, as of a method that is missing or a caller that may not, change with the next deployment.
+fn refuses(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument | Code::OutOfRange | Code::AlreadyExists
+    )
+}
+
 /// What a step that cannot be made now comes to: it is made later.
 fn put_off(order_id: &str, error: &Status) {
     let cause = error.message();
@@ -196,12 +215,7 @@ fn put_off(order_id: &str, error: &Status) {
         }
         code => {
             let code = status::code_name(code);
-            tracing::error!(
-                order_id,
-                code,
-                cause,
-                "the catalog refused; the order waits"
-            );
+            tracing::error!(order_id, code, cause, "the catalog failed; the order waits");
         }
     }
 }

@@ -438,6 +438,7 @@ fn reason_code(reason: CancelReason) -> i64 {
         CancelReason::OutOfStock => 2,
         CancelReason::TimedOut => 3,
         CancelReason::MixedCurrencies => 4,
+        CancelReason::Refused => 5,
     }
 }
 
@@ -448,6 +449,7 @@ fn read_reason(row: &Row) -> Result<Option<CancelReason>, Error> {
         Some(2) => Ok(Some(CancelReason::OutOfStock)),
         Some(3) => Ok(Some(CancelReason::TimedOut)),
         Some(4) => Ok(Some(CancelReason::MixedCurrencies)),
+        Some(5) => Ok(Some(CancelReason::Refused)),
         Some(_) => Err(row.unreadable()),
     }
 }

@@ -7,12 +7,12 @@
 #[path = "placing/steps.rs"]
 mod steps;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use catalog::{
-    domain::{Row, Sku, Stock},
+    domain::{Row, Sku, Stock, demand},
     handler::Catalog as Handler,
-    store::{MIGRATIONS as CATALOG, Store as CatalogStore},
+    store::{MIGRATIONS as CATALOG, Reserved, Store as CatalogStore},
 };
 use gantry::{
     BoxError,
@@ -24,7 +24,7 @@ use orders::{
     catalog::Catalog,
     changes::Changes,
     config,
-    domain::{self, CancelReason, Order, OrderState},
+    domain::{CancelReason, Line, Order, OrderState},
     placing::Placing,
     store::{MIGRATIONS as ORDERS, Placed, Store},
 };
@@ -33,6 +33,8 @@ use steps::{Held, Step, Stepped, Steps};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+const LIFETIME: Duration = Duration::from_mins(15);
 
 /// Orders over a catalog, each with a store.
 struct Books {
@@ -103,9 +105,17 @@ impl Books {
 
     /// Writes down a new order for one unit.
     async fn place(&self, sku: &str) -> Order {
+        self.place_units(sku, 1).await
+    }
+
+    async fn place_units(&self, sku: &str, quantity: i64) -> Order {
         let id = uuid::Uuid::now_v7().to_string();
-        let lines = domain::lines([(sku.to_owned(), 1)]);
-        let order = Order::place(id, "ada", sku, lines, Timestamp::now());
+        let line = Line {
+            sku: sku.to_owned(),
+            quantity,
+            unit_price: None,
+        };
+        let order = Order::place(id, "ada", sku, vec![line], Timestamp::now());
         match self.store.place(order).await.unwrap() {
             Placed::New(order) => order,
             Placed::Known(order) => panic!("{order:?}"),
@@ -212,4 +222,31 @@ async fn no_unit_is_lost_between_two_advances() {
     }
     let all = BTreeSet::from(["Cancelled".to_owned(), "Confirmed".to_owned()]);
     assert_eq!(all, ends, "both ways to end were taken, seed {seed}");
+}
+
+/// Goal: an order that the catalog will never take is given up at once, with nothing held for it.
+/// Method: more in one line than the catalog takes, as only a mistake can write it down; then an
+/// identifier that stands for other lines at the catalog.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_for_good_ends_the_order() {
+    let books = Books::open(|handler| handler).await;
+    books.product("TEA").await;
+    books.deliver("TEA", 5_000).await;
+    let too_much = books.place_units("TEA", 1_001).await;
+    books.product("COFFEE").await;
+    books.deliver("COFFEE", 5_000).await;
+    let other = books.place("COFFEE").await;
+    let lines = demand([(Sku::parse("COFFEE").unwrap(), 2)]);
+    let (now, later) = (Timestamp::now(), Timestamp::now().after(LIFETIME));
+    let reserved = books.catalog.reserve(&other.id, &lines, now, later).await;
+    assert!(matches!(reserved, Ok(Reserved::Done(_))), "{reserved:?}");
+
+    for (order, sku) in [(too_much, "TEA"), (other, "COFFEE")] {
+        books.placing.advance(&order).await.unwrap();
+        let order = books.now(&order).await;
+        assert_eq!(OrderState::Cancelled, order.state, "{sku}");
+        assert_eq!(Some(CancelReason::Refused), order.cancel_reason, "{sku}");
+        let stock = books.stock(sku).await;
+        assert_eq!((5_000, 0), (stock.on_hand, stock.reserved), "{sku}");
+    }
 }

@@ -220,6 +220,27 @@ async fn invalid_requests_are_told_everything() {
     assert_eq!("page_token", details.field_violations[0].field);
 }
 
+/// Goal: more of one product than can be held is refused however it is cut, and by the line that
+/// goes beyond; as much as can be held is not.
+/// Method: a thousand and one in two lines, nothing of which is then listed; then a thousand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_one_product_are_bounded_together() {
+    let shop = Shop::open("").await;
+    let ada = shop.person("ada@example.org").await;
+    let lines = [("TEA", 1_000), ("COFFEE", 1), ("TEA", 1)];
+    let error = shop.place(0, &ada, "r-1", &lines).await.unwrap_err();
+    assert_eq!(Code::InvalidArgument, error.code());
+    let details = error.get_details_bad_request().unwrap();
+    assert_eq!("lines[2].quantity", details.field_violations[0].field);
+    let list = ListOrdersRequest::default();
+    let listed = shop.orders(0).list_orders(list.by(&ada)).await.unwrap();
+    assert!(listed.into_inner().orders.is_empty());
+
+    let lines = [("TEA", 999), ("TEA", 1)];
+    let order = shop.place(0, &ada, "r-2", &lines).await.unwrap();
+    assert_eq!(CancelReason::OutOfStock, order.cancel_reason());
+}
+
 /// Goal: pages of orders join, the newest first.
 /// Method: five orders over both replicas, walked by twos.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
