@@ -89,11 +89,23 @@ fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
     }
 }
 
-/// Takes orders their next step, now and then.
+/// Takes orders their next step, now and then. Each kind of step goes at its own pace: while the
+/// catalog hangs, orders are still completed.
 async fn sweep(placing: Placing, config: Live<config::Orders>) {
+    tokio::join!(
+        now_and_then(&config, |now| placing.complete_due(now)),
+        now_and_then(&config, |now| placing.return_due(now)),
+        now_and_then(&config, |now| placing.advance_due(now)),
+    );
+}
+
+async fn now_and_then<F>(config: &Live<config::Orders>, step: impl Fn(Timestamp) -> F)
+where
+    F: Future<Output = Result<(), gantry_store::Error>>,
+{
     loop {
         time::sleep(config.load().sweep_interval).await;
-        if let Err(error) = placing.sweep(Timestamp::now()).await {
+        if let Err(error) = step(Timestamp::now()).await {
             tracing::warn!(error = %status::chain(&error), "orders were not swept");
         }
     }

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! Each arrow is one transaction here or one idempotent call there, under the order's identifier.
-//! A process can end between any two of them: [`Placing::sweep`] of any replica goes on from what
-//! is written down. Several may take them for one order at once, each knowing only what it was
+//! A process can end between any two of them: [`Placing::advance_due`] and its like of any replica
+//! go on from what is written down. Several may take them for one order at once, each knowing only what it was
 //! answered: whoever cancels releases, and the catalog refuses what comes after that.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry::{config::Live, status};
 use gantry_store::{Error, Timestamp};
 use tonic::{Code, Status};
@@ -23,6 +24,10 @@ use crate::{
     domain::{CancelReason, Line, Order, OrderState, total},
     store::{CancelFrom, Store},
 };
+
+/// Orders that wait for the catalog at once, of those that are due. One that hangs costs a call its
+/// whole deadline; one that comes back is not to be met by every order there is.
+const STEPS_MAX: usize = 8;
 
 /// Moves orders; clones share everything.
 #[derive(Debug, Clone)]
@@ -152,44 +157,66 @@ impl Placing {
         }
     }
 
-    /// Takes every order that waits for its next step there; bounded, what is left is for the next
-    /// sweep. Replicas may sweep at the same time: each step happens once.
+    /// Completes orders whose time to be cancelled is over. Needs the database alone, so no other
+    /// service holds it up.
+    ///
+    /// Takes a bounded number, as do the other two; what is left is for the next time. Replicas may
+    /// do the same at once: each step happens once.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn sweep(&self, now: Timestamp) -> Result<(), Error> {
-        let config = self.config.load();
-        let completed = now.before(config.cancel_window);
-        for id in self.store.due(OrderState::Confirmed, completed).await? {
+    pub async fn complete_due(&self, now: Timestamp) -> Result<(), Error> {
+        let until = now.before(self.config.load().cancel_window);
+        for id in self.store.due(OrderState::Confirmed, until).await? {
             if self.store.complete(&id, now).await? {
                 self.changes.tell(&id);
             }
         }
-        for id in self
-            .store
-            .due(OrderState::Cancelled, now.before(config.pending_grace))
-            .await?
-        {
-            self.return_stock(&id).await?;
-        }
-        let expired = now.before(config.pending_max);
-        for id in self
-            .store
-            .due(OrderState::Pending, now.before(config.pending_grace))
-            .await?
-        {
-            let Some(order) = self.store.find(&id).await? else {
-                continue;
-            };
-            if order.created_at <= expired {
-                self.give_up(&order, CancelReason::TimedOut).await?;
-            } else {
-                self.advance(&order).await?;
-            }
-        }
         Ok(())
     }
+
+    /// Returns the stock of cancelled orders that was not returned at once.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn return_due(&self, now: Timestamp) -> Result<(), Error> {
+        let until = now.before(self.config.load().pending_grace);
+        let due = self.store.due(OrderState::Cancelled, until).await?;
+        at_once(due, |id| async move { self.return_stock(&id).await }).await
+    }
+
+    /// Goes on with pending orders, and gives up those that have been pending for too long.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn advance_due(&self, now: Timestamp) -> Result<(), Error> {
+        let config = self.config.load();
+        let until = now.before(config.pending_grace);
+        let expired = now.before(config.pending_max);
+        let due = self.store.due(OrderState::Pending, until).await?;
+        at_once(due, |id| async move {
+            match self.store.find(&id).await? {
+                None => Ok(()),
+                Some(order) if order.created_at <= expired => {
+                    self.give_up(&order, CancelReason::TimedOut).await
+                }
+                Some(order) => self.advance(&order).await,
+            }
+        })
+        .await
+    }
+}
+
+/// Takes `step` with each of these orders, a few at once.
+async fn at_once<F>(ids: Vec<String>, step: impl Fn(String) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let steps = stream::iter(ids).map(Ok);
+    steps.try_for_each_concurrent(STEPS_MAX, step).await
 }
 
 /// Whether `code` is a verdict on the request itself, which is the same however often it is sent.

@@ -31,18 +31,26 @@ use orders::{
 use shop_proto::catalog::v1::catalog_service_server::{CatalogService, CatalogServiceServer};
 use steps::{Held, Step, Stepped, Steps};
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 const LIFETIME: Duration = Duration::from_mins(15);
 
+fn identity(name: &'static str) -> Identity {
+    Identity {
+        name,
+        version: "0.0.0",
+        description: "a service inside a test",
+    }
+}
+
 /// Orders over a catalog, each with a store.
 struct Books {
-    _folder: TempDir,
+    folder: TempDir,
     catalog: CatalogStore,
     store: Store,
     placing: Placing,
-    _service: Service,
+    service: Service,
 }
 
 impl Books {
@@ -57,27 +65,35 @@ impl Books {
         let reservations = Live::fixed(catalog::config::Reservations::default());
         let handler = Handler::new(catalog.clone(), reservations, CancellationToken::new());
         let server = CatalogServiceServer::new(serve(handler));
-        let identity = Identity {
-            name: "catalog",
-            version: "0.0.0",
-            description: "a service inside a test",
-        };
         let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {
             app.serve(server);
             Ok(())
         };
-        let service = Service::start(identity, "", start).await.unwrap();
+        let service = Service::start(identity("catalog"), "", start)
+            .await
+            .unwrap();
 
         let config = Live::fixed(config::Orders::default());
         let client = Catalog::new(service.client());
         let placing = Placing::new(store.clone(), client, Changes::default(), config);
         Self {
-            _folder: folder,
+            folder,
             catalog,
             store,
             placing,
-            _service: service,
+            service,
         }
+    }
+
+    /// Books whose catalog takes a step when it is told to.
+    async fn stepped() -> (Self, Steps) {
+        let mut steps = None;
+        let books = Self::open(|handler| {
+            let (stepped, waiting) = Stepped::new(handler);
+            steps = Some(waiting);
+            stepped
+        });
+        (books.await, steps.unwrap())
     }
 
     /// Puts a product on the shelf, with no unit of it.
@@ -146,14 +162,7 @@ async fn a_shortage_gives_back_what_another_reserved() {
         &[Reserve, Reserved, Confirm, Confirmed],
     ];
     for way in ways {
-        let mut steps = None;
-        let books = Books::open(|handler| {
-            let (stepped, waiting) = Stepped::new(handler);
-            steps = Some(waiting);
-            stepped
-        });
-        let books = books.await;
-        let mut steps: Steps = steps.unwrap();
+        let (books, mut steps) = Books::stepped().await;
         books.product("TEA").await;
         let order = books.place("TEA").await;
         let (mut short, mut other) = (JoinSet::new(), JoinSet::new());
@@ -249,4 +258,49 @@ async fn a_refusal_for_good_ends_the_order() {
         let stock = books.stock(sku).await;
         assert_eq!((5_000, 0), (stock.on_hand, stock.reserved), "{sku}");
     }
+}
+
+/// Goal: while the catalog hangs, a few pending orders wait for it at once, and others are still
+/// completed.
+/// Method: an orders service over a catalog that lets nothing through, with many orders pending;
+/// once it waits for several, one is confirmed whose time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_catalog_holds_up_no_completion() {
+    let (books, mut steps) = Books::stepped().await;
+    for at in 0..90 {
+        books.place(&format!("P-{at}")).await;
+    }
+    let path = books.folder.path().join("orders.db");
+    let toml = format!(
+        "[database]\nurl = 'sqlite:{}'\n[orders]\ncancel_window = '10ms'\n\
+         pending_grace = '10ms'\nsweep_interval = '10ms'\n\
+         [clients.catalog]\ntarget = '{}'\n[clients.accounts]\ntarget = '127.0.0.1:1'\n",
+        path.display(),
+        books.service.address(),
+    );
+    let service = Service::start(identity("orders"), &toml, orders::start).await;
+    let mut held = Vec::new();
+    let several = async {
+        for _ in 0..8 {
+            held.push(steps.at(Step::Reserve).await);
+        }
+    };
+    // One after another, each would take its deadline of five seconds.
+    time::timeout(Duration::from_secs(20), several)
+        .await
+        .unwrap();
+
+    let order = books.place("LATE").await;
+    let confirmed = books.store.confirm(&order.id, &[], Timestamp::now()).await;
+    assert!(confirmed.unwrap());
+    let completed = async {
+        while books.now(&order).await.state != OrderState::Completed {
+            tokio::task::yield_now().await;
+        }
+    };
+    time::timeout(Duration::from_secs(20), completed)
+        .await
+        .unwrap();
+    drop((held, steps));
+    service.unwrap().stop().await;
 }
