@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use accounts::{
     domain::{Claims, Terms},
-    keys::Keys,
+    keys::{Keys, RefreshError},
     store::{MIGRATIONS, Store},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
-use gantry_store::{Config, Database, Timestamp};
+use gantry_store::{Config, Database, Statement, Timestamp};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time};
 
 const LIFETIME: Duration = Duration::from_hours(30 * 24);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -49,6 +49,42 @@ async fn replicas_agree_on_the_first_key() {
     let rings = opening.join_all().await;
     assert_eq!(1, rings[0].len());
     assert!(rings.iter().all(|ring| *ring == rings[0]), "{rings:?}");
+}
+
+/// Goal: a database that is busy right after it was opened delays the first key, and no more.
+/// Method: another writer holds it for many times as long as a statement waits, then lets go.
+#[tokio::test]
+async fn a_busy_database_is_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let config = Config {
+        busy_timeout: Duration::from_millis(1),
+        statement_timeout: Duration::from_millis(50),
+        ..Config::file(folder.path().join("accounts.db"))
+    };
+    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+    let other = Database::open(&config, MIGRATIONS).await.unwrap();
+    let writing = other.begin("test.write").await.unwrap();
+    let opening = Keys::open(Store::new(database), LIFETIME);
+    tokio::pin!(opening);
+    let early = time::timeout(Duration::from_secs(1), &mut opening).await;
+    assert!(early.is_err(), "{early:?}");
+    writing.rollback().await.unwrap();
+    let opened = time::timeout(Duration::from_secs(30), opening).await;
+    assert_eq!(1, names(&opened.unwrap().unwrap()).len());
+}
+
+/// Goal: a key that cannot be read ends the start at once: waiting does not mend it.
+/// Method: spoil the only key.
+#[tokio::test]
+async fn a_damaged_key_is_not_waited_for() {
+    const SPOIL: Statement = Statement::new("test.spoil", "UPDATE signing_keys SET pkcs8 = 'x'");
+    let folder = TempDir::new().unwrap();
+    open(&folder).await;
+    let config = Config::file(folder.path().join("accounts.db"));
+    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+    database.statement(&SPOIL).execute().await.unwrap();
+    let opened = Keys::open(Store::new(database), LIFETIME).await;
+    assert!(matches!(opened, Err(RefreshError::Key(_))), "{opened:?}");
 }
 
 /// Goal: a key is published before it signs and after it has signed, and then forgotten.
