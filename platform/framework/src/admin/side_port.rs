@@ -1,5 +1,8 @@
 //! The side port's socket: HTTP/1.1 for people and scrapers, HTTP/2 for gRPC, one address.
 
+mod places;
+mod stall;
+
 use std::{
     io,
     net::SocketAddr,
@@ -10,29 +13,34 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     time,
 };
+use tonic::body::Body;
 
+use self::{places::Places, stall::Stall};
 use super::{Config, pages::Pages};
 use crate::{caller::Peer, shutdown::Tasks, transport::server::holder};
 
-/// Connections at once; one more waits in the kernel's backlog.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at once; one more takes the place of another.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 64;
 
 /// How long a connection may take to send a request, from the first byte of it to the last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may wait for its reader to make room for more of it.
+const STALL_MAX: Duration = Duration::from_secs(5);
 
 /// Pause after an accept that failed for want of resources.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -109,24 +117,26 @@ impl SidePort {
 
     /// Answers until `tasks` stops; each connection is a task of it.
     pub(crate) async fn serve(self, pages: Arc<Pages>, tasks: Tasks) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX);
         let stopping = tasks.stopping();
+        let answer = move |request| {
+            let pages = Arc::clone(&pages);
+            async move { pages.answer(request).await }
+        };
         loop {
             let next = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                let place = place.expect("the semaphore is never closed");
-                (self.socket.accept().await, place)
+                let (stream, peer) = self.socket.accept().await?;
+                let place = places.take(peer.ip(), &stopping).await;
+                Ok::<_, io::Error>((stream, peer, place))
             };
-            let Some((accepted, place)) = stopping.run_until_cancelled(next).await else {
+            let Some(accepted) = stopping.run_until_cancelled(next).await else {
                 return;
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let connection =
-                        connection(stream, peer, Arc::clone(&pages), tasks.clone(), place);
-                    let stopping = stopping.clone();
+                Ok((stream, peer, place)) => {
+                    let connection = connection(stream, peer, tasks.clone(), answer.clone());
                     tasks.spawn("side port connection", async move {
-                        stopping.run_until_cancelled(connection).await;
+                        place.cut.run_until_cancelled(connection).await;
                     });
                 }
                 Err(error) => {
@@ -149,20 +159,19 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    pages: Arc<Pages>,
-    tasks: Tasks,
-    _place: OwnedSemaphorePermit,
-) {
+async fn connection<I, A, F>(io: I, peer: SocketAddr, tasks: Tasks, answer: A)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let asked = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&asked);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         noted.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer::Tcp(peer));
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, std::convert::Infallible>(pages.answer(request).await) }
+        let answered = answer(request);
+        async move { Ok::<_, std::convert::Infallible>(answered.await) }
     });
     let mut builder = auto::Builder::new(Calls(tasks));
     builder
@@ -175,7 +184,8 @@ async fn connection(
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(20));
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let io = TokioIo::new(Stall::new(io, STALL_MAX));
+    let mut serving = std::pin::pin!(builder.serve_connection(io, service));
     // Hyper waits for ever for the first bytes, which tell the version.
     let silent = async {
         time::sleep(REQUEST_TIMEOUT).await;
@@ -192,3 +202,6 @@ async fn connection(
         () = silent => tracing::debug!(%peer, "side port connection asked nothing"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::FutureExt as _;
 use gantry_api::admin::v1::{
     DrainRequest, GetConfigRequest, GetInfoRequest, GetLogLevelRequest, ListConnectionsRequest,
     ListEndpointsRequest, ListHealthChecksRequest, ProcessState, SetLogLevelRequest,
@@ -12,11 +13,13 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 use tonic::{Code, transport::Endpoint};
 
 use super::probe::{IDENTITY, Probe, hang, running};
 use crate::{
+    admin,
     app::{App, BoxError, testing},
     client::Channel,
     health::Check,
@@ -138,6 +141,28 @@ fn value(metrics: &str, series: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {series} in {metrics}"))
         .parse()
         .unwrap()
+}
+
+/// Goal: connections that do nothing keep nobody from asking whether the process is alive.
+/// Method: as many as there may be, then one that asks: the oldest goes for it, and no other.
+#[tokio::test]
+async fn a_probe_does_not_wait_for_silent_connections() {
+    let service = running("").await;
+    let addr = service.side_address();
+    let mut silent = Vec::new();
+    for _ in 0..admin::CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(addr).await.unwrap());
+    }
+    let soon = Duration::from_secs(5);
+    let asked = timeout(soon, get(addr, "/livez")).await;
+    assert_eq!(200, asked.expect("it is answered at once").0);
+    let gone = timeout(soon, silent[0].read(&mut [0])).await;
+    assert_eq!(0, gone.expect("it is cut").unwrap_or(0));
+    for stream in &mut silent[1..] {
+        let read = stream.read(&mut [0]).now_or_never();
+        assert!(read.is_none(), "{read:?}");
+    }
+    service.stop().await;
 }
 
 /// Goal: what is not meant for the side port is refused, in either version of HTTP.
