@@ -14,7 +14,6 @@ pub(crate) use convert::{ago, duration, key};
 pub(crate) use grpc::Grpc;
 pub(crate) use pages::Pages;
 pub(crate) use service::{Admin, Inside};
-#[cfg(test)]
 pub(crate) use side_port::CONNECTIONS_MAX;
 pub use side_port::{BindError, SidePort};
 

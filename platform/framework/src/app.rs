@@ -17,6 +17,7 @@
 
 mod command_line;
 mod context;
+mod descriptors;
 mod drain;
 mod exports;
 mod identity;
@@ -53,6 +54,7 @@ use crate::{
     status::chain,
     telemetry::{self, Telemetry},
 };
+use descriptors::Descriptors;
 use process::{Process, Running};
 use settings::Settings;
 
@@ -158,6 +160,7 @@ fn prepare<C: Section>(
         journal,
         stop: Stop::new(),
         platform,
+        descriptors: Descriptors::raise(),
         telemetry,
     })
 }

@@ -50,6 +50,9 @@ fn text(bytes: &[u8]) -> String {
 struct Bare {
     child: Child,
     lines: BufReader<ChildStdout>,
+    /// What was read of them.
+    log: String,
+    address: SocketAddr,
     side_address: SocketAddr,
     /// Dropped when the test is done with the process.
     _watch: mpsc::Sender<()>,
@@ -60,7 +63,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Bare {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(program())
+        Self::start_with("true", folder, arguments)
+    }
+
+    /// Starts it from a shell, after a command that narrows what it gets.
+    fn start_with(before: &str, folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
+            .arg(program())
             .current_dir(folder)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -78,10 +88,13 @@ impl Bare {
             _watch: watch,
             lines: BufReader::new(child.stdout.take().unwrap()),
             child,
+            log: String::new(),
+            address: SocketAddr::from(([0; 4], 0)),
             side_address: SocketAddr::from(([0; 4], 0)),
         };
         let line = bare.line("\"message\":\"serving\"");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        bare.address = line["address"].as_str().unwrap().parse().unwrap();
         bare.side_address = line["side_address"].as_str().unwrap().parse().unwrap();
         bare
     }
@@ -94,6 +107,7 @@ impl Bare {
                 self.lines.read_line(&mut line).unwrap() > 0,
                 "no line held {part}"
             );
+            self.log.push_str(&line);
             if line.contains(part) {
                 return line;
             }
@@ -146,6 +160,40 @@ fn a_signal_drains_the_process() {
         assert_eq!(Some(0), code, "{log}");
         assert!(log.contains("\"message\":\"drained\""), "{log}");
     }
+}
+
+/// Goal: connections that do nothing leave descriptors for those who ask whether it is alive.
+/// Method: a system that gives 64 descriptors, and twice as many connections.
+#[test]
+fn connections_leave_descriptors_for_probes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bare = Bare::start_with("ulimit -n 64", folder.path(), &[]);
+    let silent: Vec<_> = (0..120)
+        .map(|_| TcpStream::connect(bare.address).unwrap())
+        .collect();
+    for page in ["/livez", "/readyz", "/metrics"] {
+        let answer = bare.get(page);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{page}: {answer}");
+    }
+    drop(silent);
+    let warned = bare.log.matches("too few file descriptors").count();
+    assert_eq!(1, warned, "{}", bare.log);
+}
+
+/// Goal: what the system would give for the asking is asked for.
+/// Method: a soft limit below the hard one; what the kernel says once it serves.
+#[test]
+fn the_soft_limit_of_descriptors_is_raised() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = "ulimit -S -n 64 && ulimit -H -n 8192";
+    let bare = Bare::start_with(before, folder.path(), &[]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", bare.child.id())).unwrap();
+    let open = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = open.unwrap().split_whitespace().skip(3).take(2).collect();
+    assert_eq!(["8192", "8192"], words[..]);
+    assert!(!bare.log.contains("too few"), "{}", bare.log);
 }
 
 /// Goal: a second signal ends the process at once with 130, whatever the drain waits for.

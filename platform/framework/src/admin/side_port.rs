@@ -30,7 +30,7 @@ use self::{places::Places, stall::Stall};
 use super::{Config, pages::Pages};
 use crate::{caller::Peer, shutdown::Tasks, transport::server::holder};
 
-/// Connections at once; one more takes the place of another.
+/// Connections at once, where there are descriptors for them; one more takes the place of another.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Streams of one HTTP/2 connection at once.
@@ -115,9 +115,10 @@ impl SidePort {
         self.local_addr
     }
 
-    /// Answers until `tasks` stops; each connection is a task of it.
-    pub(crate) async fn serve(self, pages: Arc<Pages>, tasks: Tasks) {
-        let places = Places::new(CONNECTIONS_MAX);
+    /// Answers until `tasks` stops; each connection is a task of it. There are at most
+    /// `connections_max` of them.
+    pub(crate) async fn serve(self, pages: Arc<Pages>, tasks: Tasks, connections_max: usize) {
+        let places = Places::new(connections_max);
         let stopping = tasks.stopping();
         let answer = move |request| {
             let pages = Arc::clone(&pages);

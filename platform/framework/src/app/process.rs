@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, Identity,
+    descriptors::Descriptors,
     drain::{Ending, Serving},
     exports::Exports,
     inside::View,
@@ -71,6 +72,8 @@ pub(super) struct Process<C> {
     pub(super) stop: Stop,
     /// The platform's own tasks, which end after everything else.
     pub(super) platform: Tasks,
+    /// How many files and sockets there may be.
+    pub(super) descriptors: Descriptors,
     /// Where the process tells what it does; none where a test does not want to know.
     pub(super) telemetry: Option<Telemetry>,
 }
@@ -92,10 +95,14 @@ struct Bound {
 }
 
 impl Bound {
-    async fn bind<C: Section>(settings: &Settings<C>) -> Result<Self, StartError> {
+    async fn bind<C: Section>(
+        settings: &Settings<C>,
+        descriptors: Descriptors,
+    ) -> Result<Self, StartError> {
         let all = settings.live.load();
         let platform = &all.first;
-        let listener = Listener::bind(&platform.listen, platform.limits.clone().live())?;
+        let limits = descriptors.fit(&platform.limits);
+        let listener = Listener::bind(&platform.listen, limits.live())?;
         let address = listener.handle().local_addr();
         Ok(Self {
             address: address.expect("a socket of TCP has an address"),
@@ -113,7 +120,7 @@ impl<C: Section> Process<C> {
     {
         let Identity { name, version, .. } = self.identity;
         self.journal.record(Kind::Starting, name, version);
-        let bound = Bound::bind(&self.settings).await?;
+        let bound = Bound::bind(&self.settings, self.descriptors).await?;
         let side_address = bound.side_port.local_addr();
         let registry = self
             .settings
@@ -261,7 +268,11 @@ impl<C: Section> Process<C> {
                 .live
                 .read(|settings| settings.first.admin.hosts.clone()),
         };
-        let serve = side_port.serve(Arc::new(pages), self.platform.clone());
+        let serve = side_port.serve(
+            Arc::new(pages),
+            self.platform.clone(),
+            self.descriptors.side_port(),
+        );
         self.platform.spawn_essential("side port", serve);
         Ok(())
     }

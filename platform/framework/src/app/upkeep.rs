@@ -26,9 +26,9 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
     let tasks = &process.platform;
 
     let limits = settings.map(|settings| &settings.first.limits);
-    let limited = listener.clone();
+    let (limited, descriptors) = (listener.clone(), process.descriptors);
     let limits = follow(limits, tasks.stopping(), move |limits| {
-        limited.set_limits(limits.clone());
+        limited.set_limits(descriptors.fit(limits));
     });
     tasks.spawn("limits", limits);
 
