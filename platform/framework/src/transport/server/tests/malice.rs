@@ -110,23 +110,48 @@ async fn an_honest_peer_without_a_request_is_told() {
     assert_eq!(Some(0), goaway(&sent));
 }
 
-/// Goal: a first call that crosses the farewell is finished, within the grace.
-/// Method: a peer that sends a slow call once it was told to go away, before it is cut.
-#[tokio::test(start_paused = true)]
-async fn a_call_that_crosses_the_farewell_is_finished() {
-    let slow = [&HEAD[..1], &[0x04, 5], SLOW_PATH.as_bytes(), &HEAD[2..]].concat();
-    let (connector, handle) = in_memory(limits());
+/// A peer that sends its first call, for `path`, once it was told to go away and before it is cut.
+async fn crossing(path: &str, limits: Limits) -> (DuplexStream, Handle) {
+    let length = u8::try_from(path.len()).unwrap();
+    let head = [&HEAD[..1], &[0x04, length], path.as_bytes(), &HEAD[2..]].concat();
+    let (connector, handle) = in_memory(limits);
     let mut peer = opened(&connector).await;
     peer.write_all(PREFACE).await.unwrap();
     peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     sleep(FIRST_REQUEST + FAREWELL / 2).await;
     assert_eq!(1, handle.counts().refused(Refused::FirstRequest));
-    let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &slow);
+    let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head);
     peer.write_all(&call).await.unwrap();
+    (peer, handle)
+}
 
+/// Goal: a first call that crosses the farewell is finished, within the grace.
+/// Method: a slow one.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_crosses_the_farewell_is_finished() {
+    let (mut peer, _handle) = crossing(SLOW_PATH, limits()).await;
     let sent = in_time(until_closed(&mut peer)).await.unwrap();
     let answered = |(kind, stream, _): &(u8, u32, _)| (*kind, *stream) == (HEADERS, 1);
     assert!(frames(&sent).iter().any(answered), "{sent:?}");
+}
+
+/// Goal: a call that crosses the farewell and does not end is cut after the grace, not before.
+/// Method: one that is never answered; its peer is asked for no sign of life.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_crosses_the_farewell_does_not_hold_the_connection() {
+    let grace = Duration::from_secs(20);
+    let limits = Limits {
+        connection_age_grace: grace,
+        keepalive_interval: Duration::from_hours(10),
+        ..limits()
+    };
+    let began = Instant::now();
+    let (mut peer, handle) = crossing(NEVER_PATH, limits).await;
+    drop(in_time(until_closed(&mut peer)).await);
+    let took = began.elapsed();
+    let end = FIRST_REQUEST + grace;
+    assert!((end..end + FAREWELL * 2).contains(&took), "{took:?}");
+    assert_eq!(0, handle.counts().open);
 }
 
 /// Goal: the time to the first request is no limit on what comes after.
