@@ -235,6 +235,44 @@ async fn a_deadline_ends_a_stream_that_never_pauses() {
     caller.stop().await;
 }
 
+/// Goal: a peer that knows no deadline is cut by the caller, also where there is always something
+/// to read.
+/// Method: it sends ten times as fast as its answer is read, and goes on for twenty times as long
+/// as the caller waits.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_ignores_the_deadline_is_cut() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let peer = spawn(async move {
+        let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+        let stream = peer.request().await;
+        peer.begin(stream).await;
+        for _ in 0..2_000 {
+            peer.data(stream, SERVING, false).await;
+            tokio::time::sleep(MS).await;
+        }
+        peer.expect(raw::RST_STREAM).await
+    });
+    let began = Instant::now();
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(100 * MS);
+    let mut watch = caller.client().watch(request).await.unwrap().into_inner();
+    let status = loop {
+        match patient(watch.message()).await {
+            Ok(message) => assert!(message.is_some()),
+            Err(status) => break status,
+        }
+        tokio::time::sleep(10 * MS).await;
+    };
+    assert_eq!(Code::DeadlineExceeded, status.code(), "{status}");
+    let took = began.elapsed();
+    assert!((100 * MS..150 * MS).contains(&took), "{took:?}");
+    let reset = peer.await.unwrap();
+    assert_eq!(&raw::CANCEL.to_be_bytes()[..], &reset.payload);
+    caller.stop().await;
+}
+
 /// Goal: a call nobody waits for any more is reset at its peer, at once.
 /// Method: dropped while waiting for the head, and while reading the body.
 #[tokio::test(start_paused = true)]
