@@ -153,7 +153,61 @@ fn prune(waiting: &mut VecDeque<oneshot::Sender<Slot>>, most: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            Config,
+            connection::{Health, Shared},
+        },
+        *,
+    };
+    use crate::{journal::Journal, shutdown::Tasks};
+
+    /// A connection whose peer allows `places` calls at once.
+    async fn connection(pool: &Arc<Pool>, places: u32) -> Arc<Connection> {
+        let (io, peer) = tokio::io::duplex(1 << 10);
+        let tasks = Tasks::new(Journal::new());
+        tasks.spawn("peer", async move {
+            let mut builder = h2::server::Builder::new();
+            let builder = builder.max_concurrent_streams(places);
+            let mut peer = builder.handshake::<_, bytes::Bytes>(peer).await.unwrap();
+            while peer.accept().await.is_some() {}
+        });
+        let shared = Shared::new(
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+            http::uri::Authority::from_static("peer"),
+            http::uri::Scheme::HTTP,
+            Arc::clone(pool),
+            tasks,
+            Health::Serving,
+        );
+        let config = Config::default();
+        let set_up = Connection::set_up(Box::new(io), Arc::new(shared), &config);
+        set_up.await.unwrap()
+    }
+
+    /// Goal: nobody overtakes those in line, also where a place is free and they were not yet
+    /// told.
+    /// Method: a connection of one place, and one in line for it whom nobody has looked for; then
+    /// another asks.
+    #[tokio::test]
+    async fn nobody_overtakes_those_in_line() {
+        let pool = Arc::new(Pool::new(8));
+        let connection = connection(&pool, 1).await;
+        pool.publish(vec![connection]);
+        let (sender, mut first) = oneshot::channel();
+        pool.lock().push_back(sender);
+        pool.waiting_count.store(1, Ordering::SeqCst);
+
+        let Asked::Wait(mut second) = pool.ask() else {
+            panic!("the one in line was overtaken");
+        };
+        let slot = first.try_recv().expect("it is the first one's place");
+        second.try_recv().unwrap_err();
+        drop(slot);
+        let slot = second.try_recv().expect("it is the next one's place");
+        drop(slot);
+        assert!(matches!(pool.ask(), Asked::Slot(_)));
+    }
 
     /// Goal: who gave up makes room when it is needed, and nobody looks for them before.
     /// Method: give up in the middle of a line and at its head, with room and without.
