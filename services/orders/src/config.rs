@@ -44,8 +44,10 @@ config::section! {
         /// Pause between two searches for orders that need a next step.
         pub sweep_interval: Duration = Duration::from_secs(1), in Duration::from_millis(10)..=Duration::from_hours(1), live;
         /// How long a change made by another replica may go unseen by those who watch the order;
-        /// each of them looks this often.
+        /// one of them looks this often.
         pub watch_interval: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_mins(1), live;
+        /// Watches open at once; more are refused as RESOURCE_EXHAUSTED.
+        pub watchers_max: usize = 10_000, in 1..=1_000_000, live;
     }
 }
 

@@ -3,7 +3,10 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
-use gantry::{config::Live, status};
+use gantry::{
+    config::Live,
+    status::{self, Refusal},
+};
 use gantry_store::{Page, Timestamp};
 use shop_proto::orders::v1::{
     CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest,
@@ -149,8 +152,12 @@ impl OrdersService for Orders {
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let caller = self.caller(request.metadata()).await?;
         // Listens before it reads: a change in between is heard, and seen to be known already.
-        let listener = self.changes.listen();
-        let order = self.own(&caller, &request.get_ref().order_id).await?;
+        let order_id = convert::id(&request.get_ref().order_id);
+        let listener = self
+            .changes
+            .listen(&order_id, self.config.load().watchers_max)
+            .ok_or_else(|| Refusal::Watchers.status("too many orders are watched here"))?;
+        let order = self.own(&caller, &order_id).await?;
         let watch = watch::watch(
             order,
             self.store.clone(),

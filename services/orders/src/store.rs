@@ -46,6 +46,10 @@ const FIND_BY_REQUEST: Statement = Statement::new(
     "SELECT order_id, account_id, request_id, state, cancel_reason, version, created_at, updated_at
      FROM orders WHERE account_id = $1 AND request_id = $2",
 );
+const VERSION: Statement = Statement::new(
+    "orders.find_version",
+    "SELECT version FROM orders WHERE order_id = $1",
+);
 const LIST: Statement = Statement::new(
     "orders.list_orders",
     "SELECT order_id, account_id, request_id, state, cancel_reason, version, created_at, updated_at
@@ -173,6 +177,17 @@ impl Store {
         let lines = self.database.statement(&LINES).bind(order_id);
         let lines = lines.fetch_all().await?;
         read_order(&row, &lines).map(Some)
+    }
+
+    /// How many steps an order has made; 0 where there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn version(&self, order_id: &str) -> Result<i64, Error> {
+        let version = self.database.statement(&VERSION).bind(order_id);
+        let row = version.fetch_optional().await?;
+        row.map_or(Ok(0), |row| row.integer("version"))
     }
 
     /// Orders of `account_id` after the page's key, the newest first, one more than the page has

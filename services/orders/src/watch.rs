@@ -1,11 +1,10 @@
 //! An order as it changes, as a stream.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use futures_util::{Stream, stream};
 use gantry::{config::Live, status};
 use gantry_store::Error;
-use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -67,11 +66,11 @@ impl Watch {
 
     /// Waits until it is worth looking.
     async fn wait(&mut self) -> Result<(), Status> {
-        let interval: Duration = self.config.load().watch_interval;
-        // Cancel-safe: all three only wait.
+        let interval = || self.config.load().watch_interval;
+        let version = || self.store.version(&self.order.id);
+        // Cancel-safe: both only wait.
         tokio::select! {
-            () = self.listener.hear(&self.order.id) => Ok(()),
-            () = time::sleep(interval) => Ok(()),
+            heard = self.listener.hear(interval, version) => Ok(heard?),
             () = self.draining.cancelled() => Err(status::draining()),
         }
     }

@@ -375,6 +375,25 @@ async fn nothing_is_held_for_ever() {
         .unwrap();
 }
 
+/// Goal: watches are bounded, and one that ends makes room.
+/// Method: one watch where one may be, another, then that one again once the first has gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_are_bounded() {
+    let shop = Shop::open("watchers_max = 1").await;
+    let ada = shop.person("ada@example.org").await;
+    let order = shop.place(0, &ada, "r-1", &[("TEA", 1)]).await.unwrap();
+    let watch = async || {
+        let order_id = order.order_id.clone();
+        let watch = WatchOrderRequest { order_id };
+        shop.orders(0).watch_order(watch.by(&ada)).await
+    };
+    let first = watch().await.unwrap();
+    assert_eq!(Code::ResourceExhausted, code(watch().await));
+    drop(first);
+    let again = async { while watch().await.is_err() {} };
+    time::timeout(Duration::from_secs(30), again).await.unwrap();
+}
+
 /// Goal: a drain ends an open watch with a code that sends its watcher elsewhere, in time.
 /// Method: watch at the second replica, stop it, read on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
