@@ -115,17 +115,19 @@ impl<W: World> Instance<W> {
             let pause = match gone {
                 Gone::Stopped => {
                     machine.ended();
+                    // How one before it had ended says nothing about this one.
+                    self.update(|status| status.ended = None);
                     break;
                 }
                 Gone::Ended(ended) => {
                     let moved = self.lost_its_place(&machine);
                     let last = ended.is_configuration() && !moved && machine.restarts() == 0;
                     let pause = machine.crashed(Instant::now());
-                    self.publish(&machine, None);
                     self.update(|status| {
                         status.ended = Some(ended);
                         status.hopeless = last || machine.hopeless();
                     });
+                    self.publish(&machine, None);
                     if last {
                         break;
                     }

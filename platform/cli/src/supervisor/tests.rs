@@ -61,6 +61,20 @@ async fn a_crashed_instance_comes_back_with_growing_pauses() {
     assert_eq!(1, addresses.len(), "the port is kept");
 }
 
+/// Goal: an instance that ends as it was told to does not end as one before it did.
+/// Method: crash it, let it come back, drain.
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_forgotten_by_a_drain() {
+    let play = Play::of(&["orders-1"]);
+    play.all_healthy();
+    play.crash("orders-1", Ended::Signal(9)).await;
+    play.until("orders-1", |s| s.restarts == 1 && s.state == State::Serving)
+        .await;
+    play.supervisor.drain().await;
+    let status = play.until("orders-1", |s| s.over).await;
+    assert_eq!((State::Exited, None), (status.state, status.ended));
+}
+
 /// Goal: an instance that loses the race for its port before it served gets another; one that has
 /// served keeps its port.
 /// Method: take the port, let it exit; then take the new port after it has served.
