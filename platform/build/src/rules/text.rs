@@ -13,6 +13,7 @@ use super::{
 /// Checks of `value`, a string.
 pub(super) fn string(site: &Site<'_>, rules: &TypedRules) -> TokenStream {
     let mut checks = TokenStream::new();
+    let refuses_empty = rules.set.iter().find(|rule| refuses_empty(rule));
     for (name, value) in &rules.set {
         let rule = format!("string.{name}");
         let found = match value {
@@ -24,12 +25,25 @@ pub(super) fn string(site: &Site<'_>, rules: &TypedRules) -> TokenStream {
             _ => None,
         };
         match found {
-            Some((holds, text)) => checks.extend(site.unless(&holds, &rule, &text)),
+            Some((holds, text)) => {
+                // An empty text breaks nearly every rule; that it is empty says all of them.
+                let holds = match refuses_empty {
+                    Some((first, _)) if first != name => quote!(value.is_empty() || #holds),
+                    _ => holds,
+                };
+                checks.extend(site.unless(&holds, &rule, &text));
+            }
             None if name == "example" => {}
             None => site.refuse_one(rules, name),
         }
     }
     checks
+}
+
+/// Whether a rule is about length, and leaves none.
+fn refuses_empty((name, value): &(String, Value)) -> bool {
+    let about_length = matches!(&**name, "len" | "min_len" | "len_bytes" | "min_bytes");
+    about_length && value.as_u64().is_some_and(|bound| bound > 0)
 }
 
 /// What must hold, and how it is said.
