@@ -12,7 +12,8 @@ use crate::{
 
 pub(crate) async fn run(args: Ls) -> Outcome {
     let endpoints = endpoints(args.etcd.as_deref()).await?;
-    let rows = registry::list(&endpoints).await?;
+    let rows = registry::list(&endpoints, args.name.as_deref()).await?;
+    // A name may go on after a slash.
     let wanted = |row: &Row| args.name.as_ref().is_none_or(|name| row.service == *name);
     let rows: Vec<_> = rows.into_iter().filter(wanted).collect();
     match args.output {

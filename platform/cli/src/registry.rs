@@ -25,6 +25,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// not flooded by somebody who looks.
 const AT_ONCE: usize = 16;
 
+/// Keys read at once.
+const PAGE: i64 = 100;
+
 /// Pause before a local etcd whose disk failed begins anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,20 +103,17 @@ pub(crate) struct Row {
     pub(crate) metadata: Value,
 }
 
-/// Everything registered at `endpoints` by etcd's gRPC naming.
-pub(crate) async fn list(endpoints: &[String]) -> Result<Vec<Row>, Failure> {
+/// Everything registered at `endpoints` by etcd's gRPC naming, or what is under one name.
+pub(crate) async fn list(endpoints: &[String], name: Option<&str>) -> Result<Vec<Row>, Failure> {
     let reading = async {
         let options = ConnectOptions::new().with_connect_timeout(ANSWER_MAX);
         let mut client = Client::connect(endpoints, Some(options)).await?;
-        let all = GetOptions::new().with_all_keys();
-        let answer = client.get("", Some(all)).await?;
-        let rows = answer.kvs().iter();
-        let rows = rows.filter_map(|kv| Some((row(kv)?, kv.lease())));
+        let rows = registered(&mut client, name).await?;
         let left = async |lease| {
             let answer = client.clone().lease_time_to_live(lease, None).await?;
             Ok::<_, etcd_client::Error>(answer.ttl())
         };
-        with_leases(rows.collect(), left).await
+        with_leases(rows, left).await
     };
     let at = endpoints.join(",");
     match time::timeout(ANSWER_MAX, reading).await {
@@ -121,6 +121,29 @@ pub(crate) async fn list(endpoints: &[String]) -> Result<Vec<Row>, Failure> {
         Err(_) => Err(Failure::failed(format!(
             "no answer from etcd at {at} within {ANSWER_MAX:?}"
         ))),
+    }
+}
+
+/// Each registration with its lease, page by page: whatever else is in etcd may be large.
+async fn registered(
+    client: &mut Client,
+    name: Option<&str>,
+) -> Result<Vec<(Row, i64)>, etcd_client::Error> {
+    // From the first key to beyond the last one; `0` comes after `/`.
+    let (mut key, end) = match name {
+        Some(name) => (format!("{name}/").into_bytes(), format!("{name}0")),
+        None => (vec![0], "\0".to_owned()),
+    };
+    let mut rows = Vec::new();
+    loop {
+        let options = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
+        let answer = client.get(key, Some(options)).await?;
+        let found = answer.kvs().iter();
+        rows.extend(found.filter_map(|kv| Some((row(kv)?, kv.lease()))));
+        match answer.kvs().last() {
+            Some(last) if answer.more() => key = [last.key(), &[0]].concat(),
+            _ => return Ok(rows),
+        }
     }
 }
 
