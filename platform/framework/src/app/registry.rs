@@ -59,6 +59,12 @@ impl Etcd {
         }
         for endpoint in &self.endpoints {
             let (tls, host) = split(endpoint);
+            if host.contains('@') {
+                // Not shown: it holds a password.
+                let reason = "expected HOST:PORT alone; who logs in stands in etcd.user";
+                check.refuse("endpoints", reason);
+                continue;
+            }
             let has_port = host
                 .parse::<Authority>()
                 .is_ok_and(|it| it.port_u16().is_some() && !it.host().is_empty());

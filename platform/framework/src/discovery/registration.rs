@@ -1,6 +1,6 @@
 //! How an instance makes itself known to others, whatever keeps the registry.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -25,6 +25,29 @@ config::section! {
         pub zone: Option<String> = None, restart;
         /// Its share of calls, in percent of an ordinary instance's.
         pub weight_percent: u32 = 100, in 1..=10_000, restart;
+    }
+    validate = Config::check;
+}
+
+impl Config {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.layouts.is_empty() {
+            check.refuse(
+                "layouts",
+                "expected one at least; enabled = false registers nowhere",
+            );
+        }
+        let Some(address) = &self.address else {
+            return;
+        };
+        // A name would have to be looked up by every reader, ours included, again and again.
+        let usable = address
+            .parse::<SocketAddr>()
+            .is_ok_and(|it| it.port() != 0 && !it.ip().is_unspecified());
+        if !usable {
+            let wanted = "expected IP:PORT, as in 10.0.0.7:50051";
+            check.refuse("address", format!("{wanted}; `{address}` is not"));
+        }
     }
 }
 

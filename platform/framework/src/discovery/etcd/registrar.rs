@@ -9,8 +9,8 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use etcd_client::{
-    Client, Compare, CompareOp, EventType, LeaseGrantOptions, PutOptions, Txn, TxnOp,
-    WatchFilterType, WatchOptions, WatchResponse, WatchStream,
+    Client, Compare, CompareOp, EventType, LeaseGrantOptions, PutOptions, Txn, TxnOp, WatchOptions,
+    WatchResponse, WatchStream,
 };
 use tokio::{
     sync::watch,
@@ -21,7 +21,7 @@ use tonic::Code;
 use super::{BACKOFF, Error, Etcd};
 use crate::{
     backoff::Backoff,
-    discovery::{Announcement, Registration, registration::Config, registration::State},
+    discovery::{Announcement, Layout, Registration, registration::Config, registration::State},
     journal::{Journal, Kind},
     shutdown::Tasks,
     status::chain,
@@ -59,10 +59,10 @@ impl Registrar {
         tasks: &Tasks,
         journal: Journal,
     ) -> Self {
-        let mut layouts = config.layouts.clone();
-        layouts.dedup();
+        // Named twice is named once: etcd refuses to write a key twice at a time.
+        let layouts = Layout::ALL.into_iter();
         let entries: Vec<_> = layouts
-            .iter()
+            .filter(|layout| config.layouts.contains(layout))
             .map(|layout| layout.encode(announcement))
             .collect();
         let registration = Registration {
@@ -270,9 +270,13 @@ impl Keeper {
                 biased;
                 event = events.message() => {
                     let event = event.map_err(|error| super::refused("watch", &error))?;
-                    if deleted(event)? {
-                        tracing::warn!(name = self.name, "the registration was deleted; it is made again");
-                        self.journal.record(Kind::Registration, &*self.name, "deleted");
+                    if self.is_taken(event)? {
+                        tracing::warn!(
+                            name = self.name,
+                            "the registration was deleted or written over; it is made again"
+                        );
+                        let what = "deleted or written over";
+                        self.journal.record(Kind::Registration, &*self.name, what);
                         let lived = self.confirmed.take();
                         self.put(&mut client).await?;
                         self.confirmed = lived;
@@ -357,13 +361,31 @@ impl Keeper {
             .map_or(0, etcd_client::ResponseHeader::revision))
     }
 
-    /// Watches the keys for being deleted, from after `revision`.
-    async fn watch(&self, client: &mut Client, revision: i64) -> Result<WatchStream, Error> {
-        let options = || {
-            WatchOptions::new()
-                .with_filters(vec![WatchFilterType::NoPut])
-                .with_start_revision(revision + 1)
+    /// Whether an answer of the watch tells of a key that was deleted, or that others wrote.
+    fn is_taken(&self, answer: Option<WatchResponse>) -> Result<bool, Error> {
+        let answer = answer.ok_or_else(|| ended("watch"))?;
+        if answer.canceled() {
+            return Err(Error::Answer {
+                what: "watch",
+                message: format!("cancelled by etcd: {}", answer.cancel_reason()),
+            });
+        }
+        let ours = |kv: &etcd_client::KeyValue| {
+            let mut entries = self.entries.iter();
+            kv.lease() == self.lease
+                && entries.any(|(key, value)| {
+                    key.as_bytes() == kv.key() && value.as_bytes() == kv.value()
+                })
         };
+        let mut events = answer.events().iter();
+        Ok(events.any(|event| {
+            event.0.r#type == i32::from(EventType::Delete) || !event.kv().is_some_and(ours)
+        }))
+    }
+
+    /// Watches the keys for being deleted or written over, from after `revision`.
+    async fn watch(&self, client: &mut Client, revision: i64) -> Result<WatchStream, Error> {
+        let options = || WatchOptions::new().with_start_revision(revision + 1);
         let mut keys = self.entries.iter().map(|(key, _)| key.as_str());
         let first = keys.next().unwrap_or_default();
         let stream = client.watch(first, Some(options()));
@@ -435,19 +457,6 @@ impl Keeper {
         };
         self.journal.record(Kind::Registration, name, detail);
     }
-}
-
-/// Whether an answer of the watch tells of a key that was deleted.
-fn deleted(answer: Option<WatchResponse>) -> Result<bool, Error> {
-    let answer = answer.ok_or_else(|| ended("watch"))?;
-    if answer.canceled() {
-        return Err(Error::Answer {
-            what: "watch",
-            message: format!("cancelled by etcd: {}", answer.cancel_reason()),
-        });
-    }
-    let mut events = answer.events().iter();
-    Ok(events.any(|event| event.0.r#type == i32::from(EventType::Delete)))
 }
 
 /// etcd's client says in words what the protocol says with a time to live of nothing.

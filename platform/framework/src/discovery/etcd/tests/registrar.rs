@@ -52,7 +52,8 @@ impl Running {
             tls: false,
         };
         let config = Config {
-            layouts: vec![Layout::Etcd, Layout::GoZero],
+            // The first of them named again counts once.
+            layouts: vec![Layout::Etcd, Layout::GoZero, Layout::Etcd],
             ..Config::default()
         };
         let (etcd, journal) = (fake.etcd(), Journal::new());
@@ -91,12 +92,17 @@ type Loss = fn(&Running);
 
 /// Goal: whatever becomes of a registration, it is made again: at once where that is told, within
 /// a second where etcd itself was gone.
-/// Method: take the lease, a key of either layout, and all that etcd has; one after the other.
+/// Method: take the lease, a key of either layout, write over one, and take all that etcd has; one after the other.
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_is_made_again() {
-    let losses: [(&str, Loss, Duration); 4] = [
+    let losses: [(&str, Loss, Duration); 5] = [
         ("revoked", |it| it.fake.revoke(it.lease()), 5 * MS),
         ("deleted", |it| it.fake.delete("orders/10.0.0.1:1"), 5 * MS),
+        (
+            "written over",
+            |it| it.fake.put("orders/10.0.0.1:1", "?"),
+            5 * MS,
+        ),
         ("the other", |it| it.fake.delete("orders.rpc/00ff"), 5 * MS),
         ("empty", |it| it.fake.restart_empty(), 1_000 * MS),
     ];
