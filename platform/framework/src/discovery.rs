@@ -52,8 +52,8 @@ pub struct Attributes {
     pub zone: Option<Arc<str>>,
     /// Its share of calls, in percent of an ordinary endpoint's.
     pub weight_percent: Option<u32>,
-    /// Whether the registry does not list it any more and it is kept for being reachable: with its
-    /// connection it is gone for good.
+    /// Whether the registry does not list it any more and it is kept for being reachable: it goes
+    /// with its connection, unless there is nothing else to try.
     pub held: bool,
 }
 

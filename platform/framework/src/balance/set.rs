@@ -174,7 +174,7 @@ pub(super) struct Keeper {
     endpoints: Vec<Arc<Endpoint>>,
     /// How each endpoint was when last looked at, to notice changes.
     seen: HashMap<SocketAddr, Seen>,
-    /// Held by the resolver, and unreachable: they do not come back while they are held.
+    /// Held by the resolver, and unreachable: not tried while others are ready.
     buried: HashSet<SocketAddr>,
     /// Statistics of endpoints that left, and when.
     left: HashMap<SocketAddr, (Arc<Load>, Instant)>,
@@ -214,7 +214,15 @@ impl Keeper {
         loop {
             let error = resolutions.borrow().error.clone();
             self.look();
-            self.bury();
+            if self.endpoints.iter().any(|endpoint| endpoint.is_ready()) {
+                self.bury();
+            } else if !self.buried.is_empty() {
+                // Those that are held are all there is: one may have come back.
+                self.buried.clear();
+                let resolution = resolutions.borrow().clone();
+                self.take_in(&resolution);
+                self.look();
+            }
             let Some(shared) = self.shared.upgrade() else {
                 break;
             };
@@ -289,7 +297,8 @@ impl Keeper {
         self.record(Kind::EndpointLeft, addr, why);
     }
 
-    /// Lets go of endpoints that are only held for being reachable, and are not.
+    /// Lets go of endpoints that are only held for being reachable, and are not. Only while there
+    /// are others: a list from the disk or from an etcd that is gone may be all there is to try.
     fn bury(&mut self) {
         let dead: Vec<_> = self
             .endpoints

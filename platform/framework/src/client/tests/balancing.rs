@@ -191,6 +191,46 @@ async fn a_changed_list_is_followed() {
     caller.stop().await;
 }
 
+/// Goal: one that the registry does not list any more, or that the disk remembers, is tried for as long
+/// as there is nothing else, and let go of where there is.
+/// Method: one held address, where somebody listens late; then a second one, and the first goes.
+#[tokio::test(start_paused = true)]
+async fn a_held_endpoint_is_tried_while_there_is_no_other() {
+    let held = |number| crate::discovery::Endpoint {
+        attributes: crate::discovery::Attributes {
+            held: true,
+            ..Default::default()
+        },
+        ..addr(number).into()
+    };
+    let net = Net::default();
+    let names = Memory::new();
+    names.set("shop", [held(1)]);
+    let mut caller = Caller::with(&net, &[addr(9)], |config| {
+        config.target = Some("memory:///shop".into());
+    });
+    caller.clients = caller
+        .clients
+        .with_resolver("memory", Arc::new(names.clone()));
+    caller.check("nobody listens").await.unwrap_err();
+    let first = Peer::start(&net, addr(1), Manners::default());
+    caller.until(addr(1), Connectivity::Ready).await;
+    caller.check("it came").await.unwrap();
+
+    names.set("shop", [held(1), held(2)]);
+    let _second = Peer::start(&net, addr(2), Manners::default());
+    caller.until(addr(2), Connectivity::Ready).await;
+    first.die();
+    patient(async {
+        while caller.endpoints().len() > 1 {
+            tokio::time::sleep(MS).await;
+        }
+    })
+    .await;
+    caller.check("the other").await.unwrap();
+    caller.stop().await;
+}
+
 /// Goal: a replica that was restarted at its address has its share of calls at once, whatever was
 /// charged to the one that was killed.
 /// Method: kill one of two with calls in flight, while it is listed and after it left the list;

@@ -5,7 +5,8 @@
 //! once, but held for [`HOLD`], where a fault of the registry is the likelier reason: it is missing
 //! after an interruption, or so many went that less than half of the recent number is left (a
 //! panic floor). A held endpoint serves as long as its connection does; see
-//! [`Attributes::held`](crate::discovery::Attributes::held).
+//! [`Attributes::held`](crate::discovery::Attributes::held). Where nothing else is listed, those
+//! held are kept until something is: services that cannot reach the registry still serve.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -81,6 +82,12 @@ impl View {
     /// An entry came or changed.
     pub(super) fn put(&mut self, key: Key, endpoint: Endpoint, now: Instant) {
         self.held.remove(&key);
+        if self.live.is_empty() {
+            // The registry is being filled again, and the others are on their way.
+            for (_, until) in self.held.values_mut() {
+                *until = now + HOLD;
+            }
+        }
         self.live.insert(key, endpoint);
         self.count(now);
     }
@@ -113,8 +120,12 @@ impl View {
             .retain(|_, (endpoint, _)| !listed.contains(&endpoint.addr));
     }
 
-    /// Lets go of what was held long enough. Says whether anything was.
+    /// Lets go of what was held long enough, unless nothing else is there. Says whether anything
+    /// was.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
+        if self.live.is_empty() {
+            return false;
+        }
         let before = self.held.len();
         self.held.retain(|_, (_, until)| *until > now);
         self.held.len() != before
@@ -122,6 +133,9 @@ impl View {
 
     /// When something will have been held long enough.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
+        if self.live.is_empty() {
+            return None;
+        }
         self.held.values().map(|(_, until)| *until).min()
     }
 
@@ -183,8 +197,8 @@ mod tests {
     }
 
     /// Goal: one that goes is dropped at once; when more than half go, those beyond are held, and
-    /// not for ever.
-    /// Method: delete four of four, one by one; let a minute pass.
+    /// not for ever, unless nothing else is there.
+    /// Method: delete four of four, one by one; let time pass; one comes back, and a minute passes.
     #[tokio::test(start_paused = true)]
     async fn less_than_half_is_a_fault_of_the_registry() {
         let mut view = listed([1, 2, 3, 4]);
@@ -195,10 +209,21 @@ mod tests {
         view.delete(&endpoint(4).0, Instant::now());
         assert_eq!(vec![(3, true), (4, true)], ports(&view));
 
+        assert_eq!(None, view.next_expiry());
+        tokio::time::advance(HOLD * 10).await;
+        assert!(!view.expire(Instant::now()));
+        assert_eq!(vec![(3, true), (4, true)], ports(&view));
+
+        let (key, value) = endpoint(1);
+        view.put(key, value, Instant::now());
+        assert!(
+            !view.expire(Instant::now()),
+            "the others may come back, too"
+        );
         assert_eq!(Some(Instant::now() + HOLD), view.next_expiry());
         tokio::time::advance(HOLD).await;
         assert!(view.expire(Instant::now()));
-        assert!(ports(&view).is_empty());
+        assert_eq!(vec![(1, false)], ports(&view));
     }
 
     /// Goal: a slow decline is not a fault.

@@ -157,6 +157,7 @@ mod tests {
         super::{
             Config,
             connection::{Health, Shared},
+            keepalive::Leave,
         },
         *,
     };
@@ -179,6 +180,7 @@ mod tests {
             Arc::clone(pool),
             tasks,
             Health::Serving,
+            Leave::new(false),
         );
         let config = Config::default();
         let set_up = Connection::set_up(Box::new(io), Arc::new(shared), &config);
