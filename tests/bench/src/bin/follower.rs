@@ -104,7 +104,7 @@ fn pick(balancer: &Balancer, calls: u32) -> Duration {
         let now = left.min(AT_ONCE);
         let begun = cpu_time();
         picked.extend((0..now).map(|_| balancer.pick()));
-        took += cpu_time() - begun;
+        took += cpu_time().saturating_sub(begun);
         picked.clear();
         left -= now;
     }
@@ -117,7 +117,7 @@ async fn place(balancer: &Balancer, calls: u32) -> Result<Duration, NoEndpoint> 
     for _ in 0..calls {
         drop(balancer.place().await?);
     }
-    Ok(cpu_time() - begun)
+    Ok(cpu_time().saturating_sub(begun))
 }
 
 /// CPU time of this thread: others on its core do not count.
