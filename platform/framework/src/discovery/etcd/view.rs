@@ -70,6 +70,7 @@ impl View {
             before.cluster != position.cluster || before.revision > position.revision
         });
         self.position = Some(position);
+        self.hold_on(now);
         for (key, endpoint) in std::mem::replace(&mut self.live, entries) {
             if !self.live.contains_key(&key) {
                 self.held.insert(key, (endpoint, now + HOLD));
@@ -82,12 +83,7 @@ impl View {
     /// An entry came or changed.
     pub(super) fn put(&mut self, key: Key, endpoint: Endpoint, now: Instant) {
         self.held.remove(&key);
-        if self.live.is_empty() {
-            // The registry is being filled again, and the others are on their way.
-            for (_, until) in self.held.values_mut() {
-                *until = now + HOLD;
-            }
-        }
+        self.hold_on(now);
         self.live.insert(key, endpoint);
         self.count(now);
     }
@@ -101,6 +97,16 @@ impl View {
         let (peak, _) = self.peak.unwrap_or((0, now));
         if self.live.len() * 2 < peak {
             self.held.insert(key.to_vec(), (endpoint, now + HOLD));
+        }
+    }
+
+    /// Before entries come where none was listed: the registry is being filled again, and those
+    /// held are on their way.
+    fn hold_on(&mut self, now: Instant) {
+        if self.live.is_empty() {
+            for (_, until) in self.held.values_mut() {
+                *until = now + HOLD;
+            }
         }
     }
 
@@ -221,6 +227,22 @@ mod tests {
             "the others may come back, too"
         );
         assert_eq!(Some(Instant::now() + HOLD), view.next_expiry());
+        tokio::time::advance(HOLD).await;
+        assert!(view.expire(Instant::now()));
+        assert_eq!(vec![(1, false)], ports(&view));
+    }
+
+    /// Goal: those that were held for long get their time anew when a list brings others back.
+    /// Method: an empty list, ten minutes, a list of one of them, a minute.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_fills_again_is_waited_for() {
+        let mut view = listed([1, 2]);
+        view.list([], at(6), Instant::now());
+        tokio::time::advance(HOLD * 10).await;
+        assert!(!view.expire(Instant::now()));
+        view.list([endpoint(1)], at(7), Instant::now());
+        assert!(!view.expire(Instant::now()));
+        assert_eq!(vec![(1, false), (2, true)], ports(&view));
         tokio::time::advance(HOLD).await;
         assert!(view.expire(Instant::now()));
         assert_eq!(vec![(1, false)], ports(&view));
