@@ -20,6 +20,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use super::*;
 use crate::{
     contract::{Idempotency, Method},
+    discovery::Resolve,
     journal::Journal,
     shutdown::Tasks,
     transport::subchannel::Connectivity,
@@ -76,6 +77,16 @@ impl Caller {
             tasks,
             journal,
         }
+    }
+
+    /// Calls the endpoints of `memory:///shop` as `resolver` tells them.
+    fn resolving(net: &Net, resolver: Arc<dyn Resolve>, change: impl FnOnce(&mut Config)) -> Self {
+        let mut caller = Self::with(net, &[], |config| {
+            config.target = Some("memory:///shop".into());
+            change(config);
+        });
+        caller.clients = caller.clients.with_resolver("memory", resolver);
+        caller
     }
 
     fn client(&self) -> HealthClient<Channel> {

@@ -151,12 +151,7 @@ async fn a_changed_list_is_followed() {
     let peers = [1, 2].map(|number| Peer::start(&net, addr(number), manners));
     let names = Memory::new();
     names.set("shop", [addr(1)]);
-    let mut caller = Caller::with(&net, &[addr(9)], |config| {
-        config.target = Some("memory:///shop".into());
-    });
-    caller.clients = caller
-        .clients
-        .with_resolver("memory", Arc::new(names.clone()));
+    let caller = Caller::resolving(&net, Arc::new(names.clone()), |_| {});
     caller.check("x").await.unwrap();
     let latency = caller.endpoints()[0].latency.unwrap();
     assert!(latency >= 49 * MS, "{latency:?}");
@@ -206,12 +201,7 @@ async fn a_held_endpoint_is_tried_while_there_is_no_other() {
     let net = Net::default();
     let names = Memory::new();
     names.set("shop", [held(1)]);
-    let mut caller = Caller::with(&net, &[addr(9)], |config| {
-        config.target = Some("memory:///shop".into());
-    });
-    caller.clients = caller
-        .clients
-        .with_resolver("memory", Arc::new(names.clone()));
+    let caller = Caller::resolving(&net, Arc::new(names.clone()), |_| {});
     caller.check("nobody listens").await.unwrap_err();
     let first = Peer::start(&net, addr(1), Manners::default());
     caller.until(addr(1), Connectivity::Ready).await;
@@ -253,11 +243,7 @@ async fn restarted(leaves: bool) {
     let (_first, killed) = (start(1), start(2));
     let names = Memory::new();
     names.set("shop", [addr(1), addr(2)]);
-    let mut caller = Caller::with(&net, &[addr(9)], |config| {
-        config.target = Some("memory:///shop".into());
-    });
-    let resolver = Arc::new(names.clone());
-    caller.clients = caller.clients.with_resolver("memory", resolver);
+    let caller = Caller::resolving(&net, Arc::new(names.clone()), |_| {});
     for number in [1, 2] {
         caller.until(addr(number), Connectivity::Ready).await;
     }
@@ -326,10 +312,7 @@ async fn failing_endpoints_ask_for_a_newer_list() {
         names: names.clone(),
         refreshes: AtomicUsize::new(0),
     });
-    let mut caller = Caller::with(&net, &[addr(9)], |config| {
-        config.target = Some("memory:///shop".into());
-    });
-    caller.clients = caller.clients.with_resolver("memory", resolver.clone());
+    let caller = Caller::resolving(&net, resolver.clone(), |_| {});
     caller.until(addr(1), Connectivity::Ready).await;
     assert_eq!(0, resolver.refreshes.load(Ordering::Relaxed));
 

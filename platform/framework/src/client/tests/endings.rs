@@ -158,10 +158,7 @@ async fn a_complaint_is_short() {
 
     let names = crate::discovery::Memory::new();
     names.fail("shop", &"the registry is gone, ".repeat(1_000));
-    let mut caller = Caller::with(&Net::default(), &[addr(1)], |config| {
-        config.target = Some("memory:///shop".into());
-    });
-    caller.clients = caller.clients.with_resolver("memory", Arc::new(names));
+    let caller = Caller::resolving(&Net::default(), Arc::new(names), |_| {});
     let refused = caller.check("x").await.unwrap_err();
     let message = refused.message();
     assert!(message.contains("the registry is gone"), "{message}");

@@ -62,13 +62,9 @@ async fn calls_in_line_move_to_another_endpoint() {
     let mut listener = net.listen(addr(1));
     let names = Memory::new();
     names.set("shop", [addr(1)]);
-    let mut caller = Caller::with(&net, &[addr(9)], |config| {
-        config.target = Some("memory:///shop".into());
+    let caller = Caller::resolving(&net, Arc::new(names.clone()), |config| {
         config.connections_max = 1;
     });
-    caller.clients = caller
-        .clients
-        .with_resolver("memory", Arc::new(names.clone()));
     let calls = calls(&caller, 3);
     let limit = [(MAX_CONCURRENT_STREAMS, 1)];
     let mut first = Raw::accept(listener.recv().await.unwrap(), &limit).await;
