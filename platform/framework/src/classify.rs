@@ -10,7 +10,8 @@
 //! | UNAVAILABLE with pushback | soft | it sheds load and says so: ejecting it would load the others |
 //! | `RESOURCE_EXHAUSTED` | soft | a quota or overload |
 //! | `DEADLINE_EXCEEDED` | hard if the call had a fair time, else ignored | a caller with 1 ms left must not condemn an endpoint |
-//! | CANCELLED, ABORTED, `PERMISSION_DENIED`, UNIMPLEMENTED | ignored | says nothing about the endpoint |
+//! | CANCELLED, ABORTED, `PERMISSION_DENIED` | ignored | says nothing about the endpoint |
+//! | UNIMPLEMENTED | unserved | an older version, or another server at the same address |
 //! | no code, or none that can be read; reset; connection lost | hard | what a healthy endpoint never does |
 //! | never sent, refused before processing | ignored | connectivity already tells |
 //! | dropped by the caller | ignored | |
@@ -59,6 +60,9 @@ pub enum Verdict {
     Success,
     /// The end says nothing about the endpoint.
     Ignored,
+    /// The endpoint does not have the method. One that answered other calls is as good as before;
+    /// of one that never did, nobody knows that it is the server that was looked for.
+    Unserved,
     /// The endpoint is overloaded and told so; with the pause it asked for.
     Soft(Option<Duration>),
     /// The endpoint is at fault.
@@ -110,11 +114,10 @@ fn judge_code(code: Code, pushback: impl Fn() -> Option<Pushback>, fair: bool) -
         },
         Code::ResourceExhausted => Verdict::Soft(pushback().and_then(Pushback::pause)),
         Code::DeadlineExceeded if fair => Verdict::Hard,
-        Code::DeadlineExceeded
-        | Code::Cancelled
-        | Code::Aborted
-        | Code::PermissionDenied
-        | Code::Unimplemented => Verdict::Ignored,
+        Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::PermissionDenied => {
+            Verdict::Ignored
+        }
+        Code::Unimplemented => Verdict::Unserved,
     }
 }
 
@@ -175,7 +178,7 @@ mod tests {
     /// Method: all seventeen codes, with a fair time and without.
     #[test]
     fn each_code_has_its_verdict() {
-        use Verdict::{Hard, Ignored, Soft, Success};
+        use Verdict::{Hard, Ignored, Soft, Success, Unserved};
         let table = [
             (Code::Ok, Success, Success),
             (Code::Cancelled, Ignored, Ignored),
@@ -189,7 +192,7 @@ mod tests {
             (Code::FailedPrecondition, Success, Success),
             (Code::Aborted, Ignored, Ignored),
             (Code::OutOfRange, Success, Success),
-            (Code::Unimplemented, Ignored, Ignored),
+            (Code::Unimplemented, Unserved, Unserved),
             (Code::Internal, Hard, Hard),
             (Code::Unavailable, Hard, Hard),
             (Code::DataLoss, Hard, Hard),

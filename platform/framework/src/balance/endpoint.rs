@@ -57,6 +57,8 @@ impl Endpoint {
 pub struct Picked {
     endpoint: Arc<Endpoint>,
     since: Instant,
+    /// Whether it was sent to find out how the endpoint does now.
+    trial: bool,
     measured: bool,
 }
 
@@ -66,8 +68,16 @@ impl Picked {
         Self {
             endpoint,
             since: now,
+            trial: false,
             measured: false,
         }
+    }
+
+    /// A call for which a trial was begun.
+    pub(super) fn on_trial(endpoint: Arc<Endpoint>, now: Instant) -> Self {
+        let mut picked = Self::new(endpoint, now);
+        picked.trial = true;
+        picked
     }
 
     /// Where the endpoint listens.
@@ -84,8 +94,16 @@ impl Picked {
     pub fn answered(&mut self) {
         if !self.measured {
             self.measured = true;
-            let now = Instant::now();
-            self.endpoint.load.observe(now - self.since, now);
+            self.answered_at(Instant::now());
+        }
+    }
+
+    fn answered_at(&self, now: Instant) {
+        let latency = now - self.since;
+        if self.trial {
+            self.endpoint.load.passed(latency, now);
+        } else {
+            self.endpoint.load.answered(latency, now);
         }
     }
 
@@ -94,9 +112,10 @@ impl Picked {
         let now = Instant::now();
         let load = &self.endpoint.load;
         match verdict {
-            Verdict::Success | Verdict::Ignored if self.measured => {}
-            Verdict::Success => load.observe(now - self.since, now),
-            Verdict::Ignored => load.observe_at_least(now - self.since, now),
+            Verdict::Success | Verdict::Ignored | Verdict::Unserved if self.measured => {}
+            Verdict::Success => self.answered_at(now),
+            Verdict::Unserved if !load.is_proven() => load.charge(PENALTY, now),
+            Verdict::Ignored | Verdict::Unserved => load.observe_at_least(now - self.since, now),
             Verdict::Hard => load.charge(PENALTY, now),
             Verdict::Soft(pause) => {
                 let penalty = pause.unwrap_or(PENALTY).clamp(PENALTY, PENALTY_MAX);
@@ -125,6 +144,9 @@ impl Drop for Picked {
         // Nobody waited for the end: all that is known is that it had not come yet.
         if !self.measured {
             self.judged(Verdict::Ignored);
+        }
+        if self.trial {
+            self.endpoint.load.end_trial();
         }
         self.endpoint.load.end();
     }

@@ -13,6 +13,10 @@ const DECAY: Duration = Duration::from_secs(10);
 /// What a call in flight at an endpoint that was never measured counts for: more than any
 /// measured one, so that a new endpoint gets one call at a time until it has answered one.
 const UNMEASURED_COST: f64 = 1e9;
+/// An endpoint that said nothing for so long is tried again, whatever it was last seen to do.
+const SILENCE: Duration = Duration::from_secs(1);
+/// The same for one that failed.
+const SILENCE_CHARGED: Duration = Duration::from_secs(5);
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;
 
@@ -20,7 +24,8 @@ const LATENCY_MIN: f32 = 1e-9;
 ///
 /// A latency above the average replaces it at once; below, it pulls the average down with a time
 /// constant of ten seconds. Nothing measured is a measurement too: the average decays toward
-/// zero, so an endpoint that was slow is tried again in the end.
+/// zero, so an endpoint that was slow is tried again in the end. A trial now and then finds out
+/// earlier, see [`Load::begin_trial`].
 #[derive(Debug)]
 pub(super) struct Load {
     /// The same for all of one target, so that a pick looks at the clock once.
@@ -32,6 +37,10 @@ pub(super) struct Load {
     pending_before: AtomicUsize,
     /// Whether the latency holds a penalty.
     charged: AtomicBool,
+    /// Whether it answered a call.
+    proven: AtomicBool,
+    /// Whether a call finds out how it does now.
+    on_trial: AtomicBool,
 }
 
 impl Load {
@@ -42,6 +51,8 @@ impl Load {
             pending: AtomicUsize::new(0),
             pending_before: AtomicUsize::new(0),
             charged: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
+            on_trial: AtomicBool::new(false),
         }
     }
 
@@ -61,6 +72,7 @@ impl Load {
 
     /// Forgets how it did: what is there now may have nothing to do with what failed.
     pub(super) fn begin_anew(&self) {
+        self.proven.store(false, Ordering::Relaxed);
         self.charged.store(false, Ordering::Relaxed);
         self.pending_before.store(self.pending(), Ordering::Relaxed);
         self.latency.store(0, Ordering::Relaxed);
@@ -89,8 +101,48 @@ impl Load {
         (latency > 0.0).then(|| latency * fading(at.wrapping_sub(stamp)))
     }
 
+    /// Begins a trial, where one says something: a call to an endpoint that is long silent, as its
+    /// last answer was slow or failed, and that may do well by now. At most one at a time, so that
+    /// one that stands still holds no more than that.
+    pub(super) fn begin_trial(&self, at: u32) -> bool {
+        let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
+        let silence = if self.charged.load(Ordering::Relaxed) {
+            SILENCE_CHARGED
+        } else {
+            SILENCE
+        };
+        let silent = at.wrapping_sub(stamp);
+        latency > 0.0
+            && silent < u32::MAX / 2
+            && u128::from(silent) >= silence.as_millis()
+            && !self.on_trial.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn end_trial(&self) {
+        self.on_trial.store(false, Ordering::Relaxed);
+    }
+
+    /// Takes in the answer to a trial: what was before it is history.
+    pub(super) fn passed(&self, latency: Duration, now: Instant) {
+        self.proven.store(true, Ordering::Relaxed);
+        self.charged.store(false, Ordering::Relaxed);
+        let measured = latency.as_secs_f32();
+        self.update(now, |_, _| measured);
+    }
+
+    /// Takes in an answer that came at `now`.
+    pub(super) fn answered(&self, latency: Duration, now: Instant) {
+        self.proven.store(true, Ordering::Relaxed);
+        self.observe(latency, now);
+    }
+
+    /// Whether whoever is there answered a call.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
     /// Takes in a latency measured at `now`.
-    pub(super) fn observe(&self, latency: Duration, now: Instant) {
+    fn observe(&self, latency: Duration, now: Instant) {
         let measured = latency.as_secs_f32().max(LATENCY_MIN);
         self.update(now, |average, faded| {
             if measured > average {

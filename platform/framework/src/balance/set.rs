@@ -30,6 +30,9 @@ const REMEMBER_MAX: usize = 1_024;
 /// Pairs that are drawn before all endpoints are looked at for one that is ready.
 const TRIES: usize = 4;
 
+/// One in so many calls goes to any endpoint, where that is due for a trial.
+const TRIAL_ONE_IN: u8 = 64;
+
 /// Endpoints that a complaint tells of; one is usually like the other.
 const COMPLAINT_ENDPOINTS_MAX: usize = 3;
 /// Bytes of a complaint: it travels in a header, where it can become three times as long.
@@ -68,16 +71,27 @@ impl Set {
         }
     }
 
-    /// The cheaper of two endpoints taken at random.
+    /// The cheaper of two endpoints taken at random, or now and then one that is due for a trial.
     pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
         // A connection may have gone since this snapshot was taken. A look at all of them is for
         // when nearly all have, so that no ordinary call's work grows with their number.
         let at = load::millis(self.epoch, now);
+        if let Some(ready) = self.trial(at) {
+            return Some(Picked::on_trial(Arc::clone(&ready.endpoint), now));
+        }
         let ready = (0..TRIES)
             .filter_map(|_| self.cheaper_of_two(at))
             .find(|ready| ready.endpoint.is_ready())
             .or_else(|| self.cheapest(at))?;
         Some(Picked::new(Arc::clone(&ready.endpoint), now))
+    }
+
+    fn trial(&self, at: u32) -> Option<&Ready> {
+        if fastrand::u8(..TRIAL_ONE_IN) != 0 {
+            return None;
+        }
+        let any = fastrand::choice(&self.ready)?;
+        (any.endpoint.is_ready() && any.load.begin_trial(at)).then_some(any)
     }
 
     fn cheaper_of_two(&self, at: u32) -> Option<&Ready> {

@@ -112,6 +112,14 @@ impl Etcd {
         }
     }
 
+    /// The same, with `least` for an answer where it would have less.
+    fn patient(&self, least: Duration) -> Self {
+        Self {
+            timeout: self.timeout.max(least),
+            ..self.clone()
+        }
+    }
+
     /// A client for one round of requests; logs in where that is configured.
     async fn client(&self) -> Result<Client, Error> {
         // A member without a leader refuses instead of telling what it last knew.

@@ -95,22 +95,38 @@ async fn calls_given_up_count_as_slow() {
 }
 
 /// Goal: an endpoint that fails fast attracts no calls: neither one at fault, nor one that sheds
-/// load, whatever pause it asks for.
+/// load, whatever pause it asks for, nor another server that came to its address.
 /// Method: one of three answers so at once, the others take 10 ms.
 #[tokio::test(start_paused = true)]
 async fn failing_fast_attracts_nothing() {
     let at_fault = ("grpc-status", "14");
     let sheds = ("grpc-status", "8");
     let at_once = ("grpc-retry-pushback-ms", "0");
-    for answer in [&[at_fault][..], &[sheds], &[at_fault, at_once]] {
-        failing_at_once(answer).await;
+    for answer in [&[at_fault][..], &[sheds], &[at_fault, at_once], &[UNSERVED]] {
+        let failed = failing_at_once(&[answer]).await;
+        assert!((1..20).contains(&failed), "{answer:?}: {failed}");
     }
 }
 
-async fn failing_at_once(answer: &[(&'static str, &'static str)]) {
+/// Goal: an endpoint that answers calls is not avoided for a method that it does not have.
+/// Method: one of three answers one call, and does not have the method of those that follow.
+#[tokio::test(start_paused = true)]
+async fn an_older_version_is_not_avoided() {
+    let failed = failing_at_once(&[&[("grpc-status", "5")], &[UNSERVED]]).await;
+    assert!(failed > 200, "{failed}");
+}
+
+const UNSERVED: (&str, &str) = ("grpc-status", "12");
+
+/// How many of a thousand calls fail, where one of three gives these answers at once, the last for
+/// all that follow.
+async fn failing_at_once(answers: &[&[(&'static str, &'static str)]]) -> usize {
     fastrand::seed(42);
     let head = [(":status", "200"), ("content-type", "application/grpc")];
-    let headers = [&head[..], answer].concat();
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|answer| [&head[..], answer].concat())
+        .collect();
     let net = Net::default();
     let manners = Manners {
         latency: 10 * MS,
@@ -120,9 +136,10 @@ async fn failing_at_once(answer: &[(&'static str, &'static str)]) {
     let mut listener = net.listen(addr(3));
     spawn(async move {
         let mut peer = super::raw::Raw::accept(listener.recv().await.unwrap(), &[]).await;
-        loop {
+        for number in 0.. {
             let stream = peer.request().await;
-            peer.headers(stream, &headers, true).await;
+            let headers = answers.get(number).or(answers.last()).unwrap();
+            peer.headers(stream, headers, true).await;
         }
     });
     let caller = Caller::new(&net, &[addr(1), addr(2), addr(3)]);
@@ -134,7 +151,51 @@ async fn failing_at_once(answer: &[(&'static str, &'static str)]) {
     for _ in 0..1_000 {
         failed += usize::from(check(&mut client, "x").await.is_err());
     }
-    assert!((1..20).contains(&failed), "{answer:?}: {failed}");
+    caller.stop().await;
+    failed
+}
+
+/// Goal: one that stood still for a while holds one call more at most, and has its share again soon
+/// after it goes on.
+/// Method: two peers; one stands still for five seconds, with callers that give up after one; then
+/// count for a second, three seconds later.
+#[tokio::test(start_paused = true)]
+async fn one_that_stood_still_has_its_share_soon() {
+    fastrand::seed(42);
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let peers = [1, 2].map(|number| Peer::start(&net, addr(number), manners));
+    let caller = Caller::new(&net, &[addr(1), addr(2)]);
+    let second = Duration::from_secs(1);
+    load(&caller, 4, Instant::now() + second).await;
+
+    peers[1].stand_still(true);
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = caller.client();
+            let until = Instant::now() + 5 * second;
+            spawn(async move {
+                while Instant::now() < until {
+                    drop(tokio::time::timeout(second, check(&mut client, "still")).await);
+                }
+            })
+        })
+        .collect();
+    for one in callers {
+        one.await.unwrap();
+    }
+    let held = peers[1].handled()["still"];
+    assert!(held <= 4 + 4, "{held}");
+
+    peers[1].stand_still(false);
+    load(&caller, 4, Instant::now() + 3 * second).await;
+    let before = peers.each_ref().map(Peer::handled_count);
+    load(&caller, 4, Instant::now() + second).await;
+    let shares = [0, 1].map(|number| peers[number].handled_count() - before[number]);
+    assert!(shares[1] > 100, "{shares:?}");
     caller.stop().await;
 }
 

@@ -43,6 +43,7 @@ pub(super) struct Peer {
     handled: Arc<Mutex<HashMap<String, usize>>>,
     connections: Arc<AtomicUsize>,
     draining: Arc<watch::Sender<bool>>,
+    standing: Arc<watch::Sender<bool>>,
     dead: CancellationToken,
 }
 
@@ -53,6 +54,7 @@ impl Peer {
             handled: Arc::default(),
             connections: Arc::default(),
             draining: Arc::new(watch::Sender::new(false)),
+            standing: Arc::new(watch::Sender::new(false)),
             dead: CancellationToken::new(),
         };
         let living = peer.clone().accept(net.listen(addr));
@@ -76,6 +78,11 @@ impl Peer {
     /// Stops listening, sends GOAWAY, finishes what it has.
     pub(super) fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    /// Answers nothing while it stands still.
+    pub(super) fn stand_still(&self, still: bool) {
+        self.standing.send_replace(still);
     }
 
     /// Stops listening and drops its connections, as a process that is killed.
@@ -132,6 +139,8 @@ impl Peer {
         let name = String::from_utf8_lossy(message.get(7..).unwrap_or_default()).into_owned();
         *self.handled.lock().unwrap().entry(name).or_default() += 1;
         time::sleep(self.manners.latency).await;
+        let mut standing = self.standing.subscribe();
+        standing.wait_for(|standing| !*standing).await.unwrap();
         let head = Response::builder()
             .header("content-type", "application/grpc")
             .body(())

@@ -6,7 +6,12 @@
 //! lease expired or was revoked, a key was deleted, etcd came back empty, this process stood
 //! still) is made again.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+mod heartbeat;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use etcd_client::{
     Client, Compare, CompareOp, EventType, LeaseGrantOptions, PutOptions, Txn, TxnOp, WatchOptions,
@@ -18,6 +23,7 @@ use tokio::{
 };
 use tonic::Code;
 
+use self::heartbeat::Heartbeat;
 use super::{BACKOFF, Error, Etcd};
 use crate::{
     backoff::Backoff,
@@ -30,8 +36,9 @@ use crate::{
 
 /// How long taking a registration back may take; after that its lease runs out by itself.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
-/// Keepalives between two looks at what etcd really holds, should a watch be silently dead.
-const LOOK_EVERY: u32 = 9;
+/// Lifetimes of the lease between two looks at what etcd really holds, should a watch be silently
+/// dead.
+const LOOK_EVERY: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -80,13 +87,13 @@ impl Registrar {
         let (wish, wishes) = watch::channel(Wish::Register);
         let (publish, registrations) = watch::channel(registration);
         let keeper = Keeper {
-            etcd,
+            etcd: etcd.patient(heartbeat::patience(config.ttl)),
             entries,
             name: announcement.name.clone(),
             lease,
             ttl: config.ttl,
             asked: false,
-            confirmed: None,
+            hold: Mutex::default(),
             registration: publish,
             metrics: Registrations::register(),
             journal,
@@ -150,11 +157,26 @@ struct Keeper {
     ttl: Duration,
     /// Whether etcd may have the lease: it was asked for it, and not to take it back since.
     asked: bool,
-    /// When etcd last said that the lease lives, and the keys with it.
-    confirmed: Option<Instant>,
+    hold: Mutex<Hold>,
     registration: watch::Sender<Registration>,
     metrics: Registrations,
     journal: Journal,
+}
+
+/// What etcd has of us, as far as it said.
+#[derive(Debug, Default)]
+struct Hold {
+    /// Since when the lease has all of its time.
+    lease: Option<Instant>,
+    /// Whether the keys are there, as long as the lease is.
+    keys: bool,
+}
+
+impl Hold {
+    /// Whether all is still there, whatever became of etcd.
+    fn lives(&self, ttl: Duration) -> bool {
+        self.keys && self.lease.is_some_and(|since| since.elapsed() < ttl)
+    }
 }
 
 /// Why a round is over.
@@ -222,7 +244,7 @@ impl Keeper {
             }
             match over {
                 Err(Over::Lost(why)) => {
-                    self.confirmed = None;
+                    *self.hold() = Hold::default();
                     self.set(State::Registering, Some(why));
                     // At once, but not in a circle where etcd loses it each time.
                     if self.registration.borrow().made == made {
@@ -231,8 +253,7 @@ impl Keeper {
                 }
                 Err(Over::Failed(error)) => {
                     // Until the lease may have run out it is still there.
-                    let lives = self.confirmed.is_some_and(|at| at.elapsed() < self.ttl);
-                    let state = if lives {
+                    let state = if self.hold().lives(self.ttl) {
                         State::Registered
                     } else {
                         State::Registering
@@ -248,63 +269,47 @@ impl Keeper {
     async fn round(&mut self) -> Result<std::convert::Infallible, Over> {
         let mut client = self.etcd.client().await?;
         self.grant(&mut client).await?;
-        let sent = Instant::now();
-        let kept = client.lease_keep_alive(self.lease);
-        // Its first answer is waited for within; one that says the lease is gone fails.
-        let (mut keeper, mut answers) = self
-            .etcd
-            .bounded("keep the lease alive", kept)
-            .await
-            .map_err(lost)?;
-        let revision = self.put(&mut client).await?;
-        self.confirmed = Some(sent);
-        self.set(State::Registered, None);
-        let mut events = self.watch(&mut client, revision).await?;
-        let mut looks = 0;
-        let pause = self.ttl / 3;
-        let next = time::sleep(pause);
-        let mut next = pin!(next);
+        let mut heartbeat = Heartbeat::start(&self.etcd, &mut client, self.lease, self.ttl).await?;
+        // Beside each other: where etcd is slow, the lease would not outlive one request after the
+        // other. Cancel-safe: the first to end ends the other, and the round.
+        tokio::select! {
+            biased;
+            over = self.keep_alive(&mut heartbeat) => over,
+            over = self.keep_keys(&mut client) => over,
+        }
+    }
+
+    async fn keep_alive(
+        &self,
+        heartbeat: &mut Heartbeat,
+    ) -> Result<std::convert::Infallible, Over> {
         loop {
-            // Cancel-safe: a message is taken whole or not at all, and the timer is a level.
-            tokio::select! {
-                biased;
-                event = events.message() => {
-                    let event = event.map_err(|error| super::refused("watch", &error))?;
-                    if self.is_taken(event)? {
-                        tracing::warn!(
-                            name = self.name,
-                            "the registration was deleted or written over; it is made again"
-                        );
-                        let what = "deleted or written over";
-                        self.journal.record(Kind::Registration, &*self.name, what);
-                        let lived = self.confirmed.take();
-                        self.put(&mut client).await?;
-                        self.confirmed = lived;
-                        self.set(State::Registered, None);
-                    }
-                }
-                () = &mut next => {
-                    let sent = Instant::now();
-                    next.as_mut().reset(sent + pause);
-                    let answer = async {
-                        keeper.keep_alive().await?;
-                        answers.message().await
-                    };
-                    let answer = time::timeout(pause, answer).await.map_err(|_| Error::TimedOut {
-                        what: "keep the lease alive",
-                        timeout: pause,
-                    })?;
-                    let answer = answer.map_err(|error| super::refused("keep the lease alive", &error))?;
-                    match answer {
-                        Some(answer) if answer.ttl() > 0 => self.confirmed = Some(sent),
-                        Some(_) => return Err(Over::Lost("the lease is gone")),
-                        None => return Err(ended("keep the lease alive").into()),
-                    }
-                    looks += 1;
-                    if looks % LOOK_EVERY == 0 {
-                        self.put(&mut client).await?;
-                    }
-                }
+            self.hold().lease = Some(heartbeat.since());
+            heartbeat.beat().await?;
+        }
+    }
+
+    /// Writes the keys, and again whenever they are not what they should be.
+    async fn keep_keys(&self, client: &mut Client) -> Result<std::convert::Infallible, Over> {
+        let revision = self.put(client).await?;
+        let mut events = self.watch(client, revision).await?;
+        loop {
+            // Cancel-safe: a message is taken whole or not at all.
+            let event = time::timeout(self.ttl * LOOK_EVERY, events.message()).await;
+            let Ok(event) = event else {
+                self.put(client).await?;
+                continue;
+            };
+            let event = event.map_err(|error| super::refused("watch", &error))?;
+            if self.is_taken(event)? {
+                tracing::warn!(
+                    name = self.name,
+                    "the registration was deleted or written over; it is made again"
+                );
+                let what = "deleted or written over";
+                self.journal.record(Kind::Registration, &*self.name, what);
+                self.hold().keys = false;
+                self.put(client).await?;
             }
         }
     }
@@ -318,7 +323,7 @@ impl Keeper {
         match self.etcd.bounded("grant a lease", granted).await {
             Ok(_) => {
                 // A new one has no keys yet.
-                self.confirmed = None;
+                *self.hold() = Hold::default();
                 Ok(())
             }
             Err(Error::Refused { code, .. })
@@ -331,7 +336,7 @@ impl Keeper {
     }
 
     /// Writes all entries, unless they are there; the revision as of which they are.
-    async fn put(&mut self, client: &mut Client) -> Result<i64, Error> {
+    async fn put(&self, client: &mut Client) -> Result<i64, Error> {
         let there: Vec<_> = self
             .entries
             .iter()
@@ -356,6 +361,8 @@ impl Keeper {
             self.registration.send_modify(|it| it.made += 1);
             self.metrics.made();
         }
+        self.hold().keys = true;
+        self.set(State::Registered, None);
         Ok(answer
             .header()
             .map_or(0, etcd_client::ResponseHeader::revision))
@@ -399,7 +406,7 @@ impl Keeper {
 
     /// Takes the lease back, and with it all keys.
     async fn revoke(&mut self) {
-        self.confirmed = None;
+        *self.hold() = Hold::default();
         // What was never heard of may have been done all the same.
         if !std::mem::take(&mut self.asked) {
             return;
@@ -426,6 +433,10 @@ impl Keeper {
             error,
             "the registration could not be taken back; it runs out with its lease"
         );
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, state: State, error: Option<&str>) {

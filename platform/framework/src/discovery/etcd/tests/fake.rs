@@ -233,23 +233,25 @@ impl Fake {
 
     /// Counts a request, and lets it wait for its turn.
     async fn begin(&self, kind: Kind) -> UnderWay {
-        let (under_way, delay) = {
-            let mut state = self.state();
-            *state.asked.entry(kind).or_default() += 1;
-            let count = state.under_way.entry(kind).or_default();
-            *count += 1;
-            let count = *count;
-            let most = state.under_way_most.entry(kind).or_default();
-            *most = count.max(*most);
-            let under_way = UnderWay {
-                fake: self.clone(),
-                kind,
-            };
-            (under_way, state.faults.delay)
-        };
+        let under_way = self.count(kind);
+        let delay = self.state().faults.delay;
         time::sleep(delay).await;
         self.state().expire();
         under_way
+    }
+
+    fn count(&self, kind: Kind) -> UnderWay {
+        let mut state = self.state();
+        *state.asked.entry(kind).or_default() += 1;
+        let count = state.under_way.entry(kind).or_default();
+        *count += 1;
+        let count = *count;
+        let most = state.under_way_most.entry(kind).or_default();
+        *most = count.max(*most);
+        UnderWay {
+            fake: self.clone(),
+            kind,
+        }
     }
 
     /// Keeps the answer to itself, where it is to.
