@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::uri::Authority;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{Channel, Config, Target};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     discovery::{self, Dns, Resolution, Resolve},
     journal::Journal,
     shutdown::Tasks,
-    transport::subchannel::{self, Common, Connect, Tcp},
+    transport::subchannel::{self, CONNECTS_MAX, Common, Connect, Tcp},
 };
 
 /// The targets of one process: each name is resolved and connected once, however many clients
@@ -174,6 +174,7 @@ impl Shared {
                 connector,
                 tasks: self.tasks.clone(),
                 on_change: Arc::new(Notify::new()),
+                connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             },
             journal: self.journal.clone(),
         };

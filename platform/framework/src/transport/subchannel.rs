@@ -27,7 +27,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,14 @@ pub struct Common {
     pub tasks: Tasks,
     /// Notified when any of them changes its state.
     pub on_change: Arc<Notify>,
+    /// One permit for each connection that may be on its way at once; others wait in line. So that
+    /// a list of thousands of endpoints, right or wrong, does not take every descriptor and port.
+    pub connects: Arc<Semaphore>,
 }
+
+/// How many connections to one target may be on their way at once. Large enough that even in a
+/// list of a thousand addresses that swallow connections the others are reached soon.
+pub const CONNECTS_MAX: usize = 256;
 
 impl fmt::Debug for Common {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,6 +228,7 @@ impl Subchannel {
             pool: Arc::clone(&pool),
             state,
             on_change: common.on_change,
+            connects: common.connects,
             closing: closing.clone(),
             tasks: common.tasks,
         };

@@ -14,13 +14,13 @@ use gantry::{
     },
     journal::Journal,
     shutdown::Tasks,
-    transport::subchannel::{Common, Connectivity, Tcp},
+    transport::subchannel::{CONNECTS_MAX, Common, Connectivity, Tcp},
 };
 use gantry_bench::{NAME, etcd_channel, observed, print};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task,
     time::{self, Instant},
 };
@@ -67,6 +67,7 @@ fn follow(etcd: &str, tasks: Tasks) -> Balancer {
             connector: Arc::new(Tcp),
             tasks,
             on_change: Arc::new(Notify::new()),
+            connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
         },
         journal,
     };

@@ -136,7 +136,7 @@ impl Registering {
                 }
             }
         };
-        let etcd = registry.etcd.clone();
+        let etcd = &registry.etcd;
         let registrar =
             Registrar::start(etcd, announcement, config, serving, tasks, journal.clone());
         drop(self.registrar.set(registrar));

@@ -9,7 +9,10 @@ use super::{
     peer::{Manners, Peer},
     *,
 };
-use crate::discovery::{Memory, Resolution, Resolve};
+use crate::{
+    discovery::{Memory, Resolution, Resolve},
+    transport::subchannel::CONNECTS_MAX,
+};
 
 /// Calls from `callers` at once, each one after the other, until `until`.
 async fn load(caller: &Caller, callers: usize, until: Instant) {
@@ -340,6 +343,28 @@ async fn restarted(leaves: bool) {
         (700..1_300).contains(&share),
         "{share} of 2000 calls, {leaves}"
     );
+    caller.stop().await;
+}
+
+/// Goal: however many endpoints a list has, so many connections at most are on their way at once, and
+/// one that is reached is reached though hundreds before it are not.
+/// Method: a peer behind addresses that swallow connections; count after a second, and call.
+#[tokio::test(start_paused = true)]
+async fn connections_on_their_way_are_bounded() {
+    let net = Net::default();
+    let wrong = 2 * u16::try_from(CONNECTS_MAX).unwrap();
+    (1..=wrong).for_each(|number| net.swallow(addr(number)));
+    let _peer = Peer::start(&net, addr(wrong + 1), Manners::default());
+    let names = Memory::new();
+    names.set("shop", (1..=wrong + 1).map(addr));
+    let caller = Caller::resolving(&net, Arc::new(names), |_| {});
+    let mut client = caller.client();
+    let call = spawn(async move { check(&mut client, "x").await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(CONNECTS_MAX, net.connected());
+    caller.until(addr(wrong + 1), Connectivity::Ready).await;
+    drop(call.await);
+    caller.check("x").await.unwrap();
     caller.stop().await;
 }
 

@@ -46,6 +46,11 @@ impl Net {
         self.behind.lock().unwrap().insert(addr, Behind::Nothing);
     }
 
+    /// How many addresses were connected to.
+    pub(super) fn connected(&self) -> usize {
+        self.connects.lock().unwrap().len()
+    }
+
     /// How often `addr` was connected to, in vain or not.
     pub(super) fn connects(&self, addr: SocketAddr) -> usize {
         self.connects

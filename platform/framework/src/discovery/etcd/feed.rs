@@ -27,7 +27,7 @@ const HINT_PAUSE: Duration = Duration::from_secs(5);
 /// Entries asked for at once.
 const PAGE: i64 = 1_000;
 /// Entries of one prefix at most: far more than a name has, and a bound all the same.
-const ENTRIES_MAX: usize = 100_000;
+pub(super) const ENTRIES_MAX: usize = 100_000;
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
@@ -162,13 +162,7 @@ impl Feed {
                     // The least key above the last one.
                     key = [last.as_slice(), &[0]].concat();
                 }
-                _ => {
-                    let message = format!("more than {ENTRIES_MAX} keys under {}", self.prefix);
-                    return Err(Error::Answer {
-                        what: "list",
-                        message,
-                    });
-                }
+                _ => return Err(too_many("list", &self.prefix)),
             }
         }
     }
@@ -263,6 +257,14 @@ fn cancelled(compacted: i64, reason: &str) -> Over {
         what: "watch",
         message: format!("cancelled by etcd: {reason}"),
     })
+}
+
+/// That there is more under a prefix than is read.
+pub(super) fn too_many(what: &'static str, prefix: &str) -> Error {
+    Error::Answer {
+        what,
+        message: format!("more than {ENTRIES_MAX} keys under {prefix}"),
+    }
 }
 
 fn ended() -> Error {

@@ -59,7 +59,7 @@ impl Registrar {
     /// whose owner stops them only after [`Registrar::leave`].
     #[must_use]
     pub fn start(
-        etcd: Etcd,
+        etcd: &Etcd,
         announcement: &Announcement,
         config: &Config,
         serving: impl Future<Output = ()> + Send + 'static,

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Etcd,
-    feed::{Change, Feed, Pair, Update},
+    feed::{self, Change, ENTRIES_MAX, Feed, Pair, Update},
     snapshot::Snapshot,
     view::View,
 };
@@ -28,6 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
 /// How long etcd may take to give a first list before the snapshot takes its place.
 const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
+/// Values that cannot be used are told of one by one up to so many, then by their number.
+const MALFORMED_TOLD: usize = 3;
 /// Updates read ahead; beyond these etcd's stream waits.
 const UPDATES: usize = 16;
 
@@ -221,29 +223,42 @@ impl Keeper {
                     self.apply(change, now);
                 }
             }
-            Update::Failed(error) => {
-                let error: Arc<str> = chain(&error).into();
-                if self.error.as_ref() == Some(&error) {
-                    return;
-                }
-                if self.error.is_none() {
-                    tracing::warn!(
-                        name = self.name,
-                        error = &*error,
-                        "the registry cannot be read; the last endpoints stay"
-                    );
-                    self.journal.record(Kind::Registry, &*self.name, &*error);
-                }
-                self.error = Some(error);
-                self.metrics.current(false);
-            }
+            Update::Failed(error) => self.fail(&error),
         }
         self.metrics.held(self.view.held());
         self.dirty = true;
     }
 
+    /// Notes that what is known may be out of date.
+    fn fail(&mut self, error: &super::Error) {
+        let error: Arc<str> = chain(error).into();
+        if self.error.as_ref() == Some(&error) {
+            return;
+        }
+        if self.error.is_none() {
+            tracing::warn!(
+                name = self.name,
+                error = &*error,
+                "the registry cannot be read; the last endpoints stay"
+            );
+            self.journal.record(Kind::Registry, &*self.name, &*error);
+        }
+        self.error = Some(error);
+        self.metrics.current(false);
+    }
+
+    /// Whether one more key is to be remembered.
+    fn has_room(&self, key: &[u8]) -> bool {
+        self.view.len() + self.malformed.len() < ENTRIES_MAX
+            || self.view.has(key)
+            || self.malformed.contains(key)
+    }
+
     fn apply(&mut self, change: Change, now: Instant) {
         match change {
+            Change::Put((key, _)) if !self.has_room(&key) => {
+                self.fail(&feed::too_many("watch", &self.layout.prefix(&self.name)));
+            }
             Change::Put(pair) => {
                 let key = pair.0.clone();
                 match self.decode(pair) {
@@ -267,12 +282,22 @@ impl Keeper {
             Err(error) => {
                 self.metrics.malformed();
                 if self.malformed.insert(key.clone()) {
-                    let key = String::from_utf8_lossy(&key).into_owned();
-                    let error = chain(&error);
-                    tracing::warn!(key, error, "a value in the registry is passed over");
+                    self.complain(&key, &error);
                 }
                 None
             }
+        }
+    }
+
+    /// Tells of a value that cannot be used; of thousands, in a dozen lines.
+    fn complain(&self, key: &[u8], error: &super::Malformed) {
+        let (name, count) = (&*self.name, self.malformed.len());
+        if count <= MALFORMED_TOLD {
+            let key = String::from_utf8_lossy(key).into_owned();
+            let error = chain(error);
+            tracing::warn!(key, error, "a value in the registry is passed over");
+        } else if count.is_power_of_two() {
+            tracing::warn!(name, count, "values in the registry are passed over");
         }
     }
 

@@ -49,6 +49,16 @@ impl View {
         self.position.is_some()
     }
 
+    /// How many entries are listed.
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is an entry under `key`.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.live.contains_key(key)
+    }
+
     /// Takes a list in. Says whether the registry began anew: it is behind where it was, or
     /// another one.
     pub(super) fn list(

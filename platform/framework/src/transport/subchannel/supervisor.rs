@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,7 @@ pub(super) struct Supervisor {
     pub(super) pool: Arc<Pool>,
     pub(super) state: watch::Sender<State>,
     pub(super) on_change: Arc<tokio::sync::Notify>,
+    pub(super) connects: Arc<Semaphore>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: Tasks,
 }
@@ -218,7 +219,10 @@ impl Supervisor {
             Leave::new(config.keepalive_always),
         ));
         let addr = self.endpoint.addr;
+        let connects = Arc::clone(&self.connects);
         Box::pin(async move {
+            // Never closed; and waiting in line is not the endpoint's fault.
+            let _turn = connects.acquire_owned().await;
             let timeout = config.connect_timeout;
             connection::within(timeout, async move {
                 let io = connector.connect(addr).await.map_err(SetupError::Connect)?;

@@ -58,7 +58,7 @@ impl Running {
         };
         let (etcd, journal) = (fake.etcd(), Journal::new());
         let tasks = Tasks::new(journal.clone());
-        let registrar = Registrar::start(etcd, &announcement, &config, serving, &tasks, journal);
+        let registrar = Registrar::start(&etcd, &announcement, &config, serving, &tasks, journal);
         Self {
             registration: registrar.watch(),
             fake,

@@ -6,11 +6,14 @@ use tokio::{
 };
 
 use super::{
-    fake::{Fake, Kind},
+    fake::{Fake, Kind, put_at},
     settle, until,
 };
 use crate::{
-    discovery::{Layout, Resolution, Resolve, etcd::Resolver},
+    discovery::{
+        Layout, Resolution, Resolve,
+        etcd::{Resolver, feed::ENTRIES_MAX},
+    },
     journal::{self, Journal},
     shutdown::Tasks,
     testing::telemetry::capture,
@@ -91,6 +94,49 @@ async fn a_bad_value_is_passed_over_and_told_once() {
     fake.put(&key(9), "spoiled");
     becomes(&resolution, &[(1, false), (2, false), (3, false)]).await;
     assert_eq!(2, warnings());
+}
+
+/// Goal: thousands of values of bad form are told of in a few lines, and what is read of one name
+/// is bounded, however much is written under it.
+/// Method: a watch that tells of 5,000 bad values, then of more good ones than are read.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_in_masses_is_bounded() {
+    let capture = capture();
+    let fake = Fake::new();
+    register(&fake, 1);
+    let resolution = resolver(&fake, &Journal::new()).resolve("orders");
+    becomes(&resolution, &[(1, false)]).await;
+    settle().await;
+    let (bad, good) = (5_000, u32::try_from(ENTRIES_MAX).unwrap());
+    let events: Vec<_> = (0..bad + good)
+        .map(|number| {
+            let host = std::net::Ipv4Addr::from_bits(0x0A01_0000 + number);
+            let value = match number {
+                bad_one if bad_one < bad => "bad".to_owned(),
+                _ => format!(r#"{{"Op":0,"Addr":"{host}:1"}}"#),
+            };
+            // Messages of 5,000 events, each of a revision of its own.
+            let revision = 1_000 + i64::from(number / 5_000);
+            put_at(&format!("orders/{host}"), &value, revision)
+        })
+        .collect();
+    for events in events.chunks(5_000) {
+        fake.say(events.to_vec());
+        settle().await;
+    }
+    until("the complaint", || {
+        let error = resolution.borrow().error.clone();
+        error.filter(|error| error.contains("more than 100000 keys under orders/"))
+    })
+    .await;
+    let known = resolution.borrow().endpoints.len();
+    assert_eq!(ENTRIES_MAX - bad as usize, known);
+    let lines = capture.lines();
+    let passed_over = lines
+        .iter()
+        .filter(|line| line.message().contains("passed over"));
+    let passed_over = passed_over.count();
+    assert!((4..=15).contains(&passed_over), "{passed_over}");
 }
 
 /// Goal: a registry that comes back with nothing takes no endpoint away at once; those that register
