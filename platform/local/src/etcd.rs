@@ -8,7 +8,7 @@
 //!
 //! | here | etcd |
 //! | --- | --- |
-//! | history is compacted by itself to [`Config::history_revisions_max`] | kept until someone compacts |
+//! | history is compacted by itself to [`Config::history_revisions_max`] and [`Config::history_bytes_max`] | kept until someone compacts |
 //! | a full store refuses to grow and goes on | raises an alarm that refuses all writes until cleared |
 //! | no users, no snapshots, no second member: UNIMPLEMENTED | all there |
 //! | everything is in memory too; bounded by [`Config::size_max`] | values are read from disk |
@@ -40,7 +40,7 @@ use tokio::time::{Instant, timeout};
 
 pub use store::StoreError;
 
-use engine::Engine;
+use engine::{Bounds, Engine};
 use grpc::Shared;
 use lease::Clock;
 use owner::{Owner, State};
@@ -64,6 +64,9 @@ pub struct Config {
     /// Revisions of history kept: what a watcher may be behind, and how far back can be read.
     /// Older history is compacted away.
     pub history_revisions_max: u32,
+    /// Bytes of history kept, roughly: keys and values that were replaced or deleted since. What
+    /// is beyond is compacted away, the oldest first, however few revisions that leaves.
+    pub history_bytes_max: Size,
     /// Memory for keys, their history and leases, roughly; what would take more is refused.
     pub size_max: Size,
     /// How often a watch that asks for it is told how far it is while nothing happens.
@@ -96,6 +99,7 @@ impl Default for Config {
             listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0))),
             client_urls: Vec::new(),
             history_revisions_max: 10_000,
+            history_bytes_max: Size::mib(16),
             size_max: Size::mib(256),
             progress_interval: Duration::from_mins(10),
         }
@@ -178,7 +182,11 @@ impl Etcd {
         };
         let state = open(&config.data, config.size_max)?;
         let identity = state.identity;
-        let (owner, asker) = Owner::new(state, i64::from(config.history_revisions_max));
+        let history = Bounds {
+            revisions: i64::from(config.history_revisions_max),
+            bytes: config.history_bytes_max.as_usize(),
+        };
+        let (owner, asker) = Owner::new(state, history);
         let client_urls = if config.client_urls.is_empty() {
             vec![handle.url()]
         } else {

@@ -19,6 +19,9 @@ use std::{
 
 use bytes::Bytes;
 
+use compact::Past;
+
+pub(crate) use compact::Bounds;
 pub(crate) use history::{Cursor, Event, Filters, Slice};
 pub(crate) use range::{Order, Query, Range, RangeAnswer, Target};
 pub(crate) use txn::{Compare, Compared, Op, OpAnswer, Relation, Txn, TxnAnswer};
@@ -132,6 +135,7 @@ pub(crate) struct Engine {
     /// Cost of all versions and leases.
     size: usize,
     size_max: usize,
+    past: Past,
     journal: Journal,
 }
 
@@ -171,6 +175,7 @@ impl Engine {
             leases: BTreeMap::new(),
             size: 0,
             size_max,
+            past: Past::default(),
             journal: Journal::default(),
         };
         for (id, ttl) in saved.leases {
@@ -277,8 +282,17 @@ impl Engine {
             place: change.place,
             value: change.value.clone(),
         };
-        self.size += version.cost(&change.key);
+        let cost = version.cost(&change.key);
+        self.size += cost;
         let versions = self.keys.entry(change.key.clone()).or_default();
+        let old = versions.last().filter(|old| old.value.is_some());
+        if let Some(old) = old {
+            self.past.add(change.place.revision, old.cost(&change.key));
+        }
+        if change.value.is_none() {
+            // A watch may begin at its revision.
+            self.past.add(change.place.revision + 1, cost);
+        }
         versions.push(version);
         if change.place.revision >= self.compacted {
             self.log.push_back(change);

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    engine::{Engine, Journal},
+    engine::{Bounds, Engine, Journal},
     lease::Clock,
     store::{Identity, Store, StoreError},
 };
@@ -89,14 +89,14 @@ impl Asker {
 #[derive(Debug)]
 pub(crate) struct Owner {
     state: State,
-    history_revisions_max: i64,
+    history: Bounds,
     commands: mpsc::Receiver<Command>,
     revision: watch::Sender<i64>,
 }
 
 impl Owner {
     /// An owner of `state`, and how to ask it. Every lease begins anew, with its whole time.
-    pub(crate) fn new(mut state: State, history_revisions_max: i64) -> (Self, Asker) {
+    pub(crate) fn new(mut state: State, history: Bounds) -> (Self, Asker) {
         let now = Instant::now();
         state.clock = Clock::new(now);
         for (id, ttl) in state.engine.leases() {
@@ -110,7 +110,7 @@ impl Owner {
         };
         let owner = Self {
             state,
-            history_revisions_max,
+            history,
             commands,
             revision,
         };
@@ -136,7 +136,7 @@ impl Owner {
             let state = &mut self.state;
             let answers: Vec<_> = waiting.drain(..).map(|command| command(state)).collect();
             self.expire();
-            if let Some(revision) = self.state.engine.overdue(self.history_revisions_max) {
+            if let Some(revision) = self.state.engine.overdue(self.history) {
                 // Between the last compaction and the last change, so it is not refused.
                 let _ = self.state.engine.compact(revision);
             }

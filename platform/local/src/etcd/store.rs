@@ -28,6 +28,14 @@ const FORMAT: i64 = 1;
 /// Memory for pages of the file. All that is read often is in the engine.
 const CACHE: usize = 4 * 1024 * 1024;
 
+/// What the file takes beyond [`SPARE_FACTOR`] times its content is given back when it is opened.
+/// A file in use is some times its content: pages are not full, and not written in place.
+const SPARE: u64 = 4 * 1024 * 1024;
+const SPARE_FACTOR: u64 = 4;
+
+/// Bytes that a row takes beside its value, roughly.
+const ROW: u64 = 32;
+
 const CHANGES: TableDefinition<'_, (i64, u32), &[u8]> = TableDefinition::new("changes");
 const LEASES: TableDefinition<'_, i64, i64> = TableDefinition::new("leases");
 const NUMBERS: TableDefinition<'_, &str, i64> = TableDefinition::new("numbers");
@@ -167,7 +175,7 @@ impl Row {
 
 impl Store {
     /// Opens the file in `folder`, which is made where it is missing, and reads all of it. Each
-    /// time it is opened its term grows by one.
+    /// time it is opened its term grows by one, and a file much larger than what is in it shrinks.
     ///
     /// # Errors
     ///
@@ -179,7 +187,7 @@ impl Store {
             source,
         };
         fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let database = Database::builder()
+        let mut database = Database::builder()
             .set_cache_size(CACHE)
             .create(&path)
             .map_err(|error| match error {
@@ -194,18 +202,22 @@ impl Store {
                     source: error.into(),
                 },
             })?;
-        let store = Self {
-            shared: Arc::new(Shared {
-                database,
-                path: path.clone(),
-                size: AtomicU64::new(0),
-            }),
-        };
-        let identity = store.begin()?;
-        let saved = store.read().map_err(|source| StoreError::Damaged {
+        let identity = begin(&database, &path)?;
+        let (saved, content) = read(&database).map_err(|source| StoreError::Damaged {
             path: path.clone(),
             source,
         })?;
+        let length = fs::metadata(&path).map_err(|error| failed(error.into()))?;
+        if length.len() > SPARE + SPARE_FACTOR * content {
+            database.compact().map_err(|error| failed(error.into()))?;
+        }
+        let store = Self {
+            shared: Arc::new(Shared {
+                database,
+                path,
+                size: AtomicU64::new(0),
+            }),
+        };
         store.measure();
         Ok((store, saved, identity))
     }
@@ -270,80 +282,83 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the tables where they are missing, and says who this store is.
-    fn begin(&self) -> Result<Identity, StoreError> {
-        let path = &self.shared.path;
-        let damaged = |source: BoxError| StoreError::Damaged {
-            path: path.clone(),
-            source,
-        };
-        let (format, identity) = self.try_begin().map_err(damaged)?;
-        if format != FORMAT {
-            return Err(StoreError::Format {
-                path: path.clone(),
-                found: format,
-            });
-        }
-        Ok(identity)
-    }
-
-    fn try_begin(&self) -> Result<(i64, Identity), BoxError> {
-        let write = self.shared.database.begin_write()?;
-        let (format, identity) = {
-            write.open_table(CHANGES)?;
-            write.open_table(LEASES)?;
-            let mut numbers = write.open_table(NUMBERS)?;
-            let number = |name| Ok::<_, BoxError>(numbers.get(name)?.map(|it| it.value()));
-            let format = number("format")?.unwrap_or(FORMAT);
-            let random = Identity::random();
-            let unsigned = |number: Option<i64>| number.map(i64::cast_unsigned);
-            let identity = Identity {
-                cluster_id: unsigned(number("cluster")?).unwrap_or(random.cluster_id),
-                member_id: unsigned(number("member")?).unwrap_or(random.member_id),
-                term: unsigned(number("term")?).unwrap_or(random.term) + 1,
-            };
-            if format != FORMAT {
-                return Ok((format, identity));
-            }
-            numbers.insert("format", format)?;
-            numbers.insert("cluster", identity.cluster_id.cast_signed())?;
-            numbers.insert("member", identity.member_id.cast_signed())?;
-            numbers.insert("term", identity.term.cast_signed())?;
-            (format, identity)
-        };
-        write.commit()?;
-        Ok((format, identity))
-    }
-
-    fn read(&self) -> Result<Saved, BoxError> {
-        let read = self.shared.database.begin_read()?;
-        let numbers = read.open_table(NUMBERS)?;
-        let number = |name, otherwise: i64| {
-            let found = numbers.get(name)?.map(|it| it.value());
-            Ok::<_, BoxError>(found.unwrap_or(otherwise))
-        };
-        let mut saved = Saved {
-            revision: number("revision", 1)?,
-            compacted: number("compacted", -1)?,
-            ..Saved::default()
-        };
-        for entry in read.open_table(LEASES)?.iter()? {
-            let (id, ttl) = entry?;
-            saved.leases.insert(id.value(), ttl.value());
-        }
-        for entry in read.open_table(CHANGES)?.iter()? {
-            let (place, row) = entry?;
-            let (revision, sub) = place.value();
-            let row = Row::decode(row.value())?;
-            saved.changes.push(row.change(Place { revision, sub }));
-        }
-        Ok(saved)
-    }
-
     fn measure(&self) {
         // A size that cannot be read is shown as it was.
         if let Ok(metadata) = fs::metadata(&self.shared.path) {
             self.shared.size.store(metadata.len(), Ordering::Relaxed);
         }
     }
+}
+
+/// Makes the tables where they are missing, and says who this store is.
+fn begin(database: &Database, path: &Path) -> Result<Identity, StoreError> {
+    let damaged = |source: BoxError| StoreError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
+    let (format, identity) = try_begin(database).map_err(damaged)?;
+    if format != FORMAT {
+        return Err(StoreError::Format {
+            path: path.to_owned(),
+            found: format,
+        });
+    }
+    Ok(identity)
+}
+
+fn try_begin(database: &Database) -> Result<(i64, Identity), BoxError> {
+    let write = database.begin_write()?;
+    let (format, identity) = {
+        write.open_table(CHANGES)?;
+        write.open_table(LEASES)?;
+        let mut numbers = write.open_table(NUMBERS)?;
+        let number = |name| Ok::<_, BoxError>(numbers.get(name)?.map(|it| it.value()));
+        let format = number("format")?.unwrap_or(FORMAT);
+        let random = Identity::random();
+        let unsigned = |number: Option<i64>| number.map(i64::cast_unsigned);
+        let identity = Identity {
+            cluster_id: unsigned(number("cluster")?).unwrap_or(random.cluster_id),
+            member_id: unsigned(number("member")?).unwrap_or(random.member_id),
+            term: unsigned(number("term")?).unwrap_or(random.term) + 1,
+        };
+        if format != FORMAT {
+            return Ok((format, identity));
+        }
+        numbers.insert("format", format)?;
+        numbers.insert("cluster", identity.cluster_id.cast_signed())?;
+        numbers.insert("member", identity.member_id.cast_signed())?;
+        numbers.insert("term", identity.term.cast_signed())?;
+        (format, identity)
+    };
+    write.commit()?;
+    Ok((format, identity))
+}
+
+/// All that is in the file, and how many bytes that is.
+fn read(database: &Database) -> Result<(Saved, u64), BoxError> {
+    let read = database.begin_read()?;
+    let numbers = read.open_table(NUMBERS)?;
+    let number = |name, otherwise: i64| {
+        let found = numbers.get(name)?.map(|it| it.value());
+        Ok::<_, BoxError>(found.unwrap_or(otherwise))
+    };
+    let mut saved = Saved {
+        revision: number("revision", 1)?,
+        compacted: number("compacted", -1)?,
+        ..Saved::default()
+    };
+    let mut content = 0;
+    for entry in read.open_table(LEASES)?.iter()? {
+        let (id, ttl) = entry?;
+        content += ROW;
+        saved.leases.insert(id.value(), ttl.value());
+    }
+    for entry in read.open_table(CHANGES)?.iter()? {
+        let (place, row) = entry?;
+        let (revision, sub) = place.value();
+        content += ROW + u64::try_from(row.value().len())?;
+        let row = Row::decode(row.value())?;
+        saved.changes.push(row.change(Place { revision, sub }));
+    }
+    Ok((saved, content))
 }
