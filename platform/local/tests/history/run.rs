@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    check::SLACK,
     client::{KEYS, Shared, Worker},
-    record::{History, Operation, Outcome, Watched, What},
+    record::{History, Moment, Operation, Outcome, TTL, Watched, What},
     server::Server,
     watcher::Watcher,
 };
@@ -63,13 +64,13 @@ pub(crate) async fn history(
     let ended = timeout(BOUND, Box::pin(both)).await;
     let (watched, last) = ended.unwrap_or_else(|_| panic!("seed {seed} does not end"));
     let mut operations = shared.operations.take();
-    operations.sort_by_key(|operation| operation.begun);
+    operations.sort_by_key(|operation| operation.begun.order);
     History {
         seed,
         operations,
+        restarts: shared.restarts.take(),
         watched,
         last,
-        compacted: shared.compacted.get(),
     }
 }
 
@@ -92,14 +93,19 @@ async fn work(
     let failing = async {
         for _ in 0..faults {
             sleep(Duration::from_millis(moment.u64(10..400))).await;
+            let killed = shared.now().at;
             server.restart().await;
+            let back = shared.now().at;
+            shared.restarts.borrow_mut().push((killed, back));
         }
     };
     let working = join_all(workers.iter_mut().map(|worker| worker.work(turns)));
     tokio::join!(working, failing);
-    if random.u8(..4) == 0 {
-        // Leases end meanwhile.
-        sleep(Duration::from_millis(2_500)).await;
+    if random.u8(..8) == 0 {
+        // Leases end meanwhile, and the last reads see whether their keys did.
+        sleep(TTL + SLACK + Duration::from_millis(100)).await;
+        let reading = workers.iter_mut().map(Worker::look);
+        join_all(reading).await;
     }
     end(shared).await
 }
@@ -113,14 +119,21 @@ async fn end(shared: &Shared) -> i64 {
         let puts: Vec<_> = puts
             .map(|(key, value)| TxnOp::put(*key, value.as_str(), None))
             .collect();
-        let operations = KEYS.iter().zip(values).map(|(key, value)| Operation {
-            begun: 0,
-            ended: u64::MAX,
-            key: (*key).to_owned(),
-            what: What::Put { value, lease: 0 },
+        let changes = KEYS.iter().zip(values);
+        let changes = changes.map(|(key, value)| ((*key).to_owned(), Some(value)));
+        shared.operations.borrow_mut().push(Operation {
+            begun: shared.now(),
+            ended: Moment {
+                order: u64::MAX,
+                at: Duration::MAX,
+            },
+            key: String::new(),
+            what: What::Many {
+                changes: changes.collect(),
+                lease: 0,
+            },
             outcome: Outcome::Unknown,
         });
-        shared.operations.borrow_mut().extend(operations);
         let mut client = shared.connect().await;
         let Ok(answer) = client.txn(Txn::new().and_then(puts)).await else {
             continue;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchStream};
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use fastrand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     client::{Shared, entry},
-    record::{Event, Told, Watched},
+    record::{Event, Moment, Skipped, Told, Watched},
 };
 
 /// Longest time that a watcher may be behind the end.
@@ -30,8 +30,9 @@ impl Watcher<'_> {
     pub(crate) async fn watch(mut self) -> Watched {
         let mut ended = None;
         loop {
+            let begun = self.shared.now();
             if let Some(mut stream) = self.open().await {
-                self.read(&mut stream).await;
+                self.read(&mut stream, begun).await;
             }
             if !self.first && !self.shared.ended.get() && self.random.u8(..3) == 0 {
                 // Long enough to fall behind a compaction.
@@ -64,10 +65,13 @@ impl Watcher<'_> {
     }
 
     /// Reads until the stream breaks, or enough of it.
-    async fn read(&mut self, stream: &mut WatchStream) {
+    async fn read(&mut self, stream: &mut WatchStream, begun: Moment) {
         // How many answers it takes until it begins anew.
         let answers = self.random.usize(1..25);
         for _ in 0..answers {
+            if self.random.u8(..6) == 0 && stream.request_progress().await.is_err() {
+                return;
+            }
             let message = timeout(Duration::from_millis(200), stream.message()).await;
             let Ok(message) = message else {
                 if self.shared.ended.get() {
@@ -77,9 +81,18 @@ impl Watcher<'_> {
             };
             let Ok(Some(response)) = message else { return };
             if response.compact_revision() > 0 {
-                self.next = response.compact_revision();
-                self.watched.told.push(Told::Skipped(self.next));
+                let skipped = Skipped {
+                    wanted: self.next,
+                    revision: response.compact_revision(),
+                    begun,
+                    ended: self.shared.now(),
+                };
+                self.next = skipped.revision;
+                self.watched.told.push(Told::Skipped(skipped));
                 return;
+            }
+            if response.events().is_empty() && !response.created() && !response.canceled() {
+                self.progress(&response);
             }
             for event in response.events() {
                 self.told(event);
@@ -88,6 +101,13 @@ impl Watcher<'_> {
                 sleep(Duration::from_millis(self.random.u64(..150))).await;
             }
         }
+    }
+
+    /// Nothing until then is missing, so it goes on from there.
+    fn progress(&mut self, response: &WatchResponse) {
+        let header = response.header().expect("every answer has a header");
+        self.next = self.next.max(header.revision() + 1);
+        self.watched.told.push(Told::Progress(header.revision()));
     }
 
     fn told(&mut self, event: &etcd_client::Event) {
@@ -101,6 +121,7 @@ impl Watcher<'_> {
             key: String::from_utf8_lossy(kv.key()).into_owned(),
             entry: (event.event_type() == EventType::Put).then(|| entry(kv)),
             before: event.prev_kv().map(entry),
+            at: self.shared.now().at,
         }));
     }
 }
