@@ -11,7 +11,8 @@ use std::{
 };
 
 use etcd_client::{
-    Client, GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions,
+    Client, GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn,
+    TxnOp,
 };
 use futures_util::future::join_all;
 use gantry_harness::{
@@ -131,6 +132,58 @@ async fn acknowledged_writes_survive_a_kill() {
             );
             assert!(found.mod_revision() >= revision);
             assert_eq!(i64::from(kept), found.version());
+        }
+    }
+}
+
+/// Goal: a kill in the midst of a write takes whole transactions, never a part of one.
+/// Method: writers that put the same value to many keys at once, large enough that most of the
+/// time is spent writing; the process is killed at any moment of that, many times over.
+#[tokio::test]
+async fn a_transaction_survives_a_kill_whole_or_not_at_all() {
+    const KEYS: usize = 32;
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..8 {
+        let mut local = Local::start(folder.path());
+        let client = local.client().await;
+        let writers = (0..4).map(|writer| {
+            let mut client = client.clone();
+            async move {
+                for turn in 0.. {
+                    let value = format!("{round}-{turn}-").repeat(1_000);
+                    let puts = (0..KEYS)
+                        .map(|key| TxnOp::put(format!("{writer}/{key}"), value.as_str(), None));
+                    let transaction = Txn::new().and_then(puts.collect::<Vec<_>>());
+                    if client.txn(transaction).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let moment = Duration::from_millis(fastrand::u64(50..150));
+        let killing = async {
+            sleep(moment).await;
+            local.kill();
+        };
+        tokio::join!(join_all(writers), killing);
+
+        let local = Local::start(folder.path());
+        let there = all(&mut local.client().await).await;
+        for writer in 0..4 {
+            let prefix = format!("{writer}/");
+            let mut kvs = there.kvs().iter();
+            let mut ours = kvs
+                .by_ref()
+                .filter(|it| it.key().starts_with(prefix.as_bytes()));
+            let Some(first) = ours.next() else { continue };
+            let alike = ours.filter(|it| {
+                (it.value(), it.mod_revision()) == (first.value(), first.mod_revision())
+            });
+            assert_eq!(
+                KEYS,
+                alike.count() + 1,
+                "killed after {moment:?}: {prefix} is torn"
+            );
         }
     }
 }
