@@ -44,7 +44,7 @@ pub use context::App;
 pub use identity::Identity;
 pub use registry::Etcd;
 #[cfg(feature = "etcd")]
-pub use registry::discovering;
+pub use registry::{discovering, etcd};
 pub use settings::{Platform, Runtime};
 
 use crate::{

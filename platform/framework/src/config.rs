@@ -49,8 +49,8 @@ pub use secret::Secret;
 pub use section::{Apply, Both, Key, Section};
 pub use setting::{Mismatch, Setting};
 pub use size::Size;
-pub use sources::Sources;
 pub(crate) use sources::opentelemetry_variable;
+pub use sources::{Sources, variables_of};
 
 /// Longest time that a setting can be, a year as people write it: longer than any process runs,
 /// and within what clocks hold. Without it, a moment that far from now could not be computed.

@@ -333,21 +333,29 @@ impl Check<'_, '_> {
     ///
     /// `reason` completes "key = value: …": what is wrong, and what is expected instead.
     pub fn refuse(&mut self, key: &str, reason: impl std::fmt::Display) {
-        let path = tree::join(&self.reader.inside(key));
-        let entry = {
-            let notes = self.reader.notes.borrow();
-            notes
-                .entries
-                .iter()
-                .find(|entry| entry.key == path)
-                .cloned()
-        };
-        let origin = entry.as_ref().map(|entry| entry.origin.clone());
-        let origin = origin.unwrap_or(Origin::Default);
         // A secret's entry does not show it either.
-        let shown = entry.and_then(|entry| entry.value);
+        let shown = self.entry(key).and_then(|entry| entry.value);
         let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
-        let reason = format!("{path}{shown}: {reason}");
+        self.fault(key, format!("{shown}: {reason}"));
+    }
+
+    /// As [`Check::refuse`], without the value: it holds a secret where none belongs.
+    pub fn refuse_unshown(&mut self, key: &str, reason: impl std::fmt::Display) {
+        self.fault(key, format!(": {reason}"));
+    }
+
+    fn entry(&self, key: &str) -> Option<Entry> {
+        let path = tree::join(&self.reader.inside(key));
+        let notes = self.reader.notes.borrow();
+        let mut entries = notes.entries.iter();
+        entries.find(|entry| entry.key == path).cloned()
+    }
+
+    fn fault(&mut self, key: &str, rest: String) {
+        let path = tree::join(&self.reader.inside(key));
+        let origin = self.entry(key).map(|entry| entry.origin);
+        let origin = origin.unwrap_or(Origin::Default);
+        let reason = format!("{path}{rest}");
         self.reader.fault(origin, path, reason);
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Origin, layers::Layers};
+use super::{
+    Fault, Origin,
+    layers::{Layers, variable_of},
+};
 
 /// The sources of one process's configuration, from which it is read at start and again at each
 /// change.
@@ -225,6 +228,18 @@ impl fmt::Debug for Sources {
             .field("flags", &self.flags.iter().map(names).collect::<Vec<_>>())
             .finish()
     }
+}
+
+/// This process's own variables for keys of one section, as in `GANTRY_ETCD__USER` of `etcd`: for
+/// programs that are told by options and start services, or do as a service would.
+#[must_use]
+pub fn variables_of(section: &str) -> Vec<(String, String)> {
+    let prefix = format!("{}__", variable_of(section));
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+        name.starts_with(&prefix).then_some((name, value))
+    });
+    variables.collect()
 }
 
 /// One of OpenTelemetry's own variables (`OTEL_…`), trimmed; none where it is empty.

@@ -13,6 +13,7 @@
 
 mod feed;
 mod layout;
+mod reader;
 mod registrar;
 mod resolver;
 mod snapshot;
@@ -28,7 +29,12 @@ use tower::{Service, util::BoxCloneSyncService};
 
 use crate::{BoxError, backoff, config::Secret, status};
 
-pub use self::{layout::Malformed, registrar::Registrar, resolver::Resolver};
+pub use self::{
+    layout::Malformed,
+    reader::{Entry, Reader},
+    registrar::Registrar,
+    resolver::Resolver,
+};
 
 /// Pauses after a failure. The longest keeps the return after an outage well below the 15 s in
 /// which everybody shall be registered again.

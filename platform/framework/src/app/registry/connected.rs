@@ -45,6 +45,24 @@ pub fn discovering(config: &Etcd, clients: Clients, tasks: &Tasks, journal: &Jou
     }
 }
 
+/// etcd's API at the endpoints of `config`, reached as services reach it: by the same balancing,
+/// TLS, login and deadlines. Does no I/O beyond beginning to connect in the background; its tasks
+/// belong to `tasks`. For programs with somebody waiting: where nobody can be reached, that and
+/// why is told after half of `config.timeout`.
+///
+/// # Panics
+///
+/// If `config` has no endpoints.
+#[must_use]
+pub fn etcd(config: &Etcd, tasks: &Tasks, journal: &Journal) -> discovery::etcd::Etcd {
+    assert!(config.is_configured(), "an etcd has endpoints");
+    let calling = client::Config {
+        fail_fast: config.timeout / 2,
+        ..calling(config)
+    };
+    reach(config, calling, tasks, journal).0
+}
+
 /// The way to the registry; clones share it.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Registry {
@@ -59,19 +77,9 @@ impl Registry {
         if !config.is_configured() {
             return None;
         }
-        let configs = [(NAME.to_owned(), calling(config))].into();
-        let clients = Clients::new(configs, tasks.clone(), journal.clone());
-        let channel: Channel = clients.client(NAME);
-        let channel = channel
-            .map_response(|answer| answer.map(tonic::body::Body::new))
-            .map_err(Into::into);
-        let login = config.user.clone().map(|user| Login {
-            user,
-            password: config.password.clone(),
-        });
-        let channel = BoxCloneSyncService::new(channel);
+        let (etcd, clients) = reach(config, calling(config), tasks, journal);
         Some(Self {
-            etcd: discovery::etcd::Etcd::new(channel, login, config.timeout),
+            etcd,
             clients,
             snapshots: config.snapshots.clone(),
         })
@@ -184,6 +192,28 @@ impl Registering {
             registrar.leave().await;
         }
     }
+}
+
+/// etcd's API over one channel, and what keeps that.
+fn reach(
+    config: &Etcd,
+    calling: client::Config,
+    tasks: &Tasks,
+    journal: &Journal,
+) -> (discovery::etcd::Etcd, Clients) {
+    let configs = [(NAME.to_owned(), calling)].into();
+    let clients = Clients::new(configs, tasks.clone(), journal.clone());
+    let channel: Channel = clients.client(NAME);
+    let channel = channel
+        .map_response(|answer| answer.map(tonic::body::Body::new))
+        .map_err(Into::into);
+    let login = config.user.clone().map(|user| Login {
+        user,
+        password: config.password.clone(),
+    });
+    let channel = BoxCloneSyncService::new(channel);
+    let etcd = discovery::etcd::Etcd::new(channel, login, config.timeout);
+    (etcd, clients)
 }
 
 /// How etcd is called.

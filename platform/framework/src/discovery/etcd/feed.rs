@@ -282,7 +282,7 @@ fn silent() -> Error {
 }
 
 /// The least key above all that begin with `prefix`.
-fn end_of(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
