@@ -2,6 +2,7 @@
 //!
 //! Times are short here and as they are by default where exact bounds are checked.
 
+mod command;
 mod fleet;
 mod instances;
 mod local;

@@ -55,6 +55,37 @@ pub(crate) enum Verb {
     },
 }
 
+/// Which etcd, if not the one of the running system, and how it is reached.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct EtcdOptions {
+    /// Use the etcd at this URL instead of the running system's own; several with commas
+    #[arg(long, value_name = "URL")]
+    pub(crate) etcd: Option<String>,
+    /// For https: trust the certificates in this PEM file
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub(crate) etcd_ca: Option<PathBuf>,
+    /// Certificate chain in PEM that proves who we are, where etcd asks
+    #[arg(
+        long,
+        visible_alias = "etcd-cert",
+        value_name = "FILE",
+        requires = "etcd"
+    )]
+    pub(crate) etcd_certificate: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub(crate) etcd_key: Option<PathBuf>,
+    /// The name etcd's certificate must hold, if not the URL's
+    #[arg(long, value_name = "NAME", requires = "etcd")]
+    pub(crate) etcd_server_name: Option<String>,
+    /// Who logs in, where etcd asks; with the password in `GANTRY_ETCD__PASSWORD`, or in a file
+    #[arg(long, value_name = "NAME", requires = "etcd")]
+    pub(crate) etcd_user: Option<String>,
+    /// The user's password is in this file, which only its owner may read
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    pub(crate) etcd_password_file: Option<PathBuf>,
+}
+
 /// Start every service of gantry.toml and keep it running.
 ///
 /// Waits until all serve, fills them with their seeds, shows what they print, starts crashed ones
@@ -66,6 +97,7 @@ Examples:
   gantry up --replicas orders=3              three processes of orders
   gantry up --reset                          begin with empty databases
   gantry up --etcd http://127.0.0.1:2379     a real etcd in place of the local one
+  gantry up --etcd https://10.0.0.1:2379 --etcd-ca ca.pem --etcd-user me --etcd-password-file secret
   gantry up --otlp http://127.0.0.1:4317     send traces to a collector")]
 pub(crate) struct Up {
     /// Build every service first, with the profile gantry itself was built with
@@ -77,9 +109,8 @@ pub(crate) struct Up {
     /// Clear all data first
     #[arg(long)]
     pub(crate) reset: bool,
-    /// Register in the etcd at this URL instead of the local one; several with commas
-    #[arg(long, value_name = "URL")]
-    pub(crate) etcd: Option<String>,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdOptions,
     /// Move the fixed ports: the local etcd listens on N + 1; 0 takes a free one
     #[arg(long, value_name = "N")]
     pub(crate) port_base: Option<u16>,
@@ -99,13 +130,13 @@ pub(crate) struct Up {
 Examples:
   gantry ls                                  everybody known to the running system
   gantry ls orders --output json             array of {service, instance, address, lease_ttl_seconds, metadata}
-  gantry ls --etcd http://127.0.0.1:2379     who is registered in that etcd")]
+  gantry ls --etcd http://127.0.0.1:2379     who is registered in that etcd
+  gantry ls --etcd https://10.0.0.1:2379 --etcd-ca ca.pem --etcd-user me --etcd-password-file secret")]
 pub(crate) struct Ls {
     /// A service; all without one
     pub(crate) name: Option<String>,
-    /// Look into the etcd at this URL instead of the running system's; several with commas
-    #[arg(long, value_name = "URL")]
-    pub(crate) etcd: Option<String>,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdOptions,
     /// Print a table, or a JSON array
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
@@ -252,9 +283,8 @@ pub(crate) struct Call {
     /// How long the call may take; without one, unary calls 5s and streams as long as they want
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) deadline: Option<Duration>,
-    /// Look up `etcd:///NAME` at this URL instead of the running system's etcd; several with commas
-    #[arg(long, value_name = "URL")]
-    pub(crate) etcd: Option<String>,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdOptions,
     /// Encrypt the connection, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
@@ -348,9 +378,8 @@ pub(crate) struct Load {
     /// Write the report as JSON to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
-    /// Look up `etcd:///NAME` at this URL instead of the running system's etcd; several with commas
-    #[arg(long, value_name = "URL")]
-    pub(crate) etcd: Option<String>,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdOptions,
     /// Encrypt the connections, and trust the certificates in this PEM file
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,

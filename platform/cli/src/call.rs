@@ -29,7 +29,7 @@ pub(crate) const DEADLINE_UNARY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: Call) -> Outcome {
     let tls = target::tls(args.ca.clone(), args.server_name.clone());
-    let target = Target::find(&args.target, tls, args.etcd.as_deref()).await?;
+    let target = Target::find(&args.target, tls, &args.etcd).await?;
     let outcome = call(args, &target).await;
     target.close().await;
     outcome

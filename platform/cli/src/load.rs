@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Load) -> Outcome {
         Pace::Open { in_flight_max, .. } => in_flight_max,
         Pace::Closed { concurrency } => concurrency,
     };
-    let target = Target::follow(&args.target, tls, args.etcd.as_deref(), places).await?;
+    let target = Target::follow(&args.target, tls, &args.etcd, places).await?;
     let measured = measure(&args, &target, plan, pace, limits).await;
     target.close().await;
     finish(&args, &measured?)
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: Load) -> Outcome {
 /// Over connections of its own: a balancer that had seen how long these answers take would spare
 /// whoever gave them, and the run would show it.
 async fn plan(args: &Load, tls: Option<Tls>, wanted: Vec<Wanted>) -> Result<Plan, Failure> {
-    let target = Target::find(&args.target, tls, args.etcd.as_deref()).await?;
+    let target = Target::find(&args.target, tls, &args.etcd).await?;
     let asking = async {
         let (reflection, services) = Reflection::of(target.channel.clone()).await?;
         Plan::of(wanted, &reflection, &services).await

@@ -2,17 +2,17 @@
 
 use crate::{
     Outcome,
-    args::Ls,
+    args::{EtcdOptions, Ls},
     failure::{Exit, Failure},
     here,
     output::{self, Format},
-    registry::{self, Row},
+    registry::{self, Access, Row},
     supervisor::control,
 };
 
 pub(crate) async fn run(args: Ls) -> Outcome {
-    let endpoints = endpoints(args.etcd.as_deref()).await?;
-    let rows = registry::list(&endpoints, args.name.as_deref()).await?;
+    let access = access(&args.etcd).await?;
+    let rows = registry::list(&access, args.name.as_deref()).await?;
     // A name may go on after a slash.
     let wanted = |row: &Row| args.name.as_ref().is_none_or(|name| row.service == *name);
     let rows: Vec<_> = rows.into_iter().filter(wanted).collect();
@@ -24,10 +24,10 @@ pub(crate) async fn run(args: Ls) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// Where etcd is: as given, or the one of the running `up`.
-pub(crate) async fn endpoints(given: Option<&str>) -> Result<Vec<String>, Failure> {
-    if let Some(given) = given {
-        return Ok(registry::urls(given));
+/// How etcd is reached: as given, or as the running `up` has it.
+pub(crate) async fn access(given: &EtcdOptions) -> Result<Access, Failure> {
+    if let Some(given) = Access::given(given)? {
+        return Ok(given);
     }
     let (_, state) = here()?;
     let known = control::registry(&state).await?;

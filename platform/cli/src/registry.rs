@@ -1,15 +1,26 @@
 //! The registry of a running `up`: the local etcd that runs in it, and what stands in any etcd.
 
+mod access;
+
 use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
 
-use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry::{shutdown::Tasks, status::chain, transport::server::BindError};
+use gantry::{
+    discovery::{
+        Layout,
+        etcd::{Entry, Error},
+    },
+    journal::Journal,
+    shutdown::Tasks,
+    status::chain,
+    transport::server::BindError,
+};
 use gantry_local::etcd::{Config, Data, Etcd, Listen, OpenError};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time;
 
+pub(crate) use self::access::Access;
 use crate::{failure::Failure, state::StateFolder, up::Show};
 
 /// Where etcd's clients look for it.
@@ -18,23 +29,18 @@ const PORT: u16 = 2_379;
 /// How far above `--port-base` it is.
 const PORT_OFFSET: u16 = 1;
 
-/// Longest wait for an answer of etcd: somebody waits for the table.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for the whole table; each of etcd's answers has the settings' own bound.
+const TABLE_MAX: Duration = Duration::from_secs(10);
 
 /// Leases asked for at once: a registry of a thousand costs some sixty round trips, and an etcd is
 /// not flooded by somebody who looks.
 const AT_ONCE: usize = 16;
 
-/// Keys read at once.
-const PAGE: i64 = 100;
+/// How long the connections may take to end.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// Pause before a local etcd whose disk failed begins anew.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The URLs of an etcd as they are given, with commas between them.
-pub(crate) fn urls(given: &str) -> Vec<String> {
-    given.split(',').map(|url| url.trim().to_owned()).collect()
-}
 
 /// Which port the local etcd has: the usual one, or by `--port-base`, where 0 takes a free one.
 pub(crate) fn port(base: Option<u16>) -> Result<u16, Failure> {
@@ -103,47 +109,58 @@ pub(crate) struct Row {
     pub(crate) metadata: Value,
 }
 
-/// Everything registered at `endpoints` by etcd's gRPC naming, or what is under one name.
-pub(crate) async fn list(endpoints: &[String], name: Option<&str>) -> Result<Vec<Row>, Failure> {
+/// Everything registered by etcd's gRPC naming in the etcd of `access`, or what is under one name.
+pub(crate) async fn list(access: &Access, name: Option<&str>) -> Result<Vec<Row>, Failure> {
+    let prefix = name.map(|name| format!("{name}/")).unwrap_or_default();
+    let tasks = Tasks::new(Journal::new());
+    let etcd = access.connect(&tasks)?;
     let reading = async {
-        let options = ConnectOptions::new().with_connect_timeout(ANSWER_MAX);
-        let mut client = Client::connect(endpoints, Some(options)).await?;
-        let rows = registered(&mut client, name).await?;
-        let left = async |lease| {
-            let answer = client.clone().lease_time_to_live(lease, None).await?;
-            Ok::<_, etcd_client::Error>(answer.ttl())
-        };
-        with_leases(rows, left).await
+        let reader = etcd.reader().await?;
+        let entries = reader.entries(&prefix).await?;
+        let rows = entries.iter().filter_map(|it| Some((row(it)?, it.lease)));
+        let left = async |lease| reader.lease_left_seconds(lease).await;
+        with_leases(rows.collect(), left).await
     };
-    let at = endpoints.join(",");
-    match time::timeout(ANSWER_MAX, reading).await {
-        Ok(rows) => rows.map_err(|error| Failure::failed(format!("ask etcd at {at}: {error}"))),
-        Err(_) => Err(Failure::failed(format!(
-            "no answer from etcd at {at} within {ANSWER_MAX:?}"
-        ))),
-    }
+    let read = within(access, reading).await;
+    drop(tasks.stop_within(CLOSE_MAX).await);
+    read
 }
 
-/// Each registration with its lease, page by page: whatever else is in etcd may be large.
-async fn registered(
-    client: &mut Client,
-    name: Option<&str>,
-) -> Result<Vec<(Row, i64)>, etcd_client::Error> {
-    // From the first key to beyond the last one; `0` comes after `/`.
-    let (mut key, end) = match name {
-        Some(name) => (format!("{name}/").into_bytes(), format!("{name}0")),
-        None => (vec![0], "\0".to_owned()),
+/// Looks whether the etcd of `access` can be read where it keeps a target such as `etcd:///orders`.
+///
+/// # Errors
+///
+/// If it cannot; nobody being there is no error.
+pub(crate) async fn look(access: &Access, target: &str) -> Result<(), Failure> {
+    let Some((scheme, name)) = target.split_once(":///") else {
+        return Ok(());
     };
-    let mut rows = Vec::new();
-    loop {
-        let options = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
-        let answer = client.get(key, Some(options)).await?;
-        let found = answer.kvs().iter();
-        rows.extend(found.filter_map(|kv| Some((row(kv)?, kv.lease()))));
-        match answer.kvs().last() {
-            Some(last) if answer.more() => key = [last.key(), &[0]].concat(),
-            _ => return Ok(rows),
+    let mut layouts = Layout::ALL.into_iter();
+    let Some(layout) = layouts.find(|layout| layout.as_str() == scheme) else {
+        return Ok(());
+    };
+    let tasks = Tasks::new(Journal::new());
+    let etcd = access.connect(&tasks)?;
+    let prefix = layout.prefix(name);
+    let reading = async { etcd.reader().await?.entries(&prefix).await };
+    let read = within(access, reading).await;
+    drop(tasks.stop_within(CLOSE_MAX).await);
+    read.map(drop)
+}
+
+/// What etcd answers, or why not in one line.
+async fn within<T>(
+    access: &Access,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    let at = access.urls();
+    match time::timeout(TABLE_MAX, answer).await {
+        Ok(answer) => {
+            answer.map_err(|error| Failure::failed(format!("ask etcd at {at}: {}", chain(&error))))
         }
+        Err(_) => Err(Failure::failed(format!(
+            "ask etcd at {at}: not all was answered within {TABLE_MAX:?}"
+        ))),
     }
 }
 
@@ -163,9 +180,9 @@ async fn with_leases<E>(
 }
 
 /// What a key says of an instance; other things live in etcd, too.
-fn row(kv: &KeyValue) -> Option<Row> {
-    let (service, _) = kv.key_str().ok()?.rsplit_once('/')?;
-    let mut value: Value = serde_json::from_slice(kv.value()).ok()?;
+fn row(entry: &Entry) -> Option<Row> {
+    let (service, _) = str::from_utf8(&entry.key).ok()?.rsplit_once('/')?;
+    let mut value: Value = serde_json::from_slice(&entry.value).ok()?;
     let address = value.get("Addr")?.as_str()?.to_owned();
     let metadata = value
         .get_mut("Metadata")

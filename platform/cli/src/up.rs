@@ -20,7 +20,8 @@ use crate::{
     failure::{Exit, Failure},
     here,
     project::{Project, Service},
-    registry, seed,
+    registry::{self, Access},
+    seed,
     state::{Lock, StateFolder},
     supervisor::{
         Ended, Spec, State, Supervisor, control,
@@ -44,6 +45,7 @@ const LAST_LINES: usize = 20;
 
 pub(crate) fn run(args: &Up) -> Outcome {
     let (mut project, state) = here()?;
+    let given = Access::given(&args.etcd)?;
     for setting in &args.replicas {
         project.set_replicas(setting)?;
     }
@@ -59,21 +61,20 @@ pub(crate) fn run(args: &Up) -> Outcome {
     // What is not there is told of before anything is opened.
     specs(&project, &state, Settings::default())?;
     block_on(async {
-        let etcd = match &args.etcd {
-            Some(_) => None,
-            None => Some(registry::open(&state, port)?),
-        };
-        let endpoints = match (&args.etcd, &etcd) {
-            (Some(given), _) => registry::urls(given),
-            (None, Some(etcd)) => vec![etcd.handle().url()],
-            (None, None) => Vec::new(),
+        let (etcd, access) = match given {
+            Some(access) => (None, access),
+            None => {
+                let etcd = registry::open(&state, port)?;
+                let url = etcd.handle().url();
+                (Some(etcd), Access::local(url))
+            }
         };
         let settings = Settings {
-            etcd: &endpoints,
+            etcd: Some(&access),
             otlp: args.otlp.as_deref(),
         };
         let specs = specs(&project, &state, settings)?;
-        let system = Running::start(args, project, state, &lock, specs, (etcd, endpoints))?;
+        let system = Running::start(args, project, state, &lock, specs, (etcd, access))?;
         system.until_stopped().await
     })
 }
@@ -81,8 +82,8 @@ pub(crate) fn run(args: &Up) -> Outcome {
 /// What every service is told of the world around it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings<'a> {
-    /// Where to register.
-    pub(crate) etcd: &'a [String],
+    /// Where to register, and how that is reached.
+    pub(crate) etcd: Option<&'a Access>,
     /// Where to send traces.
     pub(crate) otlp: Option<&'a str>,
 }
@@ -147,8 +148,10 @@ fn environment(
             format!("sqlite://{}", file.display()),
         );
     }
-    if !etcd.is_empty() {
-        set("GANTRY_ETCD__ENDPOINTS", etcd.join(","));
+    if let Some(access) = etcd {
+        for (name, value) in access.variables() {
+            set(name, value.to_owned());
+        }
         let names = state.data().join("names");
         set("GANTRY_ETCD__SNAPSHOTS", names.display().to_string());
     }
@@ -209,7 +212,7 @@ impl Running {
         state: StateFolder,
         lock: &Lock,
         specs: Vec<Spec>,
-        (etcd, endpoints): (Option<Etcd>, Vec<String>),
+        (etcd, access): (Option<Etcd>, Access),
     ) -> Result<Self, Failure> {
         let signals = Signals::new()
             .map_err(|error| Failure::failed(format!("listen for signals: {error}")))?;
@@ -218,7 +221,7 @@ impl Running {
         let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
-        let show = Show::new(logs.clone(), args.output, &endpoints);
+        let show = Show::new(logs.clone(), args.output, access.urls());
         if let Some(etcd) = etcd {
             let kept = registry::keep(etcd, state.clone(), tasks.clone(), show.clone());
             tasks.spawn("local etcd", kept);
@@ -227,7 +230,7 @@ impl Running {
         let supervisor = Supervisor::start(&world, specs, project.drain_order(), &tasks)?;
         let (stop, stop_asked) = watch::channel(false);
         let members = supervisor.clone();
-        let control = control::serve(listener, members, endpoints, stop, tasks.clone());
+        let control = control::serve(listener, members, access, stop, tasks.clone());
         tasks.spawn("control", control);
         show.changes(&supervisor, &tasks);
         Ok(Self {

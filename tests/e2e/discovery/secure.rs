@@ -15,13 +15,13 @@ use super::{
 };
 
 /// The password of `gantry`, as etcd has it.
-const PASSWORD: &str = "s3cret-of-the-test";
+pub(super) const PASSWORD: &str = "s3cret-of-the-test";
 
 /// How long one has after its key was taken, or after what stood in its way has gone.
 const SOON_AGAIN: Duration = Duration::from_secs(10);
 
 /// A secured etcd that knows the user `gantry`, who may write what its tests register and no more.
-async fn etcd(authority: &Authority, asks: Asks) -> Option<Etcd> {
+pub(super) async fn etcd(authority: &Authority, asks: Asks) -> Option<Etcd> {
     let etcd = Etcd::secured(authority, asks).await?;
     etcd.must(&["role", "add", "registers"]);
     for prefix in ["probe/", "front/"] {
@@ -34,7 +34,7 @@ async fn etcd(authority: &Authority, asks: Asks) -> Option<Etcd> {
 }
 
 /// Tells a service whom to trust, and who it is.
-fn known(service: Builder, authority: &Authority, password: &str) -> Builder {
+pub(super) fn known(service: Builder, authority: &Authority, password: &str) -> Builder {
     trusting(service, authority)
         .set("ETCD__USER", "gantry")
         .set("ETCD__PASSWORD", password)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use gantry::{
-    app::{self, Etcd},
+    app,
     client::{Clients, Config, Tls},
     discovery::{Layout, Memory},
     journal::Journal,
@@ -19,8 +19,10 @@ use gantry::{
 use tokio::time;
 
 use crate::{
+    args::EtcdOptions,
     failure::{Failure, nearest},
     here, ls,
+    registry::{self, Access},
     state::StateFolder,
     supervisor::{Report, State, control},
 };
@@ -57,10 +59,13 @@ impl Target {
     pub(crate) async fn find(
         name: &str,
         tls: Option<Tls>,
-        etcd: Option<&str>,
+        etcd: &EtcdOptions,
     ) -> Result<Self, Failure> {
         if is_registered_name(name) {
-            return Self::registered(name, config(name, tls)?, etcd).await;
+            let access = ls::access(etcd).await?;
+            // Why it cannot be read is told here; a call would only tell that it knows nobody.
+            registry::look(&access, name).await?;
+            return Self::registered(name, config(name, tls)?, &access);
         }
         if name.contains(':') {
             return Self::at(name, tls);
@@ -82,12 +87,8 @@ impl Target {
     }
 
     /// Whoever `name`, with its scheme, stands for in etcd, as a service would find it.
-    async fn registered(name: &str, config: Config, etcd: Option<&str>) -> Result<Self, Failure> {
-        let endpoints = ls::endpoints(etcd).await?;
-        let etcd = Etcd {
-            endpoints,
-            ..Etcd::default()
-        };
+    fn registered(name: &str, config: Config, access: &Access) -> Result<Self, Failure> {
+        let etcd = access.config()?;
         let tasks = Tasks::new(Journal::new());
         let owner = tasks.clone();
         Ok(Self::open(name, config, tasks, |clients| {
@@ -101,7 +102,7 @@ impl Target {
     pub(crate) async fn follow(
         name: &str,
         tls: Option<Tls>,
-        etcd: Option<&str>,
+        etcd: &EtcdOptions,
         waiting_max: usize,
     ) -> Result<Self, Failure> {
         if is_registered_name(name) {
@@ -110,7 +111,7 @@ impl Target {
                 waiting_max,
                 ..Config::to(name)
             };
-            return Self::registered(name, config, etcd).await;
+            return Self::registered(name, config, &ls::access(etcd).await?);
         }
         let tasks = Tasks::new(Journal::new());
         let (target, resolver) = if name.contains(':') {

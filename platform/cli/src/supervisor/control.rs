@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Event, Fault, Operation, Report, Supervisor, operation::Progress, world::World};
-use crate::{failure::Failure, output, state::StateFolder};
+use crate::{failure::Failure, output, registry::Access, state::StateFolder};
 
 /// A request at most; the longest names some services.
 const REQUEST_MAX: u64 = 64 << 10;
@@ -36,7 +36,7 @@ const STEP_MAX: Duration = Duration::from_mins(1);
 enum Request {
     /// How the instances are.
     Ps,
-    /// Which etcd the services register in.
+    /// Which etcd the services register in, and how it is reached.
     Registry,
     /// To drain and end.
     Stop,
@@ -48,7 +48,7 @@ enum Request {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Instances(Vec<Report>),
-    Registry(Vec<String>),
+    Registry(Access),
     Stopping,
     Refused(String),
     /// A step of an operation; further lines follow.
@@ -66,7 +66,7 @@ type Lines = BufReader<UnixStream>;
 pub(crate) async fn serve<W: World>(
     listener: UnixListener,
     supervisor: Supervisor<W>,
-    registry: Vec<String>,
+    registry: Access,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -92,7 +92,7 @@ pub(crate) async fn serve<W: World>(
 async fn answer<W: World>(
     stream: UnixStream,
     supervisor: Supervisor<W>,
-    registry: Vec<String>,
+    registry: Access,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -217,10 +217,10 @@ pub(crate) async fn instances(state: &StateFolder) -> Result<Option<Vec<Report>>
 }
 
 /// The etcd that the services of the `up` on `state` register in; `None` when none runs.
-pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Vec<String>>, Failure> {
+pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Access>, Failure> {
     match ask(state, &Request::Registry, PATIENCE).await? {
         None => Ok(None),
-        Some((_, Answer::Registry(endpoints))) => Ok(Some(endpoints)),
+        Some((_, Answer::Registry(access))) => Ok(Some(access)),
         Some((_, other)) => Err(unexpected(&other)),
     }
 }

@@ -27,11 +27,11 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn new(logs: Logs, format: Format, etcd: &[String]) -> Self {
+    pub(crate) fn new(logs: Logs, format: Format, etcd: &str) -> Self {
         Self {
             logs,
             format,
-            etcd: etcd.join(","),
+            etcd: etcd.to_owned(),
         }
     }
 

@@ -30,7 +30,7 @@ impl Asked {
         let serve = control::serve(
             listener,
             play.supervisor.clone(),
-            Vec::new(),
+            crate::registry::Access::default(),
             stop,
             tasks.clone(),
         );
