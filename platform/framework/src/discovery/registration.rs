@@ -16,6 +16,9 @@ config::section! {
         /// Where others reach this instance, as in `10.0.0.7:50051`; the address it listens on, if
         /// not set.
         pub address: Option<String> = None, restart;
+        /// Begin paused: serve, and register only once that is resumed on the side port, as by
+        /// `gantry resume`.
+        pub paused: bool = false, restart;
         /// For whose clients: `etcd` (gRPC's own, grpc-go), `go-zero` (as NAME.rpc), `kratos`,
         /// `kitex`. All are written together.
         pub layouts: Vec<Layout> = vec![Layout::Etcd], restart;

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -115,6 +115,8 @@ impl Registry {
 #[derive(Debug, Default)]
 pub(in crate::app) struct Registering {
     expected: bool,
+    /// Whether it was paused or resumed before it was begun; held while either is done.
+    asked: Mutex<Option<bool>>,
     registrar: OnceLock<Registrar>,
 }
 
@@ -123,6 +125,7 @@ impl Registering {
     pub(in crate::app) fn new(expected: bool) -> Self {
         Self {
             expected,
+            asked: Mutex::default(),
             registrar: OnceLock::new(),
         }
     }
@@ -145,8 +148,13 @@ impl Registering {
             }
         };
         let etcd = &registry.etcd;
+        let asked = self.asked();
+        let config = registration::Config {
+            paused: asked.unwrap_or(config.paused),
+            ..config.clone()
+        };
         let registrar =
-            Registrar::start(etcd, announcement, config, serving, tasks, journal.clone());
+            Registrar::start(etcd, announcement, &config, serving, tasks, journal.clone());
         drop(self.registrar.set(registrar));
     }
 
@@ -173,17 +181,24 @@ impl Registering {
         }
     }
 
-    /// Takes it back, or registers again; false where there is nothing to do that to.
+    /// Takes it back, or registers again; false where there is nothing to do that to. What is asked
+    /// before it has begun holds from its begin on.
     pub(in crate::app) fn pause(&self, pause: bool) -> bool {
-        let registrar = self.registrar.get();
-        registrar.inspect(|registrar| {
-            if pause {
-                registrar.pause();
-            } else {
-                registrar.resume();
-            }
-        });
-        registrar.is_some()
+        if !self.expected {
+            return false;
+        }
+        let mut asked = self.asked();
+        *asked = Some(pause);
+        match self.registrar.get() {
+            Some(registrar) if pause => registrar.pause(),
+            Some(registrar) => registrar.resume(),
+            None => {}
+        }
+        true
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Option<bool>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes it back for good; bounded.
@@ -235,5 +250,63 @@ fn calling(config: &Etcd) -> client::Config {
         } else {
             format!("dns:///{hosts}")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health;
+
+    /// Goal: what is asked before the registration has begun holds from its begin on, over what is
+    /// configured; who will not register refuses.
+    /// Method: pause or resume, begin, and look at what it comes to once it serves.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_may_come_before_the_begin() {
+        assert!(!Registering::new(false).pause(true));
+        for (configured, asked, wanted) in [
+            (false, None, State::Registering),
+            (true, None, State::Paused),
+            (false, Some(true), State::Paused),
+            (true, Some(false), State::Registering),
+        ] {
+            let (tasks, journal) = (Tasks::new(Journal::new()), Journal::new());
+            let nobody = Etcd {
+                endpoints: vec!["127.0.0.1:1".to_owned()],
+                ..Etcd::default()
+            };
+            let registry = Registry::new(&nobody, &tasks, &journal).unwrap();
+            let registering = Registering::new(true);
+            if let Some(pause) = asked {
+                assert!(registering.pause(pause));
+            }
+            let config = registration::Config {
+                paused: configured,
+                ..registration::Config::default()
+            };
+            let health = Health::new(journal.clone(), health::Config::default());
+            let owner = (&tasks, &journal);
+            registering.begin(&registry, &announcement(), &config, health.clone(), owner);
+            assert_eq!(Some(State::Waiting), registering.now().map(|it| it.state));
+            health.started();
+            let mut changes = registering.registrar.get().unwrap().watch();
+            let come = changes.wait_for(|it| it.state != State::Waiting).await;
+            assert_eq!(wanted, come.unwrap().state, "{configured} {asked:?}");
+            tasks.stopping().cancel();
+        }
+    }
+
+    fn announcement() -> Announcement {
+        Announcement {
+            name: "orders".to_owned(),
+            address: "127.0.0.1:2".to_owned(),
+            instance: "00ff".to_owned(),
+            version: "1.2.3".to_owned(),
+            zone: None,
+            weight_percent: 100,
+            start_time: 0,
+            services: Vec::new(),
+            tls: false,
+        }
     }
 }

@@ -55,8 +55,9 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Registers what is announced, in all `layouts`, once `serving` completes. Belongs to `tasks`,
-    /// whose owner stops them only after [`Registrar::leave`].
+    /// Registers what is announced, in all `layouts`, once `serving` completes; where the
+    /// configuration begins paused, only after [`Registrar::resume`]. Belongs to `tasks`, whose
+    /// owner stops them only after [`Registrar::leave`].
     #[must_use]
     pub fn start(
         etcd: &Etcd,
@@ -84,7 +85,12 @@ impl Registrar {
             error: None,
         };
         let lease = registration.lease;
-        let (wish, wishes) = watch::channel(Wish::Register);
+        let first = if config.paused {
+            Wish::Pause
+        } else {
+            Wish::Register
+        };
+        let (wish, wishes) = watch::channel(first);
         let (publish, registrations) = watch::channel(registration);
         let keeper = Keeper {
             etcd: etcd.patient(heartbeat::patience(config.ttl)),

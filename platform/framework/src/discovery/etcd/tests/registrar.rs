@@ -40,6 +40,14 @@ impl Running {
     }
 
     fn serving(fake: Fake, serving: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self::configured(fake, serving, Config::default())
+    }
+
+    fn configured(
+        fake: Fake,
+        serving: impl Future<Output = ()> + Send + 'static,
+        config: Config,
+    ) -> Self {
         let announcement = Announcement {
             name: "orders".into(),
             address: "10.0.0.1:1".into(),
@@ -54,7 +62,7 @@ impl Running {
         let config = Config {
             // The first of them named again counts once.
             layouts: vec![Layout::Etcd, Layout::GoZero, Layout::Etcd],
-            ..Config::default()
+            ..config
         };
         let (etcd, journal) = (fake.etcd(), Journal::new());
         let tasks = Tasks::new(journal.clone());
@@ -362,4 +370,24 @@ async fn who_never_served_is_never_registered() {
     assert_eq!(State::Left, running.registration.borrow().state);
     assert_eq!(0, running.fake.asked(Kind::Grant));
     assert_eq!(0, running.fake.asked(Kind::Revoke));
+}
+
+/// Goal: one that begins paused asks nothing of etcd until it is resumed.
+/// Method: begin paused, let an hour pass; resume.
+#[tokio::test(start_paused = true)]
+async fn one_that_begins_paused_waits_to_be_resumed() {
+    let config = Config {
+        paused: true,
+        ..Config::default()
+    };
+    let running = Running::configured(Fake::new(), future::ready(()), config);
+    until("the pause", || {
+        (running.registration.borrow().state == State::Paused).then_some(())
+    })
+    .await;
+    time::sleep(Duration::from_hours(1)).await;
+    assert!(running.fake.keys().is_empty() && running.fake.leases().is_empty());
+
+    running.registrar.resume();
+    running.registered(1).await;
 }
