@@ -6,5 +6,6 @@ mod deadlines;
 mod discovery;
 mod drain;
 mod live_config;
+mod paused;
 mod support;
 mod up;

@@ -143,13 +143,20 @@ pub(crate) struct Ls {
 }
 
 /// Take instances out of the registry; they go on serving who knows them.
+///
+/// Until `gantry resume`, also over crashes and `gantry restart`: whatever process takes their
+/// place does not register. The next `gantry up` begins with everybody registered.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry pause orders-1                      one instance; `gantry ps` shows it as PAUSED
+  gantry pause orders                        all there are now; later ones of `gantry scale` register")]
 pub(crate) struct Pause {
     /// A service or an instance
     pub(crate) name: String,
 }
 
-/// Register instances again after a pause.
+/// Register instances again after a pause, and whatever takes their place.
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// A service or an instance
@@ -157,6 +164,9 @@ pub(crate) struct Resume {
 }
 
 /// Show the running instances.
+///
+/// REGISTRATION is what each says of itself: WAITING (it does not serve yet), REGISTERING (it should
+/// be in the registry, and is not or may not be), REGISTERED, PAUSED (see `gantry pause`) or LEFT.
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
     /// Print a table, or a JSON array

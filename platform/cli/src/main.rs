@@ -15,6 +15,7 @@ mod output;
 mod pause;
 mod project;
 mod ps;
+mod registrations;
 mod registry;
 mod seed;
 mod shim;

@@ -12,7 +12,7 @@ use crate::{
     here,
     output::{self, Format},
     project::count_of,
-    ps,
+    ps, registrations,
     state::StateFolder,
     supervisor::{
         Event, Fault, Operation, Report, Row, Step, Targets, control,
@@ -70,7 +70,8 @@ async fn run(operation: Operation, format: Format, left: &str) -> Outcome {
         None => Err(Failure::failed(
             "nothing runs here; start it with `gantry up`",
         )),
-        Some(Ok(reports)) => {
+        Some(Ok(mut reports)) => {
+            registrations::complete(&mut reports).await;
             show(&reports, format);
             Ok(Exit::Fine)
         }

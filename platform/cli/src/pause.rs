@@ -1,4 +1,7 @@
 //! `gantry pause` and `gantry resume`: takes instances out of the registry for the time being.
+//!
+//! The running `up` is told first, so that a process that takes the place of the one at hand at any
+//! moment begins as is wanted; then the process is.
 
 use std::time::Duration;
 
@@ -6,8 +9,8 @@ use gantry_api::admin::v1::{
     GetRegistrationRequest, PauseRegistrationRequest, ResumeRegistrationRequest,
     admin_service_client::AdminServiceClient, registration::State,
 };
-use tokio::time;
-use tonic::Status;
+use tokio::time::{self, Instant};
+use tonic::{Code, Status};
 
 use crate::{
     Outcome,
@@ -18,7 +21,8 @@ use crate::{
     },
     failure::{Exit, Failure},
     here, output,
-    supervisor::control,
+    state::StateFolder,
+    supervisor::{Marked, Report, Row, control},
     wait,
 };
 
@@ -44,31 +48,67 @@ async fn run(name: &str, wanted: State) -> Outcome {
         ));
     };
     for report in wait::chosen(name, &reports)? {
-        let row = &report.row;
-        let target = Target::at(&row.side_address, None)?;
-        let changed = change(target.channel.clone(), wanted).await;
-        target.close().await;
-        let instance = &row.instance;
-        changed.map_err(|failure| Failure::failed(format!("{instance}: {failure}")))?;
-        output::note(&match wanted {
-            State::Paused => format!("{instance} is not registered any more; it goes on serving"),
-            _ => format!("{instance} is registered"),
-        });
+        let instance = &report.row.instance;
+        let done = one(&state, report, wanted).await;
+        let done = done.map_err(|failure| Failure::failed(format!("{instance}: {failure}")))?;
+        output::note(&format!("{instance} {done}"));
     }
     Ok(Exit::Fine)
 }
 
-/// Asks for the change, and waits until the registry has it.
-async fn change(channel: Channel, wanted: State) -> Result<(), Failure> {
-    let mut admin = AdminServiceClient::new(channel);
-    let failed = |status: Status| call::failure(&status);
-    if wanted == State::Paused {
-        let asked = admin.pause_registration(PauseRegistrationRequest {});
-        asked.await.map_err(failed)?;
-    } else {
-        let asked = admin.resume_registration(ResumeRegistrationRequest {});
-        asked.await.map_err(failed)?;
+/// Changes one instance; says what it came to.
+async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<&'static str, Failure> {
+    let Row {
+        instance,
+        side_address,
+        ..
+    } = &report.row;
+    let paused = wanted == State::Paused;
+    let Marked { before, running } = control::pause(state, instance, paused).await?;
+    if !running {
+        return Ok(if paused {
+            "has no process; the next one will not be registered"
+        } else {
+            "has no process; the next one will be registered"
+        });
     }
+    let target = Target::at(side_address, None)?;
+    let changed = change(target.channel.clone(), wanted).await;
+    target.close().await;
+    match changed {
+        Ok(()) if paused => {
+            Ok("is not registered any more, nor after a restart; it goes on serving")
+        }
+        Ok(()) => Ok("is registered"),
+        // It was told, and takes its time.
+        Err(Unchanged::Late(failure)) => Err(failure),
+        Err(Unchanged::Refused(failure)) => {
+            control::pause(state, instance, before).await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Why a registration is not as wanted.
+enum Unchanged {
+    /// The process could not be told, or has none.
+    Refused(Failure),
+    /// It was told, and the registry does not have it yet.
+    Late(Failure),
+}
+
+/// Asks for the change, and waits until the registry has it.
+async fn change(channel: Channel, wanted: State) -> Result<(), Unchanged> {
+    let mut admin = AdminServiceClient::new(channel);
+    let until = Instant::now() + DONE_MAX;
+    while let Err(status) = tell(&mut admin, wanted).await {
+        // A process that has just begun does not listen yet.
+        if status.code() != Code::Unavailable || Instant::now() >= until {
+            return Err(Unchanged::Refused(call::failure(&status)));
+        }
+        time::sleep(LOOK).await;
+    }
+    let failed = |status: Status| Unchanged::Late(call::failure(&status));
     let mut last = String::new();
     let waiting = async {
         loop {
@@ -83,5 +123,18 @@ async fn change(channel: Channel, wanted: State) -> Result<(), Failure> {
         }
     };
     let done = time::timeout(DONE_MAX, waiting).await;
-    done.unwrap_or_else(|_| Err(Failure::failed(format!("after {DONE_MAX:?} it is {last}"))))
+    done.unwrap_or_else(|_| {
+        let text = format!("after {DONE_MAX:?} it is {last}");
+        Err(Unchanged::Late(Failure::failed(text)))
+    })
+}
+
+async fn tell(admin: &mut AdminServiceClient<Channel>, wanted: State) -> Result<(), Status> {
+    if wanted == State::Paused {
+        let asked = admin.pause_registration(PauseRegistrationRequest {});
+        asked.await.map(drop)
+    } else {
+        let asked = admin.resume_registration(ResumeRegistrationRequest {});
+        asked.await.map(drop)
+    }
 }

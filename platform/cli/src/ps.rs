@@ -8,12 +8,16 @@ use crate::{
     failure::Exit,
     here,
     output::{self, Format},
+    registrations,
     supervisor::{Report, Row, control},
 };
 
 pub(crate) async fn run(args: Ps) -> Outcome {
     let (_, state) = here()?;
-    let reports = control::instances(&state).await?;
+    let mut reports = control::instances(&state).await?;
+    if let Some(reports) = &mut reports {
+        registrations::complete(reports).await;
+    }
     match args.output {
         Format::Json => {
             let rows = reports.unwrap_or_default();
@@ -32,12 +36,22 @@ pub(crate) async fn run(args: Ps) -> Outcome {
 pub(crate) fn table(reports: &[Report]) -> String {
     let rows: Vec<_> = reports.iter().map(cells).collect();
     let heading = [
-        "NAME", "INSTANCE", "STATE", "ADDRESS", "SIDE", "PID", "RESTARTS", "UP", "RSS", "",
+        "NAME",
+        "INSTANCE",
+        "STATE",
+        "REGISTRATION",
+        "ADDRESS",
+        "SIDE",
+        "PID",
+        "RESTARTS",
+        "UP",
+        "RSS",
+        "",
     ];
     output::table(heading, &rows)
 }
 
-fn cells(report: &Report) -> [String; 10] {
+fn cells(report: &Report) -> [String; 11] {
     let row = &report.row;
     let ended = match (&report.ended, row.pid) {
         (Some(ended), None) => ended.clone(),
@@ -47,6 +61,7 @@ fn cells(report: &Report) -> [String; 10] {
         row.name.clone(),
         row.instance.clone(),
         row.state.to_string(),
+        row.registration.clone().unwrap_or_else(|| "-".to_owned()),
         row.address.clone(),
         row.side_address.clone(),
         row.pid

@@ -44,7 +44,7 @@ pub(crate) use self::{
     instance::{Spec, Status},
     machine::State,
     operation::{Event, Fault, Operation, Step, Targets},
-    roster::Id,
+    roster::{Id, Marked},
     world::{Ended, World},
 };
 use crate::failure::Failure;
@@ -63,6 +63,9 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) instance: String,
     pub(crate) state: State,
+    /// How it is known in the registry; absent where it does not register, or does not say.
+    #[serde(default)]
+    pub(crate) registration: Option<String>,
     pub(crate) address: String,
     pub(crate) side_address: String,
     /// Absent while it has no process.
@@ -83,6 +86,9 @@ pub(crate) struct Report {
     /// Whether it was told to end, and nobody counts on it any more.
     #[serde(default)]
     pub(crate) leaving: bool,
+    /// Whether its next process begins paused.
+    #[serde(default)]
+    pub(crate) paused: bool,
 }
 
 /// An instance to follow.
@@ -169,23 +175,26 @@ impl<W: World> Shared<W> {
         Ok(places)
     }
 
-    /// Enters an instance; it lives from [`Shared::run`] on, which wants the roster unlocked.
+    /// Enters an instance, whose processes begin with their registrations `paused` or not; it
+    /// lives from [`Shared::run`] on, which wants the roster unlocked.
     fn enter(
         &self,
         roster: &mut Roster,
         spec: &Arc<Spec>,
         place: Place,
-        standing: Standing,
+        (standing, paused): (Standing, bool),
     ) -> Instance<W> {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (publish, status) = watch::channel(Instance::<W>::status_at(place));
-        let id = roster.enter(&spec.service, standing, orders, status);
+        let (mark, pause) = watch::channel(paused);
+        let id = roster.enter(&spec.service, standing, (orders, status), mark);
         Instance {
             id,
             spec: Arc::clone(spec),
             world: Arc::clone(&self.world),
             place,
             orders: inbox,
+            paused: pause,
             status: publish,
             changes: self.changes.clone(),
         }
@@ -233,7 +242,7 @@ impl<W: World> Supervisor<W> {
         for spec in shared.specs.values() {
             let mut roster = shared.roster();
             for place in places.by_ref().take(spec.replicas.into()) {
-                let instance = shared.enter(&mut roster, spec, place, Standing::Settled);
+                let instance = shared.enter(&mut roster, spec, place, (Standing::Settled, false));
                 entered.push(instance);
             }
         }
@@ -309,6 +318,7 @@ impl<W: World> Supervisor<W> {
                 name: id.service.clone(),
                 instance: id.to_string(),
                 state: status.state,
+                registration: None,
                 address: status.place.address.to_string(),
                 side_address: status.place.side_address.to_string(),
                 pid: status.pid,
@@ -321,9 +331,20 @@ impl<W: World> Supervisor<W> {
                 ended: status.ended.as_ref().map(ToString::to_string),
                 hopeless: status.hopeless && member.standing == Standing::Settled,
                 leaving: member.standing == Standing::Leaving,
+                paused: *member.paused.borrow(),
             }
         });
         reports.collect()
+    }
+
+    /// Has every further process of an instance, and of its successors, begin with its
+    /// registration paused, or not. A process that runs already is not told.
+    ///
+    /// # Errors
+    ///
+    /// Why not: there is no such instance, or it may be about to be replaced.
+    pub(crate) fn pause(&self, instance: &str, paused: bool) -> Result<Marked, String> {
+        self.shared.roster().pause(instance, paused)
     }
 
     /// The instances now, to follow.

@@ -20,6 +20,7 @@ use crate::{
     failure::{Exit, Failure},
     here,
     project::{Project, Service},
+    registrations,
     registry::{self, Access},
     seed,
     state::{Lock, StateFolder},
@@ -350,6 +351,8 @@ async fn come_up(
             Err(failure) => show.note(&format!("seeding {}: {failure}", one.service)),
         }
     }
-    show.ready(project, &supervisor.reports(), took);
+    let mut reports = supervisor.reports();
+    registrations::complete(&mut reports).await;
+    show.ready(project, &reports, took);
     std::future::pending().await
 }

@@ -30,6 +30,7 @@ fn up_serves_ps_shows_and_stop_drains() {
         "instance",
         "name",
         "pid",
+        "registration",
         "restarts",
         "rss_bytes",
         "side_address",
@@ -47,6 +48,11 @@ fn up_serves_ps_shows_and_stop_drains() {
         expected.sort_unstable();
         assert_eq!(expected, fields);
         assert_eq!("SERVING", row["state"]);
+        assert_eq!(
+            Value::Null,
+            row["registration"],
+            "they have no admin service"
+        );
         assert!(alive(pid(row["pid"].as_u64().unwrap())));
         assert!(row["rss_bytes"].as_u64().unwrap() > 500_000, "{row}");
         assert_eq!(0, row["restarts"]);

@@ -43,6 +43,8 @@ pub struct Instance {
     pub instance: String,
     /// `STARTING`, `SERVING`, `NOT_SERVING`, `DRAINING` or `EXITED`.
     pub state: String,
+    /// `WAITING`, `REGISTERING`, `REGISTERED`, `PAUSED` or `LEFT`, where it says.
+    pub registration: Option<String>,
     /// Where it serves.
     pub address: String,
     /// Where its side port is.

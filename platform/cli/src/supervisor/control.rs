@@ -14,7 +14,9 @@ use tokio::{
     time,
 };
 
-use super::{Event, Fault, Operation, Report, Supervisor, operation::Progress, world::World};
+use super::{
+    Event, Fault, Marked, Operation, Report, Supervisor, operation::Progress, world::World,
+};
 use crate::{failure::Failure, output, registry::Access, state::StateFolder};
 
 /// A request at most; the longest names some services.
@@ -38,6 +40,8 @@ enum Request {
     Ps,
     /// Which etcd the services register in, and how it is reached.
     Registry,
+    /// To have further processes of an instance begin with their registrations paused, or not.
+    Pause { instance: String, paused: bool },
     /// To drain and end.
     Stop,
     /// To change what runs.
@@ -49,6 +53,8 @@ enum Request {
 enum Answer {
     Instances(Vec<Report>),
     Registry(Access),
+    /// It is noted.
+    Marked(Marked),
     Stopping,
     Refused(String),
     /// A step of an operation; further lines follow.
@@ -103,6 +109,13 @@ async fn answer<W: World>(
     match serde_json::from_str(&line) {
         Ok(Request::Ps) => tell(&mut stream, &Answer::Instances(supervisor.reports())).await,
         Ok(Request::Registry) => tell(&mut stream, &Answer::Registry(registry)).await,
+        Ok(Request::Pause { instance, paused }) => {
+            let answer = match supervisor.pause(&instance, paused) {
+                Ok(marked) => Answer::Marked(marked),
+                Err(why) => Answer::Refused(why),
+            };
+            tell(&mut stream, &answer).await
+        }
         Ok(Request::Stop) => {
             stop.send_replace(true);
             if tell(&mut stream, &Answer::Stopping).await {
@@ -221,6 +234,21 @@ pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Access>, Fail
     match ask(state, &Request::Registry, PATIENCE).await? {
         None => Ok(None),
         Some((_, Answer::Registry(access))) => Ok(Some(access)),
+        Some((_, other)) => Err(unexpected(&other)),
+    }
+}
+
+/// Has the `up` on `state` start further processes of `instance` paused, or not.
+pub(crate) async fn pause(
+    state: &StateFolder,
+    instance: &str,
+    paused: bool,
+) -> Result<Marked, Failure> {
+    let instance = instance.to_owned();
+    match ask(state, &Request::Pause { instance, paused }, PATIENCE).await? {
+        None => Err(Failure::failed("`gantry up` has ended meanwhile")),
+        Some((_, Answer::Marked(marked))) => Ok(marked),
+        Some((_, Answer::Refused(why))) => Err(Failure::failed(why)),
         Some((_, other)) => Err(unexpected(&other)),
     }
 }

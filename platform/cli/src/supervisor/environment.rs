@@ -3,11 +3,15 @@
 
 use super::{instance::Spec, world::Place};
 
-/// The environment of a process of `spec` at `place`, over gantry's own.
-pub(super) fn of(spec: &Spec, place: Place) -> Vec<(String, String)> {
+/// The environment of a process of `spec` at `place`, over gantry's own; `paused` begins with its
+/// registration paused.
+pub(super) fn of(spec: &Spec, place: Place, paused: bool) -> Vec<(String, String)> {
     let mut environment = spec.environment.clone();
     let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
     set("GANTRY_LISTEN__ADDRESS", place.address.to_string());
     set("GANTRY_ADMIN__ADDRESS", place.side_address.to_string());
+    if paused {
+        set("GANTRY_REGISTRATION__PAUSED", true.to_string());
+    }
     environment
 }

@@ -79,6 +79,8 @@ pub(crate) struct Instance<W: World> {
     pub(super) world: Arc<W>,
     pub(super) place: Place,
     pub(super) orders: mpsc::Receiver<Order>,
+    /// Whether the next process begins with its registration paused.
+    pub(super) paused: watch::Receiver<bool>,
     pub(super) status: watch::Sender<Status>,
     /// Counts changes of any instance's status, for those who wait for several of them.
     pub(super) changes: watch::Sender<u64>,
@@ -230,7 +232,7 @@ impl<W: World> Instance<W> {
             place: self.place,
             program: self.spec.program.clone(),
             arguments: self.spec.arguments.clone(),
-            environment: environment::of(&self.spec, self.place),
+            environment: environment::of(&self.spec, self.place, *self.paused.borrow()),
             folder: self.spec.folder.clone(),
         }
     }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Supervisor,
-    roster::{Id, Roster, Standing},
+    roster::{Id, Roster, Standing, busy},
     world::World,
 };
 use crate::failure::nearest;
@@ -180,12 +180,7 @@ impl<W: World> Supervisor<W> {
     /// Reserves services: there is one operation at a time on each.
     fn claim(&self, services: BTreeSet<String>) -> Result<Claim<W>, Fault> {
         let claimed = self.shared.roster().claim(&services);
-        claimed.map_err(|taken| {
-            Fault::failed(format!(
-                "{taken} is being changed by another `gantry scale` or `gantry restart`; \
-                 try again when that has ended"
-            ))
-        })?;
+        claimed.map_err(|taken| Fault::failed(busy(&taken)))?;
         Ok(Claim {
             supervisor: self.clone(),
             services,
@@ -197,8 +192,9 @@ impl<W: World> Supervisor<W> {
         Fault::usage(format!("no {what} \"{name}\"{near}"))
     }
 
-    /// Starts further instances of a service, to be settled or told to leave.
-    fn join(&self, service: &str, count: usize) -> Result<Vec<Id>, Fault> {
+    /// Starts further instances of a service, to be settled or told to leave. A successor `of` an
+    /// instance is paused where that is.
+    fn join(&self, service: &str, count: usize, of: Option<&Id>) -> Result<Vec<Id>, Fault> {
         let spec = self.shared.specs.get(service);
         let spec = spec.ok_or_else(|| self.unknown("service", service))?;
         let places = self.shared.places(count);
@@ -207,12 +203,10 @@ impl<W: World> Supervisor<W> {
         if roster.ending {
             return Err(Fault::ending());
         }
+        let standing = (Standing::Joining, of.is_some_and(|id| roster.is_paused(id)));
         let entered: Vec<_> = places
             .into_iter()
-            .map(|place| {
-                self.shared
-                    .enter(&mut roster, spec, place, Standing::Joining)
-            })
+            .map(|place| self.shared.enter(&mut roster, spec, place, standing))
             .collect();
         drop(roster);
         let ids = entered.iter().map(|instance| instance.id.clone());

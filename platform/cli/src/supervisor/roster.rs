@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -46,8 +47,19 @@ pub(super) struct Member {
     pub(super) standing: Standing,
     /// Counts up with every instance that joins, so that it tells two of one name apart.
     pub(super) joined: u64,
+    /// Whether its next process begins with its registration paused.
+    pub(super) paused: watch::Sender<bool>,
     /// Whether its task has ended.
     over: bool,
+}
+
+/// An instance whose further processes begin with their registrations paused, or not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marked {
+    /// How it was before.
+    pub(crate) before: bool,
+    /// Whether it has a process, which began as it was before.
+    pub(crate) running: bool,
 }
 
 /// All instances, and whether more may come.
@@ -75,14 +87,22 @@ impl Member {
     }
 }
 
+/// Why a service cannot be changed while an operation is at work on it.
+pub(super) fn busy(service: &str) -> String {
+    format!(
+        "{service} is being changed by another `gantry scale` or `gantry restart`; \
+         try again when that has ended"
+    )
+}
+
 impl Roster {
     /// Enters a new instance of `service` under its lowest free number.
     pub(super) fn enter(
         &mut self,
         service: &str,
         standing: Standing,
-        orders: mpsc::Sender<Order>,
-        status: watch::Receiver<Status>,
+        (orders, status): (mpsc::Sender<Order>, watch::Receiver<Status>),
+        paused: watch::Sender<bool>,
     ) -> Id {
         let id = |number| Id {
             service: service.to_owned(),
@@ -97,10 +117,34 @@ impl Roster {
             status,
             standing,
             joined: self.joined,
+            paused,
             over: false,
         };
         self.members.insert(id.clone(), member);
         id
+    }
+
+    /// Sets whether further processes of an instance begin paused.
+    ///
+    /// Not while an operation is at work on its service: a successor that is there already began
+    /// as the old one was then.
+    pub(super) fn pause(&mut self, instance: &str, paused: bool) -> Result<Marked, String> {
+        let mut members = self.members.iter();
+        let (id, member) = members
+            .find(|(id, _)| id.to_string() == instance)
+            .ok_or_else(|| format!("{instance} is gone"))?;
+        if self.claimed.contains(&id.service) {
+            return Err(busy(&id.service));
+        }
+        let before = member.paused.send_replace(paused);
+        // Looked at after that: a process that begins later begins as is wanted.
+        let running = member.status.borrow().pid.is_some();
+        Ok(Marked { before, running })
+    }
+
+    /// Whether further processes of an instance begin paused.
+    pub(super) fn is_paused(&self, id: &Id) -> bool {
+        self.members.get(id).is_some_and(|it| *it.paused.borrow())
     }
 
     /// Counts upon an instance from now on.

@@ -1,4 +1,5 @@
 mod asked;
+mod paused;
 mod restarted;
 mod scaled;
 mod stage;

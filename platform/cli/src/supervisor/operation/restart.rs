@@ -71,7 +71,7 @@ impl<W: World> Supervisor<W> {
     }
 
     async fn replace(&self, old: &Id, timeout: Duration, progress: &Progress) -> Result<(), Fault> {
-        let new = self.join(&old.service, 1)?;
+        let new = self.join(&old.service, 1, Some(old))?;
         let mut failed = self.come_up(&new, timeout, progress).await?;
         if failed.is_empty() && !self.exchange(&new[0], old)? {
             failed.push((new[0].clone(), "serves no more".to_owned()));

@@ -48,7 +48,7 @@ impl<W: World> Supervisor<W> {
         for (service, count) in counts {
             let now = self.shared.roster().settled(service).len();
             let missing = usize::from(*count).saturating_sub(now);
-            match self.join(service, missing) {
+            match self.join(service, missing, None) {
                 Ok(ids) => joined.extend(ids),
                 Err(fault) => {
                     self.leave(&joined)?;
