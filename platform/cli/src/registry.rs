@@ -114,13 +114,14 @@ pub(crate) async fn list(access: &Access, name: Option<&str>) -> Result<Vec<Row>
     let prefix = name.map(|name| format!("{name}/")).unwrap_or_default();
     let tasks = Tasks::new(Journal::new());
     let etcd = access.connect(&tasks)?;
-    let reading = async {
+    // On the heap: etcd's clients are large.
+    let reading = Box::pin(async {
         let reader = etcd.reader().await?;
         let entries = reader.entries(&prefix).await?;
         let rows = entries.iter().filter_map(|it| Some((row(it)?, it.lease)));
         let left = async |lease| reader.lease_left_seconds(lease).await;
         with_leases(rows.collect(), left).await
-    };
+    });
     let read = within(access, reading).await;
     drop(tasks.stop_within(CLOSE_MAX).await);
     read
@@ -142,7 +143,7 @@ pub(crate) async fn look(access: &Access, target: &str) -> Result<(), Failure> {
     let tasks = Tasks::new(Journal::new());
     let etcd = access.connect(&tasks)?;
     let prefix = layout.prefix(name);
-    let reading = async { etcd.reader().await?.entries(&prefix).await };
+    let reading = Box::pin(async { etcd.reader().await?.entries(&prefix).await });
     let read = within(access, reading).await;
     drop(tasks.stop_within(CLOSE_MAX).await);
     read.map(drop)

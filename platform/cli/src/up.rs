@@ -62,13 +62,12 @@ pub(crate) fn run(args: &Up) -> Outcome {
     // What is not there is told of before anything is opened.
     specs(&project, &state, Settings::default())?;
     block_on(async {
-        let (etcd, access) = match given {
-            Some(access) => (None, access),
-            None => {
-                let etcd = registry::open(&state, port)?;
-                let url = etcd.handle().url();
-                (Some(etcd), Access::local(url))
-            }
+        let (etcd, access) = if let Some(access) = given {
+            (None, access)
+        } else {
+            let etcd = registry::open(&state, port)?;
+            let url = etcd.handle().url();
+            (Some(etcd), Access::local(url))
         };
         let settings = Settings {
             etcd: Some(&access),

@@ -336,12 +336,12 @@ impl Check<'_, '_> {
         // A secret's entry does not show it either.
         let shown = self.entry(key).and_then(|entry| entry.value);
         let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
-        self.fault(key, format!("{shown}: {reason}"));
+        self.fault(key, &format!("{shown}: {reason}"));
     }
 
     /// As [`Check::refuse`], without the value: it holds a secret where none belongs.
     pub fn refuse_unshown(&mut self, key: &str, reason: impl std::fmt::Display) {
-        self.fault(key, format!(": {reason}"));
+        self.fault(key, &format!(": {reason}"));
     }
 
     fn entry(&self, key: &str) -> Option<Entry> {
@@ -351,7 +351,7 @@ impl Check<'_, '_> {
         entries.find(|entry| entry.key == path).cloned()
     }
 
-    fn fault(&mut self, key: &str, rest: String) {
+    fn fault(&mut self, key: &str, rest: &str) {
         let path = tree::join(&self.reader.inside(key));
         let origin = self.entry(key).map(|entry| entry.origin);
         let origin = origin.unwrap_or(Origin::Default);
