@@ -136,7 +136,10 @@ impl StateFolder {
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        // It ended before it took the connection up.
+                        | io::ErrorKind::ConnectionReset
                 ) =>
             {
                 Ok(None)

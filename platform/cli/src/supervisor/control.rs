@@ -189,6 +189,7 @@ async fn write_line(stream: &mut Lines, value: &impl Serialize) -> io::Result<()
 async fn hear(stream: &mut Lines, patience: Duration) -> Result<Option<Answer>, Failure> {
     let line = match time::timeout(patience, read_line(stream, ANSWER_MAX)).await {
         Ok(Ok(line)) => line,
+        Ok(Err(error)) if is_end(&error) => return Ok(None),
         Ok(Err(error)) => return Err(Failure::failed(format!("ask the running up: {error}"))),
         Err(_) => return Err(Failure::failed("the running `gantry up` does not answer")),
     };
@@ -199,6 +200,15 @@ async fn hear(stream: &mut Lines, patience: Duration) -> Result<Option<Answer>, 
     answer
         .map(Some)
         .map_err(|error| Failure::failed(format!("understand the running up: {error}")))
+}
+
+/// Whether a connection failed because the other side has ended: what was not accepted or not read
+/// by then is cut.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 async fn ask(
@@ -212,6 +222,7 @@ async fn ask(
     let mut stream = BufReader::new(stream);
     match time::timeout(PATIENCE, write_line(&mut stream, request)).await {
         Ok(Ok(())) => {}
+        Ok(Err(error)) if is_end(&error) => return Ok(None),
         Ok(Err(error)) => return Err(Failure::failed(format!("ask the running up: {error}"))),
         Err(_) => return Err(Failure::failed("the running `gantry up` does not answer")),
     }

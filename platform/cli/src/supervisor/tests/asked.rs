@@ -109,3 +109,19 @@ async fn nonsense_is_refused() {
     let reports = control::instances(&asked.state).await.unwrap();
     assert_eq!(1, reports.expect("it runs").len());
 }
+
+/// Goal: an `up` that ends before it has taken an asker's connection up is as good as none.
+/// Method: ask one that only listens, which ends meanwhile.
+#[tokio::test]
+async fn an_end_between_question_and_answer_is_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateFolder::of(folder.path());
+    state.create().unwrap();
+    let listener = state.listen(&state.lock().unwrap()).unwrap();
+    let end = async {
+        tokio::task::yield_now().await;
+        drop(listener);
+    };
+    let (asked, ()) = tokio::join!(control::instances(&state), end);
+    assert!(asked.unwrap().is_none());
+}
