@@ -3,7 +3,7 @@
 //! Times are short here and as they are by default where exact bounds are checked.
 
 mod command;
-mod fleet;
+pub(crate) mod fleet;
 mod instances;
 mod local;
 mod registry;

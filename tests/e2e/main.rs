@@ -5,6 +5,7 @@ mod concurrency;
 mod deadlines;
 mod discovery;
 mod drain;
+mod gateway;
 mod live_config;
 mod paused;
 mod support;

@@ -20,6 +20,7 @@
 mod body;
 mod config;
 mod endpoint;
+mod reflection;
 mod targets;
 mod timer;
 
@@ -52,6 +53,7 @@ pub use self::{
     body::ResponseBody,
     config::{Config, Tls},
     endpoint::PickedEndpoint,
+    reflection::{Answer, Question, Reflection},
     targets::{Clients, TargetState},
 };
 

@@ -4,6 +4,7 @@
 //! watch coalesces by itself: a reader that was busy sees the newest list. Nothing here blocks a
 //! call; a resolver that fails keeps the last good list and says what went wrong.
 
+mod directory;
 mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -17,6 +18,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
 pub use self::{
+    directory::{Directory, Services, Unfound},
     dns::Dns,
     memory::Memory,
     registration::{Announcement, Layout, Registration},

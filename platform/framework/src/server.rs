@@ -77,6 +77,8 @@ pub struct Stack {
 struct Shared {
     methods: HashMap<&'static str, Layered>,
     services: HashSet<&'static str>,
+    /// Who answers for all methods that nobody serves.
+    others: Option<Layered>,
     /// All methods that nobody serves, to those who measure.
     other: ServerMethod,
     bounds: Arc<Bounds>,
@@ -98,11 +100,16 @@ impl Stack {
                 (method.path, layered(method, observed, handler, &bounds))
             })
             .collect();
+        let other = ServerMethod::other();
+        let others = services
+            .others
+            .map(|handler| layered(&router::UNKNOWN, other.clone(), handler, &bounds));
         Self {
             shared: Arc::new(Shared {
                 methods,
                 services: services.services,
-                other: ServerMethod::other(),
+                others,
+                other,
                 bounds,
             }),
         }
@@ -129,6 +136,9 @@ impl Service<Request<Incoming>> for Stack {
         let path = request.uri().path();
         if let Some(method) = self.shared.methods.get(path) {
             return method.clone().call(request);
+        }
+        if let Some(others) = &self.shared.others {
+            return others.clone().call(request);
         }
         let unknown = router::unimplemented(path, &self.shared.services);
         let observed = self.shared.other.clone();

@@ -22,23 +22,23 @@ use gantry_harness::{
 use crate::support::{channel, probe};
 
 /// What is called: quick, and without effect.
-pub(super) const WAIT: [&str; 2] = ["probe.v1.ProbeService/Wait", "{}"];
+pub(crate) const WAIT: [&str; 2] = ["probe.v1.ProbeService/Wait", "{}"];
 
 /// How long a registration outlives its process.
-pub(super) fn ttl() -> Duration {
+pub(crate) fn ttl() -> Duration {
     Duration::from_secs(if tools::timed() { 10 } else { 3 })
 }
 
 /// Replicas of the probe, registered in an etcd of their own.
-pub(super) struct Fleet {
-    pub(super) etcd: Etcd,
-    pub(super) probes: Vec<Service>,
+pub(crate) struct Fleet {
+    pub(crate) etcd: Etcd,
+    pub(crate) probes: Vec<Service>,
 }
 
 impl Fleet {
     /// Starts etcd 3.6 and three probes, and waits until all are registered; none where etcd
     /// cannot be had.
-    pub(super) async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let etcd = Etcd::start(Version::V36).await?;
         let mut probes = Vec::new();
         for _ in 0..3 {
@@ -48,17 +48,17 @@ impl Fleet {
     }
 
     /// 200 calls a second from a client that discovers the probes.
-    pub(super) fn load(&self, seconds: u64) -> Load {
+    pub(crate) fn load(&self, seconds: u64) -> Load {
         Load::start("etcd:///probe", &self.etcd.url(), WAIT, seconds)
     }
 
     /// The keys of the probes.
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         etcd::keys(&self.etcd.url(), "probe/").unwrap_or_default()
     }
 
     /// Waits until exactly `count` probes are registered.
-    pub(super) async fn registered(&self, count: usize, bound: Duration) {
+    pub(crate) async fn registered(&self, count: usize, bound: Duration) {
         let what = format!("{count} registrations");
         wait::until(&what, bound, async || {
             (self.keys().len() == count).then_some(())
@@ -68,7 +68,7 @@ impl Fleet {
 }
 
 /// A probe that registers in the etcd at `url`.
-pub(super) fn replica(url: &str) -> Builder {
+pub(crate) fn replica(url: &str) -> Builder {
     probe()
         .set("ETCD__ENDPOINTS", url)
         .set("REGISTRATION__NAME", "probe")
@@ -76,12 +76,12 @@ pub(super) fn replica(url: &str) -> Builder {
 }
 
 /// The key of a probe.
-pub(super) fn key(probe: &Service) -> String {
+pub(crate) fn key(probe: &Service) -> String {
     format!("probe/{}", probe.address)
 }
 
 /// How a service is registered, as it says itself.
-pub(super) async fn registration(service: &Service) -> Registration {
+pub(crate) async fn registration(service: &Service) -> Registration {
     let mut admin = AdminServiceClient::new(channel(&[service.side_address]));
     let answer = admin.get_registration(GetRegistrationRequest {}).await;
     let registration = answer
@@ -92,7 +92,7 @@ pub(super) async fn registration(service: &Service) -> Registration {
 }
 
 /// Waits until a service says that it is registered, for the `made`th time at least.
-pub(super) async fn registers(service: &Service, made: u64, bound: Duration) {
+pub(crate) async fn registers(service: &Service, made: u64, bound: Duration) {
     wait::until("the registration", bound, async || {
         let now = registration(service).await;
         let state = now.state().as_str_name();
@@ -102,7 +102,7 @@ pub(super) async fn registers(service: &Service, made: u64, bound: Duration) {
 }
 
 /// A client in this process that follows `probe` in the etcd at `url`.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     _channel: Channel,
     clients: Clients,
     tasks: Tasks,
@@ -110,7 +110,7 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Begins to follow, and waits until `count` endpoints are known.
-    pub(super) async fn start(url: &str, count: usize) -> Self {
+    pub(crate) async fn start(url: &str, count: usize) -> Self {
         let (tasks, journal) = (Tasks::new(Journal::new()), Journal::new());
         let config = Registry {
             endpoints: vec![url.to_owned()],
@@ -131,7 +131,7 @@ impl Watcher {
     }
 
     /// The endpoints it knows.
-    pub(super) fn endpoints(&self) -> Vec<SocketAddr> {
+    pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
         let states = self.clients.states();
         let endpoints = states.iter().flat_map(|state| &state.endpoints);
         endpoints.map(|endpoint| endpoint.addr).collect()

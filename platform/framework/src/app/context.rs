@@ -3,15 +3,17 @@
 use std::{collections::BTreeSet, fmt, future::Future, mem};
 
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 
-use super::{Identity, drain::Hook};
+use super::{Identity, drain::Hook, registry::Registry};
 use crate::{
     client::{Channel, Clients},
     config::{Live, Section},
     contract,
+    discovery::Directory,
     health::{Check, Health},
     journal::Journal,
-    server::{Generated, Router},
+    server::{DescriptorError, Generated, Router},
     shutdown::Tasks,
 };
 
@@ -36,6 +38,7 @@ pub struct App<C> {
     pub(super) tasks: Tasks,
     pub(super) draining: CancellationToken,
     pub(super) clients: Clients,
+    pub(super) registry: Option<Registry>,
     pub(super) router: Router,
     pub(super) hooks: Vec<Hook>,
     /// Names of the targets that are checked already.
@@ -79,6 +82,55 @@ impl<C: Section> App<C> {
             self.check(dependency(name, channel));
         }
         self.clients.client(name)
+    }
+
+    /// Serves a server that knows nothing of our contract, by the facts in `descriptors`, an encoded
+    /// `FileDescriptorSet`. Reflection of its own takes the place of the platform's.
+    ///
+    /// # Errors
+    ///
+    /// If `descriptors` do not describe it.
+    ///
+    /// # Panics
+    ///
+    /// If the service is served already.
+    pub fn serve_plain<S>(
+        &mut self,
+        server: S,
+        descriptors: &'static [u8],
+    ) -> Result<(), DescriptorError>
+    where
+        S: NamedService + Clone + Send + Sync + 'static + Generated,
+    {
+        self.router = mem::take(&mut self.router).add_plain(server, descriptors)?;
+        Ok(())
+    }
+
+    /// Answers every call to a method that nothing here serves: for programs that hand calls on.
+    ///
+    /// # Panics
+    ///
+    /// If there is one already.
+    pub fn serve_others<S>(&mut self, server: S)
+    where
+        S: Clone + Send + Sync + 'static + Generated,
+    {
+        self.router = mem::take(&mut self.router).others(server);
+    }
+
+    /// Every service that is registered, followed from now on; none where no registry is
+    /// configured.
+    #[must_use]
+    pub fn directory(&self) -> Option<Directory> {
+        let registry = self.registry.as_ref()?;
+        Some(registry.directory(&self.tasks))
+    }
+
+    /// The targets of this process, for programs that learn whom they call while they run. What is
+    /// called through these alone is no health check.
+    #[must_use]
+    pub fn clients(&self) -> Clients {
+        self.clients.clone()
     }
 
     /// Runs a background task for as long as the process does. It is told to stop through

@@ -193,6 +193,7 @@ impl<C: Section> Process<C> {
             tasks: Tasks::new(self.journal.clone()),
             draining: CancellationToken::new(),
             clients,
+            registry: registry.cloned(),
             router: Router::new(),
             hooks: Vec::new(),
             called: BTreeSet::new(),
@@ -333,7 +334,8 @@ impl<C: Section> Process<C> {
             .settings
             .live
             .read(|settings| settings.first.reflection);
-        if reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
+        let described = router.services().any(|it| it == reflection::SERVICE);
+        if !described && reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
             router = reflection::add(router)?;
         }
         let limits = listener.handle().limits().clone();

@@ -4,6 +4,9 @@ use tonic_reflection::server::Builder;
 
 use crate::server::{DescriptorError, Router};
 
+/// What a service is named that describes the others.
+pub(super) const SERVICE: &str = "grpc.reflection.v1.ServerReflection";
+
 /// Why services cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -25,7 +28,7 @@ pub(super) fn add(router: Router) -> Result<Router, Error> {
             });
         let builder = names.iter().fold(builder, Builder::with_service_name);
         builder
-            .with_service_name("grpc.reflection.v1.ServerReflection")
+            .with_service_name(SERVICE)
             .with_service_name("grpc.reflection.v1alpha.ServerReflection")
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(

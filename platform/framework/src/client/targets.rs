@@ -131,6 +131,12 @@ impl Clients {
         Channel::new(Arc::clone(target), methods)
     }
 
+    /// Lets go of the target `name`: it ends with the last channel to it, and a channel that is
+    /// asked for later is another one.
+    pub fn release(&self, name: &str) {
+        drop(self.targets().remove(name));
+    }
+
     /// Every target in use, with its endpoints as they are now.
     #[must_use]
     pub fn states(&self) -> Vec<TargetState> {

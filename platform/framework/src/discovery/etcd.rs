@@ -11,6 +11,7 @@
 //! deadline of its own, and at most one of a kind is under way, so that a slow etcd piles up
 //! nothing. No call of the service waits for any of this.
 
+mod directory;
 mod feed;
 mod layout;
 mod reader;
@@ -30,6 +31,7 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{BoxError, backoff, config::Secret, status};
 
 pub use self::{
+    directory::follow as directory,
     layout::Malformed,
     reader::{Entry, Reader},
     registrar::Registrar,

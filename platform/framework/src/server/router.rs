@@ -31,6 +31,7 @@ pub struct Router {
     pub(super) routes: Vec<(&'static Method, Arc<dyn Handler>)>,
     pub(super) services: HashSet<&'static str>,
     descriptors: Vec<&'static [u8]>,
+    pub(super) others: Option<Arc<dyn Handler>>,
 }
 
 impl fmt::Debug for Router {
@@ -134,6 +135,21 @@ impl Router {
         Ok(self)
     }
 
+    /// Answers every call to a method that nothing else serves, in place of UNIMPLEMENTED.
+    ///
+    /// # Panics
+    ///
+    /// If there is one already.
+    #[must_use]
+    pub fn others<S>(mut self, server: S) -> Self
+    where
+        S: Clone + Send + Sync + 'static + Generated,
+    {
+        assert!(self.others.is_none(), "the others are served already");
+        self.others = Some(Arc::new(Others(server)));
+        self
+    }
+
     /// Full names of the services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &'static str> {
         self.services.iter().copied()
@@ -164,6 +180,22 @@ where
         limits: MessageLimits,
     ) -> BoxFuture<Response<Body>, Infallible> {
         self.0.clone().with_limits(limits).call(request)
+    }
+}
+
+/// A server that hands calls on: messages pass whole, within the bounds of the moment.
+struct Others<S>(S);
+
+impl<S> Handler for Others<S>
+where
+    S: Clone + Send + Sync + 'static + Generated,
+{
+    fn call(
+        &self,
+        request: Request<Inbound>,
+        _: MessageLimits,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        self.0.clone().call(request)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Etcd;
 use crate::{
     client::{Clients, TargetState},
-    discovery::{Announcement, Registration, registration},
+    discovery::{Announcement, Directory, Registration, registration},
     health::Health,
     journal::Journal,
     shutdown::Tasks,
@@ -19,6 +19,10 @@ impl Registry {
     }
 
     pub(in crate::app) fn teach(&self, _: Clients, _: &Tasks, _: &Journal) -> Clients {
+        match *self {}
+    }
+
+    pub(in crate::app) fn directory(&self, _: &Tasks) -> Directory {
         match *self {}
     }
 

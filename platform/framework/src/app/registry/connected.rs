@@ -12,7 +12,7 @@ use super::{Etcd, split};
 use crate::{
     client::{self, Channel, Clients, TargetState},
     discovery::{
-        self, Announcement, Layout, Registration, Resolve,
+        self, Announcement, Directory, Layout, Registration, Resolve,
         etcd::{Login, Registrar, Resolver},
         registration::{self, State},
     },
@@ -103,6 +103,11 @@ impl Registry {
             clients.with_resolver(layout.as_str(), resolver)
         });
         taught.with_default_scheme(SCHEME)
+    }
+
+    /// Follows all that is registered.
+    pub(in crate::app) fn directory(&self, tasks: &Tasks) -> Directory {
+        discovery::etcd::directory(self.etcd.clone(), tasks)
     }
 
     /// The connections to etcd.

@@ -142,7 +142,11 @@ impl Feed {
     async fn list(&self, client: &mut Client) -> Result<(Vec<Pair>, Position), Error> {
         let end = end_of(self.prefix.as_bytes());
         let mut pairs = Vec::new();
-        let mut key = self.prefix.clone().into_bytes();
+        // The least key there can be, where everything is wanted.
+        let mut key = match self.prefix.as_str() {
+            "" => vec![0],
+            prefix => prefix.into(),
+        };
         let mut position = None;
         loop {
             let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);

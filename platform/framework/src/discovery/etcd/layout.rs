@@ -40,7 +40,7 @@ struct Metadata {
     zone: Option<Arc<str>>,
     weight: Option<u32>,
     start_time: Option<u64>,
-    services: Vec<String>,
+    services: Vec<Arc<str>>,
     /// It takes no new calls any more.
     draining: bool,
 }
@@ -155,6 +155,18 @@ impl Layout {
     }
 }
 
+/// The services that an instance serves, by a value of etcd's own layout; none where it does not say
+/// so, or is not to be called.
+pub(super) fn services(value: &[u8]) -> Vec<Arc<str>> {
+    let naming = serde_json::from_slice::<Naming>(value).ok();
+    let naming = naming.filter(|naming| naming.op == 0);
+    let metadata = naming.map(|naming| metadata(naming.metadata));
+    metadata
+        .filter(|metadata| !metadata.draining)
+        .map(|metadata| metadata.services)
+        .unwrap_or_default()
+}
+
 fn naming(it: &Announcement) -> String {
     let metadata = Metadata {
         instance: Some(it.instance.as_str().into()),
@@ -162,7 +174,7 @@ fn naming(it: &Announcement) -> String {
         zone: it.zone.as_deref().map(Into::into),
         weight: Some(it.weight_percent),
         start_time: Some(it.start_time),
-        services: it.services.clone(),
+        services: it.services.iter().map(|it| it.as_str().into()).collect(),
         draining: false,
     };
     to_json(&Naming {

@@ -1,5 +1,6 @@
 //! The feed, the resolver and the registrar against an etcd that does as it is told.
 
+mod directory;
 mod fake;
 mod feed;
 mod registrar;

@@ -1,0 +1,114 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{self, Instant};
+
+use super::{MS, fake::Fake, settle, until};
+use crate::{
+    discovery::{Directory, Unfound, etcd},
+    journal::Journal,
+    shutdown::Tasks,
+};
+
+fn follow(fake: &Fake) -> Directory {
+    etcd::directory(fake.etcd(), &Tasks::new(Journal::new()))
+}
+
+fn register(fake: &Fake, key: &str, services: &[&str]) {
+    let metadata = serde_json::json!({ "services": services });
+    let value = serde_json::json!({ "Op": 0, "Addr": "10.0.0.1:1", "Metadata": metadata });
+    fake.put(key, &value.to_string());
+}
+
+async fn is(directory: &Directory, service: &str, expected: Result<&str, Unfound>) -> Duration {
+    let begun = Instant::now();
+    until(&format!("{service} to be {expected:?}"), || {
+        let found = directory.find(service);
+        let found = found.as_ref().map(|name| &**name).map_err(|error| *error);
+        (found == expected).then_some(())
+    })
+    .await;
+    begun.elapsed()
+}
+
+/// Goal: every service is found under the name of whoever registered it, as instances come and go;
+/// what else is in etcd is passed over.
+/// Method: two names, one with two instances, beside other layouts and other data; one goes.
+#[tokio::test(start_paused = true)]
+async fn services_are_found_by_who_registered_them() {
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders", "shop.Returns"]);
+    register(&fake, "orders/10.0.0.1:2", &["shop.Orders"]);
+    fake.put("orders.rpc/00ff", "10.0.0.1:1");
+    fake.put("elsewhere", "{}");
+    let directory = follow(&fake);
+    assert_eq!(Err(Unfound::Unread), directory.find("shop.Orders"));
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    is(&directory, "shop.Returns", Ok("orders")).await;
+    is(&directory, "shop.Stock", Err(Unfound::Unregistered)).await;
+    assert_eq!(2, directory.services().unwrap().len());
+
+    settle().await;
+    register(&fake, "a/b/10.0.0.1:3", &["shop.Stock"]);
+    is(&directory, "shop.Stock", Ok("a/b")).await;
+    fake.delete("orders/10.0.0.1:1");
+    is(&directory, "shop.Returns", Err(Unfound::Unregistered)).await;
+    is(&directory, "shop.Orders", Ok("orders")).await;
+}
+
+/// Goal: a service whose last instance went is listed for as long as a restart takes, and not for
+/// ever; one that returns stays.
+/// Method: delete an instance and put it again; delete it, and wait.
+#[tokio::test(start_paused = true)]
+async fn one_that_restarts_is_not_forgotten() {
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    register(&fake, "stock/10.0.0.1:2", &["shop.Stock"]);
+    let directory = follow(&fake);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    settle().await;
+
+    fake.delete("orders/10.0.0.1:1");
+    time::sleep(Duration::from_secs(4)).await;
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
+
+    fake.delete("orders/10.0.0.1:1");
+    let took = is(&directory, "shop.Orders", Err(Unfound::Unregistered)).await;
+    let grace = Duration::from_secs(5);
+    assert!((grace..grace + 5 * MS).contains(&took), "{took:?}");
+}
+
+/// Goal: a registry that loses everything takes no service away before its instances had time to
+/// come again.
+/// Method: restart it empty; one comes again, the other does not.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_lost_everything_is_waited_for() {
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    register(&fake, "stock/10.0.0.1:2", &["shop.Stock"]);
+    let directory = follow(&fake);
+    is(&directory, "shop.Stock", Ok("stock")).await;
+
+    fake.restart_empty();
+    time::sleep(Duration::from_secs(20)).await;
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let took = is(&directory, "shop.Stock", Err(Unfound::Unregistered)).await;
+    assert!(took > Duration::from_secs(30), "{took:?}");
+    assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
+}
+
+/// Goal: a service that two names serve is found under one of them, the same for all who ask, and
+/// under the other when that goes.
+/// Method: register it under both, and take the lesser one away.
+#[tokio::test(start_paused = true)]
+async fn a_service_under_two_names_is_found_under_one() {
+    let fake = Fake::new();
+    register(&fake, "orders-next/10.0.0.1:2", &["shop.Orders"]);
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let directory = follow(&fake);
+    is(&directory, "shop.Orders", Ok("orders-next")).await;
+    settle().await;
+    fake.delete("orders-next/10.0.0.1:2");
+    is(&directory, "shop.Orders", Ok("orders")).await;
+}

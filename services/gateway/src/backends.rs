@@ -1,0 +1,111 @@
+//! Who answers for which service.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use gantry::{
+    client::{Channel, Clients},
+    discovery::{Directory, Unfound},
+};
+
+/// The services that are registered, and a channel to each name that was called; clones share them.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    directory: Directory,
+    clients: Clients,
+    called: Arc<Mutex<Called>>,
+}
+
+/// What was called; no more than the registry has, and what it lost and is reachable all the same.
+#[derive(Debug, Default)]
+struct Called {
+    /// By name.
+    channels: HashMap<Arc<str>, Channel>,
+    /// The name of each service.
+    names: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Called {
+    /// Whether calls to `name` arrive.
+    fn is_ready(&self, name: &str) -> bool {
+        self.channels.get(name).is_some_and(Channel::is_ready)
+    }
+}
+
+impl Backends {
+    /// Knows what `directory` knows; calls through `clients`.
+    #[must_use]
+    pub fn new(directory: Directory, clients: Clients) -> Self {
+        Self {
+            directory,
+            clients,
+            called: Arc::default(),
+        }
+    }
+
+    /// A channel to whoever serves `service`. One that was registered and is still reachable serves
+    /// it, whatever became of the registry.
+    ///
+    /// # Errors
+    ///
+    /// If nobody does.
+    pub fn of(&self, service: &str) -> Result<Channel, Unfound> {
+        let found = self.directory.find(service);
+        let mut called = self.called();
+        match found {
+            Ok(name) => {
+                if called.names.get(service) != Some(&name) {
+                    called.names.insert(service.into(), Arc::clone(&name));
+                }
+                Ok(self.channel(&mut called, name))
+            }
+            Err(error) => {
+                let name = called.names.get(service).ok_or(error)?;
+                let channel = called.channels.get(name).filter(|it| it.is_ready());
+                channel.cloned().ok_or(error)
+            }
+        }
+    }
+
+    /// The services by full name, each with a channel to whoever serves it.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Arc<str>, Channel)> {
+        let services = self.directory.services().unwrap_or_default();
+        let mut called = self.called();
+        let all = services.iter();
+        all.map(|(service, name)| {
+            let channel = self.channel(&mut called, Arc::clone(name));
+            (Arc::clone(service), channel)
+        })
+        .collect()
+    }
+
+    fn channel(&self, called: &mut Called, name: Arc<str>) -> Channel {
+        let channels = called.channels.entry(name);
+        let channel = channels.or_insert_with_key(|name| self.clients.channel(name, &[]));
+        channel.clone()
+    }
+
+    /// Lets go of names that went and are not reachable, for ever. Calls in flight go on.
+    pub async fn tidy(mut self) {
+        while self.directory.changed().await.is_ok() {
+            let services = self.directory.services().unwrap_or_default();
+            let registered: BTreeSet<_> = services.values().collect();
+            let mut called = self.called();
+            let gone: Vec<_> = called.channels.keys().cloned().collect();
+            for name in gone {
+                if !registered.contains(&name) && !called.is_ready(&name) {
+                    called.channels.remove(&name);
+                    called.names.retain(|_, it| *it != name);
+                    self.clients.release(&name);
+                }
+            }
+        }
+    }
+
+    fn called(&self) -> MutexGuard<'_, Called> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,79 @@
+//! Hands calls on to whoever registered their service: all four kinds, bytes untouched.
+//!
+//! Deadlines and cancellation reach the backend by the channel's own means: what is left of the
+//! call's time is written anew, and a caller that goes away drops the call it waits for.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use gantry::{
+    client::Channel,
+    discovery::Unfound,
+    server::Inbound,
+    status::{self, Refusal},
+};
+use http::{Request, Response, Uri};
+use tonic::{Status, body::Body, codegen::BoxFuture};
+use tower::Service;
+
+use crate::backends::Backends;
+
+/// Answers every call by another's answer.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    backends: Backends,
+}
+
+impl Forward {
+    /// Hands calls on to `backends`.
+    #[must_use]
+    pub fn new(backends: Backends) -> Self {
+        Self { backends }
+    }
+
+    fn backend(&self, path: &str) -> Result<Channel, Status> {
+        let name = path.strip_prefix('/').unwrap_or(path);
+        let Some((service, _)) = name.rsplit_once('/') else {
+            let text = format!("{path} is not the path of a method");
+            return Err(Refusal::Unimplemented.status(text));
+        };
+        self.backends.of(service).map_err(|error| match error {
+            Unfound::Unregistered => {
+                Refusal::Unimplemented.status(format!("unknown service {service}"))
+            }
+            // Whoever asks again is answered, once etcd is.
+            Unfound::Unread => Refusal::NoEndpoint.status(status::chain(&error)),
+        })
+    }
+}
+
+impl Service<Request<Inbound>> for Forward {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Inbound>) -> Self::Future {
+        let path = request.uri().path_and_query().cloned();
+        let channel = self.backend(path.as_ref().map_or("/", |path| path.path()));
+        let mut channel = match channel {
+            Ok(channel) => channel,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        let (mut head, body) = request.into_parts();
+        // Where it goes is the channel's to say.
+        head.uri = path.map(Uri::from).unwrap_or_default();
+        let answer = channel.call(Request::from_parts(head, Body::new(body)));
+        Box::pin(async move {
+            Ok(match answer.await {
+                Ok(response) => response.map(Body::new),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}

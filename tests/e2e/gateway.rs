@@ -1,0 +1,242 @@
+//! The edge: one port for whoever is registered.
+
+use std::time::Duration;
+
+use gantry::client::Reflection;
+use gantry_harness::{
+    etcd::{self, Data},
+    process::{self, Service},
+    wait::{self, SOON},
+};
+use gantry_probe::{
+    CountRequest, CountResponse, EchoRequest, HangRequest, OnceRequest, WaitRequest,
+    probe_service_client::ProbeServiceClient,
+};
+use rustix::process::Signal;
+use tonic::{Code, Request};
+
+use crate::{
+    discovery::fleet::{Fleet, replica},
+    support::channel,
+};
+
+const SERVICE: &str = "probe.v1.ProbeService";
+
+async fn gateway(etcd: &str) -> Service {
+    process::service("gateway")
+        .set("ETCD__ENDPOINTS", etcd)
+        .start()
+        .await
+}
+
+fn client(service: &Service) -> ProbeServiceClient<gantry::client::Channel> {
+    ProbeServiceClient::new(channel(&[service.address]))
+}
+
+fn wait_for(millis: u32) -> WaitRequest {
+    WaitRequest {
+        millis,
+        hops: 0,
+        spawned: false,
+    }
+}
+
+/// Goal: calls of every kind reach whoever registered their service, spread over its instances, and
+/// errors come back as they were given.
+/// Method: three probes behind a gateway; unary calls, streams both ways, a broken rule, a method
+/// and a service that do not exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_reach_whoever_is_registered() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let gateway = gateway(&fleet.etcd.url()).await;
+    let mut client = client(&gateway);
+    for _ in 0..50 {
+        client.wait(wait_for(0)).await.expect("a unary call");
+    }
+    for probe in &fleet.probes {
+        let begun = counts(probe).await.begun;
+        assert!(begun > 0, "nothing came to {}", probe.address);
+    }
+
+    let payloads = [vec![0], vec![1; 1_000_000], Vec::new()];
+    let requests = payloads.clone().map(|payload| EchoRequest { payload });
+    let echo = client.echo(tokio_stream::iter(requests)).await;
+    let mut echo = echo.expect("a stream both ways").into_inner();
+    for payload in payloads {
+        let answer = echo.message().await.expect("a message").expect("a message");
+        assert!(payload == answer.payload);
+    }
+    assert!(echo.message().await.expect("its end").is_none());
+
+    let id = "NOT ALLOWED".to_owned();
+    let broken = OnceRequest {
+        id,
+        ..OnceRequest::default()
+    };
+    let error = client.once(broken).await.expect_err("a broken rule");
+    assert_eq!(Code::InvalidArgument, error.code());
+    assert!(!error.details().is_empty(), "the violations are there");
+
+    for (path, text) in [
+        ("/probe.v1.ProbeService/Nope", "has no method Nope"),
+        ("/probe.v1.Nobody/Nope", "unknown service probe.v1.Nobody"),
+        ("/nowhere", "not the path of a method"),
+    ] {
+        let error = unary(&gateway, path).await;
+        assert_eq!(Code::Unimplemented, error.code(), "{path}: {error:?}");
+        assert!(error.message().contains(text), "{path}: {error:?}");
+    }
+}
+
+async fn counts(probe: &Service) -> CountResponse {
+    let counts = client(probe).count(CountRequest {}).await;
+    counts.expect("counts").into_inner()
+}
+
+/// A call to any path; it must fail.
+async fn unary(service: &Service, path: &'static str) -> tonic::Status {
+    let mut grpc = tonic::client::Grpc::new(channel(&[service.address]));
+    let codec = tonic_prost::ProstCodec::<WaitRequest, WaitRequest>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    let answer = grpc.unary(Request::new(wait_for(0)), path, codec).await;
+    answer.expect_err("nobody serves it")
+}
+
+/// Goal: deadlines and cancellation reach the backend, and nothing goes on there.
+/// Method: calls that would take an hour, one with a deadline, one given up, and a stream let go.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_and_cancellation_pass() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let gateway = gateway(&fleet.etcd.url()).await;
+    let mut through = client(&gateway);
+    let mut request = Request::new(wait_for(3_600_000));
+    request.set_timeout(Duration::from_secs(1));
+    let error = through
+        .wait(request)
+        .await
+        .expect_err("the deadline passes");
+    assert_eq!(Code::DeadlineExceeded, error.code(), "{error:?}");
+
+    let given_up = tokio::time::timeout(
+        Duration::from_millis(500),
+        through.wait(wait_for(3_600_000)),
+    );
+    given_up.await.expect_err("it takes an hour");
+    let hanging = HangRequest {
+        messages: 2,
+        hops: 0,
+    };
+    let mut stream = through.hang(hanging).await.expect("a stream").into_inner();
+    for _ in 0..2 {
+        stream
+            .message()
+            .await
+            .expect("a message")
+            .expect("a message");
+    }
+    drop(stream);
+    wait::until("all three to be dropped", SOON, async || {
+        let mut dropped = 0;
+        for probe in &fleet.probes {
+            let counts = counts(probe).await;
+            assert_eq!(0, counts.finished, "{counts:?}");
+            dropped += counts.dropped;
+        }
+        (dropped == 3).then_some(())
+    })
+    .await;
+}
+
+/// Goal: a service is there as soon as it registers, is unavailable while it restarts, and unknown
+/// when it has gone; losing etcd changes nothing.
+/// Method: a gateway before any probe; one that comes beside another service, outlives etcd and its
+/// data, and goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_come_and_go() {
+    let Some(mut fleet) = Fleet::start().await else {
+        return;
+    };
+    let url = fleet.etcd.url();
+    for mut probe in std::mem::take(&mut fleet.probes) {
+        probe.signal(Signal::TERM);
+        probe.ended(SOON).await;
+    }
+    let _other = process::service("catalog")
+        .set("ETCD__ENDPOINTS", &url)
+        .start()
+        .await;
+    let gateway = gateway(&url).await;
+    let path = "/probe.v1.ProbeService/Wait";
+    assert_eq!(Code::Unimplemented, unary(&gateway, path).await.code());
+
+    let mut probe = replica(&url).start().await;
+    served(&gateway).await;
+    fleet.etcd.kill();
+    client(&gateway)
+        .wait(wait_for(0))
+        .await
+        .expect("etcd is away");
+    fleet.etcd.restart(Data::Lost).await;
+    client(&gateway)
+        .wait(wait_for(0))
+        .await
+        .expect("etcd is empty");
+    fleet.registered(1, SOON).await;
+    wait::until("the other to be registered", SOON, async || {
+        let keys = etcd::keys(&url, "catalog/")?;
+        (keys.len() == 1).then_some(())
+    })
+    .await;
+
+    probe.signal(Signal::TERM);
+    probe.ended(SOON).await;
+    let mut codes = Vec::new();
+    wait::until("the service to be unknown", SOON, async || {
+        let code = unary(&gateway, path).await.code();
+        codes.push(code);
+        (code == Code::Unimplemented).then_some(())
+    })
+    .await;
+    assert_eq!(Some(&Code::Unavailable), codes.first(), "{codes:?}");
+}
+
+async fn served(gateway: &Service) {
+    wait::until("the service to be there", SOON, async || {
+        client(gateway).wait(wait_for(0)).await.ok()
+    })
+    .await;
+}
+
+/// Goal: one reflection describes all that is registered.
+/// Method: list the services, and read the files of one, as any client does.
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_is_merged() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let gateway = gateway(&fleet.etcd.url()).await;
+    let (reflection, services) = Reflection::of(channel(&[gateway.address]))
+        .await
+        .expect("it has reflection");
+    for expected in [SERVICE, "grpc.health.v1.Health"] {
+        assert!(services.iter().any(|it| it == expected), "{services:?}");
+    }
+    for symbol in [
+        SERVICE,
+        "probe.v1.ProbeService.Wait",
+        "probe.v1.WaitRequest",
+    ] {
+        let files = reflection.files(symbol).await.expect("its files").file;
+        let names: Vec<_> = files
+            .iter()
+            .map(gantry::contract::prost_types::FileDescriptorProto::name)
+            .collect();
+        assert!(names.contains(&"buf/validate/validate.proto"), "{names:?}");
+    }
+    let unknown = reflection.files("probe.v1.Nope").await;
+    assert_eq!(Some(Code::NotFound), unknown.err().map(|it| it.code()));
+}
