@@ -43,12 +43,13 @@ pub(crate) fn faults(history: &History) -> Vec<String> {
     faults
 }
 
-/// How many keys went with their leases.
+/// How many keys went with their leases, as far as can be told.
 pub(crate) fn ended(history: &History) -> usize {
     let (log, _) = replay(history);
+    let leases = Leases::new(history);
     let events = log.events.iter();
     let gone = events.filter(|(_, event)| event.entry.is_none());
-    gone.filter(|((revision, key), _)| leases::ended_with(&log, key, *revision).is_some())
+    gone.filter(|((revision, key), _)| leases.could_end(&log, key, *revision))
         .count()
 }
 

@@ -123,7 +123,8 @@ impl<'a> Leases<'a> {
         let renewals = life.grants.iter().chain(&life.renewals);
         let renewals = renewals.filter(|it| it.applied());
         let renewed = renewals.map(|it| it.begun.at).max().unwrap_or_default();
-        revoked || life.is_ambiguous() || log.known(revision) >= renewed + TTL
+        let over = revoked || log.known(revision) >= renewed + TTL;
+        life.is_ambiguous() || over && !used_after(log, id, revision)
     }
 
     pub(super) fn check(&self, history: &History, log: &Log, faults: &mut Vec<String>) {
@@ -190,15 +191,16 @@ impl<'a> Leases<'a> {
     }
 }
 
-/// The lease that a key went with at a revision: all its other keys went at once, and it got none
-/// afterwards.
-pub(super) fn ended_with(log: &Log, key: &str, revision: i64) -> Option<i64> {
+/// The lease that a key may have gone with at a revision: all its other keys went at once.
+fn ended_with(log: &Log, key: &str, revision: i64) -> Option<i64> {
     let before = log.at(key, revision - 1)?;
     let lease = Some(before.lease).filter(|id| *id != 0)?;
-    let alone = log.keys.values().all(|versions| {
-        let now = versions.range(..=revision).next_back();
-        let mut later = now.into_iter().chain(versions.range(revision..));
-        !later.any(|(_, entry)| entry.as_ref().is_some_and(|it| it.lease == lease))
-    });
-    alone.then_some(lease)
+    let holds = |key: &String| log.at(key, revision).is_some_and(|it| it.lease == lease);
+    (!log.keys.keys().any(holds)).then_some(lease)
+}
+
+/// Whether a lease got a key after a revision.
+fn used_after(log: &Log, id: i64, revision: i64) -> bool {
+    let mut versions = log.keys.values().flat_map(|it| it.range(revision..));
+    versions.any(|(_, entry)| entry.as_ref().is_some_and(|it| it.lease == id))
 }
