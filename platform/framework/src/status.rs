@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, without_status};
+pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, told, without_status};
 
 /// The trailer that holds a call's code.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

@@ -14,6 +14,7 @@ use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use super::Channel;
+use crate::status::{self, Refusal};
 
 pub use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest as Question,
@@ -67,9 +68,8 @@ impl Reflection {
                 Err(status) => return Err(status),
             }
         }
-        Err(Status::unimplemented(
-            "the server has no reflection; without it its methods cannot be known",
-        ))
+        Err(Refusal::Unimplemented
+            .status("the server has no reflection; without it its methods cannot be known"))
     }
 
     /// Everything `symbol` stands on: its file and all that it imports.
@@ -125,21 +125,21 @@ impl Reflection {
             answers.message().await
         };
         let answer = time::timeout(ANSWER_MAX, exchange).await.map_err(|_| {
-            Status::deadline_exceeded("the server did not answer a question about its services")
+            Refusal::DeadlineExceeded
+                .status("the server did not answer a question about its services")
         })??;
         match answer.and_then(|answer| answer.message_response) {
-            Some(Answer::ErrorResponse(error)) => Err(Status::new(
-                Code::from_i32(error.error_code),
-                error.error_message,
-            )),
+            Some(Answer::ErrorResponse(error)) => {
+                Err(status::told(error.error_code, error.error_message))
+            }
             Some(answer) => Ok(answer),
-            None => Err(Status::internal("the server ended its reflection unasked")),
+            None => Err(status::broken("the server ended its reflection unasked")),
         }
     }
 }
 
 fn nonsense(what: &str) -> Status {
-    Status::internal(format!(
+    status::broken(format!(
         "the server's reflection answers nonsense for {what}"
     ))
 }

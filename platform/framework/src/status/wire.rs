@@ -42,6 +42,12 @@ pub fn not_grpc(http: StatusCode, message: impl Into<String>) -> Status {
     Status::new(code, message)
 }
 
+/// A failure that a peer tells of inside an answer, by the number of its code.
+#[must_use]
+pub fn told(code: i32, message: impl Into<String>) -> Status {
+    Status::new(Code::from_i32(code), message)
+}
+
 /// A stream that its peer reset.
 #[must_use]
 pub fn reset(reason: Reason, message: impl Into<String>) -> Status {
