@@ -25,7 +25,9 @@ async fn everything_serves() {
     let instances = system.instances();
     let names: Vec<_> = instances.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(
-        vec!["accounts", "catalog", "catalog", "orders", "orders"],
+        vec![
+            "accounts", "catalog", "catalog", "gateway", "orders", "orders"
+        ],
         names
     );
     for instance in &instances {
@@ -36,7 +38,7 @@ async fn everything_serves() {
         );
         assert!(instance.pid.is_some_and(is_alive), "{instance:?}");
     }
-    for name in ["accounts", "catalog", "orders"] {
+    for name in ["accounts", "catalog", "gateway", "orders"] {
         assert_eq!(
             Some(0),
             system
@@ -45,19 +47,21 @@ async fn everything_serves() {
                 .code()
         );
     }
-    let called = system.gantry(&[
-        "call",
-        "catalog",
-        "shop.catalog.v1.CatalogService/ListProducts",
-        r#"{"pageSize": 1}"#,
-    ]);
-    assert!(called.status.success(), "{called:?}");
-    let answer: serde_json::Value = serde_json::from_slice(&called.stdout).expect("JSON");
-    assert_eq!(
-        Some(1),
-        answer["products"].as_array().map(Vec::len),
-        "seeded: {answer}"
-    );
+    for target in ["catalog", "gateway"] {
+        let called = system.gantry(&[
+            "call",
+            target,
+            "shop.catalog.v1.CatalogService/ListProducts",
+            r#"{"pageSize": 1}"#,
+        ]);
+        assert!(called.status.success(), "{called:?}");
+        let answer: serde_json::Value = serde_json::from_slice(&called.stdout).expect("JSON");
+        assert_eq!(
+            Some(1),
+            answer["products"].as_array().map(Vec::len),
+            "seeded: {answer}"
+        );
+    }
 }
 
 /// Goal: children never outlive `gantry up`, not even its death by kill -9.
