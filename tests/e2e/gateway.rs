@@ -211,8 +211,9 @@ async fn served(gateway: &Service) {
     .await;
 }
 
-/// Goal: one reflection describes all that is registered.
-/// Method: list the services, and read the files of one, as any client does.
+/// Goal: one reflection describes all that is registered, and none where the configuration says so.
+/// Method: list the services, and read the files of one, as any client does; ask another gateway,
+/// which may not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_is_merged() {
     let Some(fleet) = Fleet::start().await else {
@@ -239,4 +240,12 @@ async fn reflection_is_merged() {
     }
     let unknown = reflection.files("probe.v1.Nope").await;
     assert_eq!(Some(Code::NotFound), unknown.err().map(|it| it.code()));
+
+    let silent = process::service("gateway")
+        .set("ETCD__ENDPOINTS", fleet.etcd.url())
+        .set("REFLECTION", false)
+        .start()
+        .await;
+    let refused = Reflection::of(channel(&[silent.address])).await;
+    assert_eq!(Some(Code::Unimplemented), refused.err().map(|it| it.code()));
 }

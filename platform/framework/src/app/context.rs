@@ -85,7 +85,8 @@ impl<C: Section> App<C> {
     }
 
     /// Serves a server that knows nothing of our contract, by the facts in `descriptors`, an encoded
-    /// `FileDescriptorSet`. Reflection of its own takes the place of the platform's.
+    /// `FileDescriptorSet`. Reflection of its own takes the place of the platform's, where the
+    /// configuration allows any.
     ///
     /// # Errors
     ///

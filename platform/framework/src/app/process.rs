@@ -335,7 +335,9 @@ impl<C: Section> Process<C> {
             .live
             .read(|settings| settings.first.reflection);
         let described = router.services().any(|it| it == reflection::SERVICE);
-        if !described && reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
+        if !reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
+            router = router.without(reflection::SERVICE);
+        } else if !described {
             router = reflection::add(router)?;
         }
         let limits = listener.handle().limits().clone();

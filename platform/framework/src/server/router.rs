@@ -150,6 +150,15 @@ impl Router {
         self
     }
 
+    /// The same without `service`, where it has that.
+    #[must_use]
+    pub(crate) fn without(mut self, service: &str) -> Self {
+        self.services.remove(service);
+        self.routes
+            .retain(|(method, _)| method.service() != service);
+        self
+    }
+
     /// Full names of the services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &'static str> {
         self.services.iter().copied()
