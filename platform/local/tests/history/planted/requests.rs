@@ -171,20 +171,21 @@ pub(super) const FAULTS: [Fault; 14] = [
                 .cloned()
                 .collect();
             let with_keys = revoked.into_iter().find(|it| {
+                let grants = history.operations.iter();
+                let mut grants = grants.filter(|other| other.what == What::Grant(it.lease()));
+                let (Some(grant), None) = (grants.next(), grants.next()) else {
+                    return false;
+                };
+                let early = grant.begun.at + Duration::from_secs(1);
                 let gone = |event: &Event| {
                     let before = event.before.as_ref().map(|entry| entry.lease);
                     event.revision == revision(it)
                         && event.entry.is_none()
                         && before == Some(it.lease())
+                        && event.at < early
+                        && !may_be_deleted(history, &event.key)
                 };
-                let granted = history
-                    .operations
-                    .iter()
-                    .find(|other| other.what == What::Grant(it.lease()));
-                told(history).any(gone)
-                    && granted.is_some_and(|grant| {
-                        grant.applied() && it.ended.at < grant.begun.at + Duration::from_secs(1)
-                    })
+                grant.applied() && it.ended.at < early && told(history).any(gone)
             })?;
             // It was not revoked by anyone.
             history.operations.retain(|it| it.what != with_keys.what);
@@ -269,4 +270,17 @@ fn refuse_write(history: &mut History, reason: &str) -> Option<()> {
         *lease = 0;
     }
     Some(())
+}
+
+/// Whether a key may have been deleted by a request of which nobody knows whether it happened.
+fn may_be_deleted(history: &History, key: &str) -> bool {
+    let unknown = |it: &&Operation| it.done().is_none() && it.possible();
+    let mut unknown = history.operations.iter().filter(unknown);
+    unknown.any(|it| match &it.what {
+        What::Delete => it.key == key,
+        What::Many { changes, .. } => changes
+            .iter()
+            .any(|(changed, value)| changed == key && value.is_none()),
+        _ => false,
+    })
 }
