@@ -129,7 +129,10 @@ impl Router {
     {
         let methods = describe(S::NAME, descriptors)?;
         self.claim(S::NAME, descriptors);
-        let handler: Arc<dyn Handler> = Arc::new(Plain(server));
+        let handler: Arc<dyn Handler> = Arc::new(Plain {
+            server,
+            receive_max: PLAIN_RECEIVE_MAX,
+        });
         self.routes
             .extend(methods.iter().map(|method| (method, Arc::clone(&handler))));
         Ok(self)
@@ -146,7 +149,11 @@ impl Router {
         S: Clone + Send + Sync + 'static + Generated,
     {
         assert!(self.others.is_none(), "the others are served already");
-        self.others = Some(Arc::new(Others(server)));
+        // Messages pass whole, within the bounds of the moment.
+        self.others = Some(Arc::new(Plain {
+            server,
+            receive_max: usize::MAX,
+        }));
         self
     }
 
@@ -192,24 +199,11 @@ where
     }
 }
 
-/// A server that hands calls on: messages pass whole, within the bounds of the moment.
-struct Others<S>(S);
-
-impl<S> Handler for Others<S>
-where
-    S: Clone + Send + Sync + 'static + Generated,
-{
-    fn call(
-        &self,
-        request: Request<Inbound>,
-        _: MessageLimits,
-    ) -> BoxFuture<Response<Body>, Infallible> {
-        self.0.clone().call(request)
-    }
+/// A server of someone else's, and the largest message that it takes.
+struct Plain<S> {
+    server: S,
+    receive_max: usize,
 }
-
-/// A server of someone else's.
-struct Plain<S>(S);
 
 impl<S> Handler for Plain<S>
 where
@@ -220,11 +214,11 @@ where
         request: Request<Inbound>,
         _: MessageLimits,
     ) -> BoxFuture<Response<Body>, Infallible> {
-        self.0.clone().call(request)
+        self.server.clone().call(request)
     }
 
     fn receive_max(&self) -> usize {
-        PLAIN_RECEIVE_MAX
+        self.receive_max
     }
 }
 
