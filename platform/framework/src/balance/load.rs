@@ -15,8 +15,9 @@ const DECAY: Duration = Duration::from_secs(10);
 const UNMEASURED_COST: f64 = 1e9;
 /// An endpoint that said nothing for so long is tried again, whatever it was last seen to do.
 const SILENCE: Duration = Duration::from_secs(1);
-/// The same for one that failed.
-const SILENCE_CHARGED: Duration = Duration::from_secs(5);
+/// The same for one that failed: one that stands still has lost its connections by then, as it
+/// answers no pings, and costs no call more.
+const SILENCE_CHARGED: Duration = Duration::from_secs(15);
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;
 
@@ -102,8 +103,8 @@ impl Load {
     }
 
     /// Begins a trial, where one says something: a call to an endpoint that is long silent, as its
-    /// last answer was slow or failed, and that may do well by now. At most one at a time, so that
-    /// one that stands still holds no more than that.
+    /// last answer was slow or failed, and that may do well by now. At most one at a time, and none
+    /// where calls are in flight, as these will tell: one that stands still holds no more of them.
     pub(super) fn begin_trial(&self, at: u32) -> bool {
         let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
         let silence = if self.charged.load(Ordering::Relaxed) {
@@ -113,6 +114,7 @@ impl Load {
         };
         let silent = at.wrapping_sub(stamp);
         latency > 0.0
+            && self.pending() == 0
             && silent < u32::MAX / 2
             && u128::from(silent) >= silence.as_millis()
             && !self.on_trial.swap(true, Ordering::Relaxed)
