@@ -15,6 +15,8 @@ use super::{
     Etcd,
     feed::{Change, ENTRIES_MAX, Feed, Pair, Update},
     layout,
+    resolver::UPDATES,
+    view::HOLD,
 };
 use crate::{
     discovery::{Directory, Services},
@@ -24,11 +26,6 @@ use crate::{
 
 /// How long a service is listed after its last instance went: longer than a restart takes.
 const GRACE: Duration = Duration::from_secs(5);
-/// The same where all have gone at once, or after an interruption: more likely a loss of the
-/// registry's than of theirs.
-const HOLD: Duration = Duration::from_mins(1);
-/// Updates read ahead; beyond these etcd's stream waits.
-const UPDATES: usize = 16;
 
 /// Begins to follow all of `etcd`, in a task of `tasks`.
 #[must_use]
@@ -97,6 +94,7 @@ impl Keeper {
                 for pair in pairs {
                     self.put(pair);
                 }
+                // More likely a loss of the registry's than of theirs.
                 HOLD
             }
             Update::Changes(changes) => {

@@ -142,11 +142,7 @@ impl Feed {
     async fn list(&self, client: &mut Client) -> Result<(Vec<Pair>, Position), Error> {
         let end = end_of(self.prefix.as_bytes());
         let mut pairs = Vec::new();
-        // The least key there can be, where everything is wanted.
-        let mut key = match self.prefix.as_str() {
-            "" => vec![0],
-            prefix => prefix.into(),
-        };
+        let mut key = start_of(&self.prefix);
         let mut position = None;
         loop {
             let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
@@ -163,8 +159,7 @@ impl Feed {
             match (position, pairs.last()) {
                 (Some(position), _) if !more => return Ok((pairs, position)),
                 (Some(_), Some((last, _))) if pairs.len() < ENTRIES_MAX => {
-                    // The least key above the last one.
-                    key = [last.as_slice(), &[0]].concat();
+                    key = above(last);
                 }
                 _ => return Err(too_many("list", &self.prefix)),
             }
@@ -283,6 +278,19 @@ fn silent() -> Error {
         what: "ask for progress",
         timeout: PROGRESS_MAX,
     }
+}
+
+/// The least key that begins with `prefix`. To etcd an empty key is none; no key is below this one.
+pub(super) fn start_of(prefix: &str) -> Vec<u8> {
+    match prefix {
+        "" => vec![0],
+        prefix => prefix.into(),
+    }
+}
+
+/// The least key above `key`.
+pub(super) fn above(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 /// The least key above all that begin with `prefix`.

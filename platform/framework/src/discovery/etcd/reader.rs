@@ -2,7 +2,7 @@
 
 use etcd_client::{Client, GetOptions};
 
-use super::{Error, Etcd, feed::end_of};
+use super::{Error, Etcd, feed};
 
 /// Keys asked for at once: whatever else is in etcd may be large.
 const PAGE: i64 = 100;
@@ -56,12 +56,8 @@ impl Reader {
     /// If etcd cannot be reached, does not answer in time, or refuses.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>, Error> {
         let mut client = self.client.clone();
-        let end = end_of(prefix.as_bytes());
-        // To etcd an empty key is none; no key is below this one.
-        let mut key = match prefix {
-            "" => vec![0],
-            prefix => prefix.as_bytes().to_vec(),
-        };
+        let end = feed::end_of(prefix.as_bytes());
+        let mut key = feed::start_of(prefix);
         let mut entries = Vec::new();
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
@@ -74,8 +70,7 @@ impl Reader {
                 Entry { key, value, lease }
             }));
             match entries.last() {
-                // The least key above the last one.
-                Some(last) if more => key = [last.key.as_slice(), &[0]].concat(),
+                Some(last) if more => key = feed::above(&last.key),
                 _ => return Ok(entries),
             }
         }

@@ -31,7 +31,7 @@ const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
 /// Values that cannot be used are told of one by one up to so many, then by their number.
 const MALFORMED_TOLD: usize = 3;
 /// Updates read ahead; beyond these etcd's stream waits.
-const UPDATES: usize = 16;
+pub(super) const UPDATES: usize = 16;
 
 /// Resolves the names of one layout. One watch per name and process, however many ask.
 ///
