@@ -10,32 +10,45 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    fmt,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use ::http::{Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::{contract::Method, telemetry::rpc::ServerMethod, transport::server::LiveLimits};
+use crate::{
+    contract::Method,
+    telemetry::rpc::ServerMethod,
+    transport::server::{LiveLimits, Protocols},
+};
 
 mod deadline;
 mod dispatch;
+mod http;
 mod messages;
 mod observe;
 mod protocol;
 mod rescue;
 mod router;
 mod trailers;
+mod wire;
 
 use deadline::{Bounds, Deadline};
 use dispatch::Dispatch;
+use http::Http;
 use observe::Observe;
 use protocol::Protocol;
 use rescue::Rescue;
+use wire::Wire;
 
+pub use http::Calls;
 pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 
@@ -46,7 +59,7 @@ type Layered = Observe<Rescue<Protocol<Deadline<Dispatch>>>>;
 type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<dispatch::Answered>>>;
 
 /// A request's body as generated services see it.
-pub type Inbound = messages::Measured<deadline::Received<Incoming>>;
+pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 
 /// Puts the layers around a handler.
 ///
@@ -81,6 +94,8 @@ struct Shared {
     others: Option<Layered>,
     /// All methods that nobody serves, to those who measure.
     other: ServerMethod,
+    /// Who answers what is not gRPC.
+    http: Option<Http>,
     bounds: Arc<Bounds>,
 }
 
@@ -110,29 +125,23 @@ impl Stack {
                 services: services.services,
                 others,
                 other,
+                http: services.http.map(Http::new),
                 bounds,
             }),
         }
     }
 
-    /// Ends every call in flight, and those that still arrive, with UNAVAILABLE and a pushback of
-    /// zero: come back at once, elsewhere.
-    pub fn end_calls(&self) {
-        self.shared.bounds.end.cancel();
-    }
-}
-
-impl Service<Request<Incoming>> for Stack {
-    type Response = Response<Answer>;
-    type Error = Infallible;
-    type Future = <Layered as Service<Request<Incoming>>>::Future;
-
-    // Always: whatever cannot be taken is answered with a status.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    /// What the listener must speak for everything to be reached.
+    #[must_use]
+    pub fn protocols(&self) -> Protocols {
+        match self.shared.http {
+            Some(_) => Protocols::Http1And2,
+            None => Protocols::Http2,
+        }
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    /// Passes a call to the layers of its method.
+    fn grpc(&self, request: Request<Wire>) -> <Layered as Service<Request<Wire>>>::Future {
         let path = request.uri().path();
         if let Some(method) = self.shared.methods.get(path) {
             return method.clone().call(request);
@@ -143,6 +152,77 @@ impl Service<Request<Incoming>> for Stack {
         let unknown = router::unimplemented(path, &self.shared.services);
         let observed = self.shared.other.clone();
         layered(&router::UNKNOWN, observed, unknown, &self.shared.bounds).call(request)
+    }
+
+    fn bounds(&self) -> &Arc<Bounds> {
+        &self.shared.bounds
+    }
+
+    /// Ends every call in flight, and those that still arrive, with UNAVAILABLE and a pushback of
+    /// zero: come back at once, elsewhere.
+    pub fn end_calls(&self) {
+        self.shared.bounds.end.cancel();
+    }
+}
+
+impl Service<Request<Incoming>> for Stack {
+    type Response = Response<Either<Answer, http::Answered>>;
+    type Error = Infallible;
+    type Future = Serving;
+
+    // Always: whatever cannot be taken is answered with a status.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        if let Some(http) = &self.shared.http
+            && !protocol::is_grpc(request.headers())
+        {
+            let answer = http.answer(self, request);
+            let way = Way::Http { answer };
+            return Serving { way };
+        }
+        let answer = self.grpc(request.map(Wire::from));
+        let way = Way::Grpc { answer };
+        Serving { way }
+    }
+}
+
+pin_project! {
+    /// A request on its way to the head of its answer.
+    pub struct Serving {
+        #[pin]
+        way: Way,
+    }
+}
+
+pin_project! {
+    #[project = WayProjection]
+    enum Way {
+        Grpc { #[pin] answer: <Layered as Service<Request<Wire>>>::Future },
+        Http { #[pin] answer: http::Serving },
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").finish_non_exhaustive()
+    }
+}
+
+impl Future for Serving {
+    type Output = Result<Response<Either<Answer, http::Answered>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match self.project().way.project() {
+            WayProjection::Grpc { answer } => {
+                ready!(answer.poll(cx)).map(|response| response.map(Either::Left))
+            }
+            WayProjection::Http { answer } => {
+                ready!(answer.poll(cx)).map(|response| response.map(Either::Right))
+            }
+        })
     }
 }
 

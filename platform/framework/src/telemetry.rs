@@ -8,6 +8,7 @@
 pub mod db;
 mod declare;
 pub mod event;
+pub mod http;
 pub mod level;
 pub(crate) mod log;
 pub mod metric;

@@ -22,6 +22,7 @@
 pub(crate) mod framing;
 pub mod memory;
 pub mod server;
+pub(crate) mod stall;
 pub mod subchannel;
 pub mod tls;
 

@@ -34,7 +34,7 @@ use gantry::{
     config::Size,
     server::Stack,
     shutdown::Tasks,
-    transport::server::{self, BindError, Limits, Listener},
+    transport::server::{self, BindError, Limits, Listener, Protocols},
 };
 use tokio::time::{Instant, timeout};
 
@@ -226,7 +226,7 @@ impl Etcd {
         let cut = connections.clone();
         let stopping = tasks.stopping();
         let stack = self.stack.clone();
-        let serving = self.listener.serve(self.stack, tasks);
+        let serving = self.listener.serve(self.stack, Protocols::Http2, tasks);
         let draining = async move {
             stopping.cancelled().await;
             connections.drain();

@@ -1,7 +1,6 @@
 //! The side port's socket: HTTP/1.1 for people and scrapers, HTTP/2 for gRPC, one address.
 
 mod places;
-mod stall;
 
 use std::{
     io,
@@ -26,9 +25,13 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use self::{places::Places, stall::Stall};
+use self::places::Places;
 use super::{Config, pages::Pages};
-use crate::{caller::Peer, shutdown::Tasks, transport::server::holder};
+use crate::{
+    caller::Peer,
+    shutdown::Tasks,
+    transport::{server::holder, stall::Stall},
+};
 
 /// Connections at once, where there are descriptors for them; one more takes the place of another.
 pub(crate) const CONNECTIONS_MAX: usize = 64;

@@ -1,12 +1,18 @@
 //! What a service builds itself from while it starts.
 
-use std::{collections::BTreeSet, fmt, future::Future, mem};
+use std::{collections::BTreeSet, convert::Infallible, fmt, future::Future, mem};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
+use tower::Service;
 
 use super::{Identity, drain::Hook, registry::Registry};
 use crate::{
+    BoxError,
     client::{Channel, Clients},
     config::{Live, Section},
     contract,
@@ -117,6 +123,31 @@ impl<C: Section> App<C> {
         S: Clone + Send + Sync + 'static + Generated,
     {
         self.router = mem::take(&mut self.router).others(server);
+    }
+
+    /// Answers every request that is not gRPC; without it they are refused. They may come over
+    /// HTTP/1.1 then, and each carries [`Calls`](crate::server::Calls) in its extensions: a handler
+    /// that translates other protocols passes calls through the layers by them.
+    ///
+    /// A handler that panics answers 500, one that has no head of its answer after
+    /// `limits.unary_deadline_max` 504. A [`Route`](crate::telemetry::http::Route) in the
+    /// extensions of an answer names its span.
+    ///
+    /// # Panics
+    ///
+    /// If there is one already.
+    pub fn serve_http<S, B>(&mut self, server: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.router = mem::take(&mut self.router).http(server);
     }
 
     /// Every service that is registered, followed from now on; none where no registry is

@@ -343,7 +343,8 @@ impl<C: Section> Process<C> {
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router, limits);
         drop(served.set(stack.clone()));
-        let serve = listener.serve(stack, self.platform.clone());
+        let protocols = stack.protocols();
+        let serve = listener.serve(stack, protocols, self.platform.clone());
         self.platform.spawn_essential("listener", serve);
         app.health.started();
         self.journal

@@ -22,6 +22,14 @@ pub const DB_SYSTEM: &str = "db.system.name";
 pub const DB_STATEMENT: &str = "db.query.summary";
 /// How long a statement waited for a connection of the pool, in seconds.
 pub const DB_POOL_WAIT: &str = "gantry.db.pool_wait_seconds";
+/// A method of HTTP, or `_OTHER`.
+pub const HTTP_METHOD: &str = "http.request.method";
+/// The template of a path that the program knows; never the path.
+pub const HTTP_ROUTE: &str = "http.route";
+/// The status of an HTTP answer.
+pub const HTTP_STATUS: &str = "http.response.status_code";
+/// A span's name, read by the OpenTelemetry layer.
+pub const OTEL_NAME: &str = "otel.name";
 /// A span's status, read by the OpenTelemetry layer.
 pub const OTEL_STATUS: &str = "otel.status_code";
 

@@ -12,6 +12,10 @@ pub const GRPC_METHOD: &str = "grpc_method";
 pub const GRPC_TARGET: &str = "grpc_target";
 /// As [`RPC_CODE`], in gRPC's own metrics.
 pub const GRPC_STATUS: &str = "grpc_status";
+/// A method of HTTP, or `_OTHER`.
+pub const HTTP_METHOD: &str = "http_request_method";
+/// The status of an HTTP answer; empty where there was none.
+pub const HTTP_STATUS: &str = "http_response_status_code";
 /// Why something was refused or dropped.
 pub const REASON: &str = "reason";
 /// A state out of a few.

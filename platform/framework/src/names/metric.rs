@@ -79,6 +79,24 @@ pub const CALL_TRANSPARENT_RETRIES: Metric = Metric::new(
 )
 .by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
 
+/// Duration of HTTP requests served that are not gRPC.
+pub const HTTP_SERVER_DURATION: Metric = Metric::new(
+    Histogram,
+    "http_server_request_duration_seconds",
+    Unit::Seconds,
+    "Time from a request's arrival to the end of its answer.",
+)
+.by(&[label::HTTP_METHOD, label::HTTP_STATUS]);
+
+/// Duration of HTTP requests made.
+pub const HTTP_CLIENT_DURATION: Metric = Metric::new(
+    Histogram,
+    "http_client_request_duration_seconds",
+    Unit::Seconds,
+    "Time from the start of a request to the end of its answer.",
+)
+.by(&[label::HTTP_METHOD, label::HTTP_STATUS]);
+
 /// Connections served.
 pub const CONNECTIONS_OPEN: Metric = Metric::new(
     Gauge,
@@ -339,6 +357,8 @@ pub const ALL: &[Metric] = &[
     ATTEMPTS_STARTED,
     ATTEMPT_DURATION,
     CALL_TRANSPARENT_RETRIES,
+    HTTP_SERVER_DURATION,
+    HTTP_CLIENT_DURATION,
     CONNECTIONS_OPEN,
     CONNECTIONS_ACCEPTED,
     CONNECTIONS_REFUSED,

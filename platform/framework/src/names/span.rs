@@ -2,6 +2,8 @@
 
 /// Target of the spans of calls: on when traces are exported, off otherwise.
 pub const RPC: &str = "gantry::rpc";
+/// Target of the spans of HTTP requests that are not gRPC.
+pub const HTTP: &str = "gantry::http";
 /// Target of the spans of database statements.
 pub const DB: &str = "gantry::db";
 
@@ -11,5 +13,9 @@ pub const SERVER: &str = "rpc.server";
 pub const CLIENT: &str = "rpc.client";
 /// One attempt of a call, as it went over the wire.
 pub const ATTEMPT: &str = "rpc.client.attempt";
+/// A request being served.
+pub const HTTP_SERVER: &str = "http.server";
+/// A request made.
+pub const HTTP_CLIENT: &str = "http.client";
 /// One database statement, the wait for a connection included.
 pub const STATEMENT: &str = "db.statement";

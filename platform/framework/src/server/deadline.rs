@@ -39,7 +39,7 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 
 /// Ends the calls of one method in time.
 #[derive(Debug, Clone)]
-pub struct Deadline<S> {
+pub(super) struct Deadline<S> {
     inner: S,
     method: &'static Method,
     bounds: Arc<Bounds>,

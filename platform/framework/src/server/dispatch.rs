@@ -9,7 +9,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::{body::Body, codegen::BoxFuture};
 use tower::Service;
 
@@ -18,6 +17,7 @@ use super::{
     deadline::{Bounds, Received},
     messages::Measured,
     trailers::Trailing,
+    wire::Wire,
 };
 use crate::contract::MessageLimits;
 
@@ -42,7 +42,7 @@ pub(super) type Answered = Measured<Trailing<Body>>;
 
 /// Calls the handler of one method.
 #[derive(Clone)]
-pub struct Dispatch {
+pub(super) struct Dispatch {
     handler: Arc<dyn Handler>,
     bounds: Arc<Bounds>,
 }
@@ -59,7 +59,7 @@ impl Dispatch {
     }
 }
 
-impl Service<Request<Received<Incoming>>> for Dispatch {
+impl Service<Request<Received<Wire>>> for Dispatch {
     type Response = Response<Answered>;
     type Error = Infallible;
     type Future = Dispatching;
@@ -68,7 +68,7 @@ impl Service<Request<Received<Incoming>>> for Dispatch {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Received<Incoming>>) -> Self::Future {
+    fn call(&mut self, request: Request<Received<Wire>>) -> Self::Future {
         let limits_now = self.bounds.limits.load();
         let receive_max = limits_now
             .receive_message_max
@@ -91,7 +91,7 @@ impl Service<Request<Received<Incoming>>> for Dispatch {
 }
 
 /// A call in its handler, on the way to response headers.
-pub struct Dispatching {
+pub(super) struct Dispatching {
     future: BoxFuture<Response<Body>, Infallible>,
     send_max: usize,
 }

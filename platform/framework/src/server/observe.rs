@@ -24,7 +24,7 @@ use crate::{
 
 /// Observes the calls of one method.
 #[derive(Debug, Clone)]
-pub struct Observe<S> {
+pub(super) struct Observe<S> {
     inner: S,
     method: ServerMethod,
 }

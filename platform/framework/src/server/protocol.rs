@@ -16,7 +16,7 @@ use crate::status::Refusal;
 
 /// Refuses requests that are not gRPC.
 #[derive(Debug, Clone)]
-pub struct Protocol<S> {
+pub(super) struct Protocol<S> {
     inner: S,
 }
 
@@ -57,7 +57,7 @@ where
 }
 
 /// `application/grpc`, alone, with the one message format there is, or with parameters.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let rest = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));

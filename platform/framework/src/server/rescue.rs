@@ -24,7 +24,7 @@ use crate::{
 
 /// Answers for calls of one method that panic.
 #[derive(Debug, Clone)]
-pub struct Rescue<S> {
+pub(super) struct Rescue<S> {
     inner: S,
     method: &'static Method,
 }

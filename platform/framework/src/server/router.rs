@@ -2,14 +2,17 @@
 
 use std::{collections::HashSet, convert::Infallible, fmt, sync::Arc};
 
-use http::{Request, Response};
+use ::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::Incoming;
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::IdempotencyLevel};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 
-use super::{Inbound, dispatch::Handler};
+use super::{Inbound, dispatch::Handler, http};
 use crate::{
+    BoxError,
     contract::{Idempotency, MessageLimits, Method, Server},
     status::Refusal,
 };
@@ -32,6 +35,7 @@ pub struct Router {
     pub(super) services: HashSet<&'static str>,
     descriptors: Vec<&'static [u8]>,
     pub(super) others: Option<Arc<dyn Handler>>,
+    pub(super) http: Option<http::Handler>,
 }
 
 impl fmt::Debug for Router {
@@ -154,6 +158,29 @@ impl Router {
             server,
             receive_max: usize::MAX,
         }));
+        self
+    }
+
+    /// Answers every request that is not gRPC; without it, they are refused. Such requests may come
+    /// over HTTP/1.1. Each carries [`Calls`](super::Calls) in its extensions.
+    ///
+    /// # Panics
+    ///
+    /// If there is one already.
+    #[must_use]
+    pub fn http<S, B>(mut self, server: S) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        assert!(self.http.is_none(), "other requests are served already");
+        self.http = Some(http::handler(server));
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod drain;
 mod ending;
+mod http;
 mod messages;
 mod probe;
 mod protocol;

@@ -1,7 +1,7 @@
-//! The accept loop: from a listening socket to HTTP/2 requests, with a bound on everything.
+//! The accept loop: from a listening socket to requests, with a bound on everything.
 //!
 //! ```text
-//! Listener ──accept──▶ Gate (caps) ──▶ TLS ──▶ HTTP/2 ──▶ service
+//! Listener ──accept──▶ Gate (caps) ──▶ TLS ──▶ HTTP/2 ──▶ service    (or HTTP/1.1)
 //!                        │                        │
 //!                     Handle ◀── counts, list ────┘   drain, cut, reload
 //! ```
@@ -121,6 +121,15 @@ pub enum BindError {
     },
 }
 
+/// What a listener's connections may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/2, as gRPC does.
+    Http2,
+    /// HTTP/1.1 as well; its requests come one after the other on each connection.
+    Http1And2,
+}
+
 /// A bound socket, not yet accepting.
 ///
 /// Connections that arrive before [`Listener::serve`] wait in the kernel's backlog. Dropping it
@@ -210,12 +219,13 @@ impl Listener {
 
     /// Accepts connections and serves each with a clone of `service`, until
     /// [`Handle::drain`] or the owner of `tasks` stops; then accepts what already waits, tells
-    /// every connection to go away, and returns when the last is closed.
+    /// every connection to go away, and returns when the last is closed. Over TLS, a connection's
+    /// protocol is agreed on by ALPN.
     ///
     /// Each request carries the [`Peer`](crate::caller::Peer) in its extensions, and [`Writing`],
     /// by which the service says until when its caller may take to read the answer. The service must
     /// always be ready: it answers a call it cannot take, it does not hold back a connection.
-    pub async fn serve<S, B>(self, service: S, tasks: Tasks)
+    pub async fn serve<S, B>(self, service: S, protocols: Protocols, tasks: Tasks)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
@@ -223,7 +233,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        accept::run(self.source, self.handle, service, tasks).await;
+        accept::run(self.source, self.handle, service, protocols, tasks).await;
     }
 }
 

@@ -10,6 +10,8 @@ use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio_rustls::TlsAcceptor;
 
+use super::server::Protocols;
+
 /// Which files hold what a server proves itself with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
@@ -111,8 +113,14 @@ impl Tls {
     }
 
     /// What the next connection is greeted with.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+    pub(crate) fn acceptor(&self, protocols: Protocols) -> TlsAcceptor {
+        let mut config = self.config.load_full();
+        if protocols == Protocols::Http1And2 {
+            // A copy shares what is large.
+            let protocols = &mut Arc::make_mut(&mut config).alpn_protocols;
+            protocols.push(b"http/1.1".to_vec());
+        }
+        TlsAcceptor::from(config)
     }
 }
 

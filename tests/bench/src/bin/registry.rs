@@ -13,7 +13,7 @@ use gantry::{
     journal::Journal,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
-    transport::server::{self, Limits, Listener},
+    transport::server::{self, Limits, Listener, Protocols},
 };
 use gantry_api::health::v1::health_server::HealthServer;
 use gantry_bench::{
@@ -76,7 +76,7 @@ fn serve(tasks: &Tasks) -> Result<SocketAddr, Box<dyn Error>> {
     let health = HealthServer::new(Healthy);
     let router = router.add_plain(health, gantry_api::health::v1::DESCRIPTORS)?;
     let layers = Layers::new(router, limits);
-    tokio::task::spawn_local(listener.serve(layers, tasks.clone()));
+    tokio::task::spawn_local(listener.serve(layers, Protocols::Http2, tasks.clone()));
     Ok(address)
 }
 

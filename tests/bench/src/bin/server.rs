@@ -9,7 +9,7 @@ use gantry::{
     journal::Journal,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
-    transport::server::{Config, Limits, Listener},
+    transport::server::{Config, Limits, Listener, Protocols},
 };
 use gantry_api::health::v1::health_server::HealthServer;
 use gantry_bench::{
@@ -54,6 +54,6 @@ fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
     let address = listener.handle().local_addr().ok_or("no address")?;
     let router = Router::new().add(BenchServiceServer::new(Echo));
     let layers = Layers::new(router, limits);
-    serving.spawn_local(listener.serve(layers, tasks));
+    serving.spawn_local(listener.serve(layers, Protocols::Http2, tasks));
     Ok(address)
 }

@@ -199,7 +199,9 @@ impl Served {
         let listener = Listener::memory(incoming, limits);
         let handle = listener.handle();
         let tasks = Tasks::new(Journal::new());
-        tasks.spawn("listener", listener.serve(stack.clone(), tasks.clone()));
+        let protocols = stack.protocols();
+        let serving = listener.serve(stack.clone(), protocols, tasks.clone());
+        tasks.spawn("listener", serving);
         Self {
             connector,
             listener: handle,

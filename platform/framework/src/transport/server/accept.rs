@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::{
-    BACKLOG, Handle, Source,
+    BACKLOG, Handle, Protocols, Source,
     connection::{self, Opened},
     gate::Gate,
 };
@@ -59,8 +59,13 @@ impl Source {
 }
 
 /// See [`Listener::serve`](super::Listener::serve).
-pub(super) async fn run<S, B>(mut source: Source, handle: Handle, service: S, tasks: Tasks)
-where
+pub(super) async fn run<S, B>(
+    mut source: Source,
+    handle: Handle,
+    service: S,
+    protocols: Protocols,
+    tasks: Tasks,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError> + Send,
@@ -70,6 +75,7 @@ where
     let entrance = Entrance {
         handle: handle.clone(),
         service,
+        protocols,
         open: TaskTracker::new(),
         tasks: tasks.clone(),
     };
@@ -125,6 +131,7 @@ where
 struct Entrance<S> {
     handle: Handle,
     service: S,
+    protocols: Protocols,
     open: TaskTracker,
     tasks: Tasks,
 }
@@ -156,6 +163,7 @@ where
             listed: shared.list(peer, &limits),
             shared: Arc::clone(shared),
             limits,
+            protocols: self.protocols,
             open: self.open.clone(),
         };
         let serving = connection::run(opened, self.service.clone());

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -159,9 +159,11 @@ where
             patience: OnceLock::new(),
             finished: AtomicBool::new(false),
         });
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Arc::clone(&stream));
-        drop(slot);
+        // Calls of HTTP/1.1 are no tasks: the connection itself is what waits for its caller.
+        if request.version() == Version::HTTP_2 {
+            let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+            *slot = Some(Arc::clone(&stream));
+        }
         let extensions = request.extensions_mut();
         extensions.insert(self.peer);
         extensions.insert(Writing {

@@ -14,8 +14,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -25,14 +28,17 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::{
+    Protocols,
     accept::Accepted,
     calls::{self, Executor},
     gate::{Place, Refused},
     handle::{Connection, Listed, Shared},
     limits::Limits,
 };
-use crate::{BoxError, config::Size, status};
+use crate::{BoxError, config::Size, status, transport::stall::Stall};
 
+/// The least that hyper takes as the size of a buffer of HTTP/1.1.
+const HTTP1_BUFFER_MIN: usize = 8_192;
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -44,6 +50,7 @@ pub(super) struct Opened {
     pub(super) listed: Listed,
     pub(super) shared: Arc<Shared>,
     pub(super) limits: Arc<Limits>,
+    pub(super) protocols: Protocols,
     /// Whatever a draining listener waits for.
     pub(super) open: TaskTracker,
 }
@@ -77,16 +84,21 @@ where
         listed,
         shared,
         limits,
+        protocols,
         open,
     } = opened;
     let connection = &listed.connection;
     let first_request = at + limits.first_request_timeout;
-    let Some(io) = greet(accepted, first_request, &shared, &limits).await else {
+    let Some(mut io) = greet(accepted, first_request, protocols, &shared, &limits).await else {
         return;
     };
     let stall_max = limits.write_stall_max;
+    if protocols == Protocols::Http1And2 {
+        // Nobody watches a call of HTTP/1.1: its connection has no other.
+        io = Box::new(Stall::new(io, stall_max));
+    }
     let (service, executor) = calls::of(service, Arc::clone(connection), place, open, stall_max);
-    let builder = http(&limits, executor);
+    let builder = http(&limits, protocols, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, &limits);
     let mut drain = pin!(shared.drain.cancelled());
@@ -119,6 +131,7 @@ where
 async fn greet(
     accepted: Accepted,
     until: Instant,
+    protocols: Protocols,
     shared: &Shared,
     limits: &Limits,
 ) -> Option<Box<dyn Io>> {
@@ -133,7 +146,7 @@ async fn greet(
     let Some(tls) = &shared.tls else {
         return Some(Box::new(stream));
     };
-    let reason = match timeout_at(until, tls.acceptor().accept(stream)).await {
+    let reason = match timeout_at(until, tls.acceptor(protocols).accept(stream)).await {
         Ok(Ok(stream)) => return Some(Box::new(stream)),
         Ok(Err(error)) => {
             tracing::debug!(error = %status::chain(&error), "tls handshake failed");
@@ -152,9 +165,15 @@ pub(super) fn set_options(stream: &TcpStream, limits: &Limits) -> std::io::Resul
     Ok(())
 }
 
-fn http(limits: &Limits, executor: Executor) -> http2::Builder<Executor> {
-    let mut builder = http2::Builder::new(executor);
+fn http(limits: &Limits, protocols: Protocols, executor: Executor) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(executor);
     builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.first_request_timeout)
+        .max_buf_size(limits.header_list_max.as_usize().max(HTTP1_BUFFER_MIN));
+    builder
+        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_local_error_reset_streams(limits.streams_reset_max)
@@ -165,7 +184,10 @@ fn http(limits: &Limits, executor: Executor) -> http2::Builder<Executor> {
         .max_header_list_size(as_u32(limits.header_list_max))
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
-    builder
+    match protocols {
+        Protocols::Http2 => builder.http2_only(),
+        Protocols::Http1And2 => builder,
+    }
 }
 
 /// Sizes of HTTP/2 are of 32 bits, and the limits' bounds are within them.
@@ -174,14 +196,14 @@ fn as_u32(size: Size) -> u32 {
 }
 
 /// Notes why a connection ended, where that says something about the peer.
-fn judge(ended: hyper::Result<()>, connection: &Connection, shared: &Shared) {
+fn judge(ended: Result<(), BoxError>, connection: &Connection, shared: &Shared) {
     let Err(error) = ended else {
         return;
     };
     let peer = connection.peer;
-    tracing::debug!(%peer, error = %status::chain(&error), "connection failed");
-    let source = std::error::Error::source(&error);
-    let broke_protocol = source
+    tracing::debug!(%peer, error = %status::chain(&*error), "connection failed");
+    let broke_protocol = error
+        .source()
         .and_then(|source| source.downcast_ref::<h2::Error>())
         .is_some_and(|error| !error.is_io());
     if broke_protocol {

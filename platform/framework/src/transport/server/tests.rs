@@ -74,7 +74,10 @@ impl Service<Request<Incoming>> for Answer {
 fn start(listener: Listener) -> Handle {
     let handle = listener.handle();
     let tasks = Tasks::new(Journal::new());
-    tasks.spawn("listener", listener.serve(Answer, tasks.clone()));
+    tasks.spawn(
+        "listener",
+        listener.serve(Answer, Protocols::Http2, tasks.clone()),
+    );
     handle
 }
 

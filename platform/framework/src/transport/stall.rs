@@ -14,7 +14,7 @@ use tokio::{
 
 /// A stream on which a write that makes no progress for too long fails.
 #[derive(Debug)]
-pub(super) struct Stall<I> {
+pub(crate) struct Stall<I> {
     io: I,
     max: Duration,
     /// Set while a write waits for room.
@@ -23,7 +23,7 @@ pub(super) struct Stall<I> {
 
 impl<I: Unpin> Stall<I> {
     /// Bounds each wait for room to `max`.
-    pub(super) fn new(io: I, max: Duration) -> Self {
+    pub(crate) fn new(io: I, max: Duration) -> Self {
         Self {
             io,
             max,
