@@ -1,0 +1,267 @@
+//! The bank, as payments see it: somebody else's HTTP API that may be slow, failing or away.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use gantry::{call, config::Live, deadline::Deadline, telemetry::http::Client as Telemetry};
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
+use tracing::Instrument as _;
+
+use crate::{config, domain::Money};
+
+/// Longest answer that is read.
+const ANSWER_MAX: usize = 64 * 1_024;
+/// Kept of the caller's time for the answer's way back.
+const MARGIN: Duration = Duration::from_millis(20);
+
+/// Calls the bank; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Bank {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    url: Url,
+    client: Client<HttpConnector, Full<Bytes>>,
+    turns: Semaphore,
+    config: Live<config::Bank>,
+    telemetry: Telemetry,
+}
+
+/// `http://host[:port]`.
+#[derive(Debug, Clone)]
+struct Url {
+    host: String,
+    base: String,
+}
+
+/// Why the bank cannot be called at its address.
+#[derive(Debug, thiserror::Error)]
+#[error("bank.url {url:?}: expected http://host[:port]")]
+pub struct UrlError {
+    url: String,
+}
+
+/// Why it is not known what the bank did. Asking again under the same key finds out.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// No answer in time.
+    #[error("the bank did not answer in time")]
+    TimedOut,
+    /// The connection failed.
+    #[error("the bank cannot be reached")]
+    Unreachable(#[source] hyper_util::client::legacy::Error),
+    /// The answer broke off, or is too long.
+    #[error("the bank's answer cannot be read")]
+    Unread(#[source] gantry::BoxError),
+    /// It says that it failed, or what nobody can make sense of.
+    #[error("the bank answered {0}")]
+    Failed(StatusCode),
+}
+
+/// What became of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charged {
+    /// The money is taken, now or since before.
+    Yes,
+    /// The bank will not take it.
+    Declined,
+    /// It was refunded before.
+    Refunded,
+}
+
+#[derive(Debug, Serialize)]
+struct ChargeRequest<'a> {
+    amount_minor_units: i64,
+    currency_code: &'a str,
+    reference: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct RefundRequest<'a> {
+    charge: &'a str,
+}
+
+/// What is read of the bank's refusals, for the log.
+#[derive(Debug, Default, Deserialize)]
+struct Fault {
+    #[serde(default)]
+    error: String,
+}
+
+impl Bank {
+    /// Calls the bank at the address of `config`. Does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// If that is no address.
+    pub fn new(config: Live<config::Bank>) -> Result<Self, UrlError> {
+        let now = config.load();
+        let url = parse(&now.url)?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(now.timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(now.idle_max)
+            .build(connector);
+        let turns = Semaphore::new(now.requests_max);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                url,
+                client,
+                turns,
+                config,
+                telemetry: Telemetry::default(),
+            }),
+        })
+    }
+
+    /// Where it says how it is.
+    #[must_use]
+    pub fn health_url(&self) -> String {
+        format!("{}/health", self.shared.url.base)
+    }
+
+    /// Takes money under `key`.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known to be taken or not; trying again is safe.
+    pub async fn charge(&self, key: &str, amount: &Money) -> Result<Charged, Unanswered> {
+        let request = ChargeRequest {
+            amount_minor_units: amount.minor_units,
+            currency_code: &amount.currency_code,
+            reference: key,
+        };
+        let (status, body) = self.post("/charges", key, &request).await?;
+        match status {
+            StatusCode::OK => Ok(Charged::Yes),
+            StatusCode::PAYMENT_REQUIRED => Ok(Charged::Declined),
+            StatusCode::CONFLICT => Ok(Charged::Refunded),
+            status => Err(failed(status, &body)),
+        }
+    }
+
+    /// Gives back what was taken under `key`; nothing will be from now on.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known to be given back; trying again is safe.
+    pub async fn refund(&self, key: &str) -> Result<(), Unanswered> {
+        let request = RefundRequest { charge: key };
+        let own_key = format!("refund-{key}");
+        let (status, body) = self.post("/refunds", &own_key, &request).await?;
+        match status {
+            StatusCode::OK => Ok(()),
+            status => Err(failed(status, &body)),
+        }
+    }
+
+    /// One request, within its timeout and what is left to the call it is made for.
+    async fn post(
+        &self,
+        path: &str,
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<(StatusCode, Bytes), Unanswered> {
+        let shared = &*self.shared;
+        let longest = Instant::now() + shared.config.load().timeout;
+        let deadline = call::with_current(|call| call.and_then(|call| call.deadline));
+        let left = deadline.map(Deadline::instant).map(|at| at - MARGIN);
+        let until = left.map_or(longest, |left| left.min(longest));
+        let measured = shared.telemetry.start(&Method::POST, &shared.url.host);
+        let mut request = Request::post(format!("{}{path}", shared.url.base))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", key)
+            .body(Full::from(serde_json::to_vec(body).unwrap_or_default()))
+            .expect("the address was parsed, and keys are of plain letters");
+        measured.inject(request.headers_mut());
+        let span = measured.span().clone();
+        let exchange = async {
+            let turn = shared.turns.acquire().await;
+            let response = shared.client.request(request).await;
+            let response = response.map_err(Unanswered::Unreachable)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX)
+                .collect()
+                .await;
+            drop(turn);
+            Ok((status, body.map_err(Unanswered::Unread)?.to_bytes()))
+        };
+        // Dropping it closes its connection; what the bank does then is not known.
+        let answered = time::timeout_at(until, exchange.instrument(span)).await;
+        let answered = answered.unwrap_or(Err(Unanswered::TimedOut))?;
+        measured.end(answered.0);
+        Ok(answered)
+    }
+}
+
+/// The bank's fault, or ours; either way nothing is known of the money.
+fn failed(status: StatusCode, body: &[u8]) -> Unanswered {
+    let fault: Fault = serde_json::from_slice(body).unwrap_or_default();
+    let error = fault.error.chars().take(200).collect::<String>();
+    if status.is_client_error() {
+        tracing::error!(%status, error, "the bank refused a request of ours");
+    }
+    Unanswered::Failed(status)
+}
+
+fn parse(url: &str) -> Result<Url, UrlError> {
+    let refused = || UrlError {
+        url: url.to_owned(),
+    };
+    let base = url.strip_suffix('/').unwrap_or(url);
+    let uri: Uri = base.parse().map_err(|_| refused())?;
+    let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+    let host = uri.host().filter(|_| plain).ok_or_else(refused)?;
+    // A name and a password in it would show up in logs.
+    if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
+        return Err(UrlError {
+            url: format!("http://…@{host}"),
+        });
+    }
+    Ok(Url {
+        host: host.to_owned(),
+        base: base.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only an address that requests can be sent to is taken, and secrets are not shown.
+    /// Method: good ones, bad ones, one with a password.
+    #[test]
+    fn addresses_are_checked() {
+        for good in ["http://bank", "http://127.0.0.1:8090/", "http://[::1]:1"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "bank",
+            "https://bank",
+            "http://bank/v1",
+            "http://bank?x",
+            "http://",
+        ] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("bank.url {bad:?}")), "{error}");
+        }
+        let error = parse("http://me:secret@bank").unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
