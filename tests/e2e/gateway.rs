@@ -1,11 +1,12 @@
 //! The edge: one port for whoever is registered.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use gantry::client::Reflection;
 use gantry_harness::{
-    etcd::{self, Data},
+    etcd::{self, Data, Version},
     process::{self, Service},
+    tools,
     wait::{self, SOON},
 };
 use gantry_probe::{
@@ -209,6 +210,60 @@ async fn served(gateway: &Service) {
         client(gateway).wait(wait_for(0)).await.ok()
     })
     .await;
+}
+
+/// Goal: large data of others in the same etcd is in nobody's way: a gateway becomes ready, follows
+/// who comes and goes, and loses no watch; `gantry ls` lists.
+/// Method: 700 keys of 100 kB before it starts, and all of them again while it stands still, so
+/// that many changes come at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_data_of_others_is_in_nobodys_way() {
+    let Some(etcd) = etcd::Etcd::start(Version::V36).await else {
+        return;
+    };
+    let url = etcd.url();
+    large_data(&url).await;
+    let mut probe = replica(&url).start().await;
+    let gateway = gateway(&url).await;
+    served(&gateway).await;
+
+    let mut listing = Command::new(process::built("gantry"));
+    listing.args(["ls", "--etcd", &url, "--output", "json"]);
+    let listed = tools::output(&mut listing);
+    assert!(listed.status.success(), "{listed:?}");
+    let rows: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let rows = rows.as_array().expect("an array");
+    let there = |row: &serde_json::Value| row["address"] == probe.address.to_string();
+    assert!(rows.iter().any(there), "{rows:?}");
+
+    gateway.signal(Signal::STOP);
+    large_data(&url).await;
+    gateway.signal(Signal::CONT);
+    let _other = process::service("catalog")
+        .set("ETCD__ENDPOINTS", &url)
+        .start()
+        .await;
+    let path = "/shop.catalog.v1.CatalogService/Nope";
+    wait::until("the other to be there", SOON, async || {
+        let error = unary(&gateway, path).await;
+        error.message().contains("has no method").then_some(())
+    })
+    .await;
+    probe.signal(Signal::TERM);
+    probe.ended(SOON).await;
+    let said = gateway.output();
+    assert!(!said.contains("cannot be read"), "{said}");
+}
+
+/// Writes 700 keys of 100 kB, each as a revision of its own.
+async fn large_data(url: &str) {
+    let client = etcd_client::Client::connect([url], None).await;
+    let mut client = client.expect("it answers");
+    for number in 0..700 {
+        let key = format!("images/{number:03}");
+        let put = client.put(key, vec![b'x'; 100_000], None).await;
+        put.expect("it takes 100 kB");
+    }
 }
 
 /// Goal: one reflection describes all that is registered, and none where the configuration says so.

@@ -13,8 +13,9 @@ use tokio::{
 
 use super::{
     Etcd,
-    feed::{Change, ENTRIES_MAX, Feed, Pair, Update},
+    feed::{Change, Feed, Pair, Update},
     layout,
+    pages::ENTRIES_MAX,
     resolver::UPDATES,
     view::HOLD,
 };
@@ -34,6 +35,7 @@ pub fn follow(etcd: Etcd, tasks: &Tasks) -> Directory {
     let feed = Feed {
         etcd,
         prefix: String::new(),
+        wanted: |value| !layout::services(value).is_empty(),
         suspicion: Arc::new(Notify::new()),
     };
     let stopping = tasks.stopping();

@@ -7,15 +7,16 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use etcd_client::{
-    Client, EventType, GetOptions, KeyValue, ResponseHeader, WatchOptions, WatchStream,
-};
+use etcd_client::{Client, EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
 use tokio::{
     sync::{Notify, mpsc},
     time::{self, Instant},
 };
 
-use super::{BACKOFF, Error, Etcd};
+use super::{
+    BACKOFF, Error, Etcd,
+    pages::{ANSWER_MAX, ENTRIES_MAX, Pages, Position, VALUE_MAX, too_many},
+};
 use crate::backoff::Backoff;
 
 /// Silence after which a watch is asked for its progress.
@@ -24,31 +25,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const PROGRESS_MAX: Duration = Duration::from_secs(5);
 /// Shortest time between two questions that hints cause.
 const HINT_PAUSE: Duration = Duration::from_secs(5);
-/// Entries asked for at once.
-const PAGE: i64 = 1_000;
-/// Entries of one prefix at most: far more than a name has, and a bound all the same.
-pub(super) const ENTRIES_MAX: usize = 100_000;
-
-/// A key and its value.
+/// A key and its value; a value that is larger than [`VALUE_MAX`] is told as an empty one, which is
+/// an instance in no layout.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
-
-/// Where etcd is in its history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    /// Which cluster it is.
-    pub(super) cluster: u64,
-    /// Its revision.
-    pub(super) revision: i64,
-}
-
-impl From<&ResponseHeader> for Position {
-    fn from(header: &ResponseHeader) -> Self {
-        Self {
-            cluster: header.cluster_id(),
-            revision: header.revision(),
-        }
-    }
-}
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +52,9 @@ pub(super) enum Update {
 pub(super) struct Feed {
     pub(super) etcd: Etcd,
     pub(super) prefix: String,
+    /// Which values are told of. A key with another one is as good as gone: it is not listed, does
+    /// not count, and takes no memory.
+    pub(super) wanted: fn(&[u8]) -> bool,
     /// A hint that what is known may be wrong.
     pub(super) suspicion: Arc<Notify>,
 }
@@ -121,14 +103,18 @@ impl Feed {
     /// Lists and watches, until something ends it.
     async fn round(&self, updates: &mpsc::Sender<Update>) -> Over {
         let round = async {
-            let mut client = self.etcd.client().await?;
-            let (pairs, position) = self.list(&mut client).await?;
+            let client = self.etcd.client().await?;
+            let (pairs, position) = self.list(&client).await?;
             tell(updates, Update::List(pairs, position)).await?;
+            // In fragments: many large changes at once are more than one answer may hold.
             let options = WatchOptions::new()
                 .with_prefix()
+                .with_fragment()
                 .with_start_revision(position.revision + 1);
             let prefix = self.prefix.as_str();
-            let watch = client.watch(prefix, Some(options));
+            let watching = client.watch_client();
+            let mut watching = watching.max_decoding_message_size(ANSWER_MAX);
+            let watch = watching.watch(prefix, Some(options));
             let stream = self.etcd.bounded("watch", watch).await?;
             self.follow(stream, position, updates).await
         };
@@ -138,32 +124,22 @@ impl Feed {
         }
     }
 
-    /// Everything there is, page by page, all as of one revision.
-    async fn list(&self, client: &mut Client) -> Result<(Vec<Pair>, Position), Error> {
-        let end = end_of(self.prefix.as_bytes());
+    /// Everything that is wanted, all as of one revision.
+    async fn list(&self, client: &Client) -> Result<(Vec<Pair>, Position), Error> {
+        let mut pages = Pages::new(&self.etcd, client, &self.prefix);
         let mut pairs = Vec::new();
-        let mut key = start_of(&self.prefix);
-        let mut position = None;
-        loop {
-            let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-            if let Some(Position { revision, .. }) = position {
-                options = options.with_revision(revision);
-            }
-            let answer = client.get(key.clone(), Some(options));
-            let mut answer = self.etcd.bounded("list", answer).await?;
-            if position.is_none() {
-                position = answer.header().map(Into::into);
-            }
-            let more = answer.more();
-            pairs.extend(answer.take_kvs().into_iter().map(KeyValue::into_key_value));
-            match (position, pairs.last()) {
-                (Some(position), _) if !more => return Ok((pairs, position)),
-                (Some(_), Some((last, _))) if pairs.len() < ENTRIES_MAX => {
-                    key = above(last);
-                }
-                _ => return Err(too_many("list", &self.prefix)),
+        while let Some(page) = pages.next().await? {
+            let page = page.into_iter().map(pair);
+            pairs.extend(page.filter(|(_, value)| (self.wanted)(value)));
+            if pairs.len() > ENTRIES_MAX {
+                return Err(too_many("list", &self.prefix));
             }
         }
+        let position = pages.position().ok_or_else(|| Error::Answer {
+            what: "list",
+            message: "without a revision".to_owned(),
+        })?;
+        Ok((pairs, position))
     }
 
     /// Completes when there is a hint, after `pause` at the earliest; one that came before counts.
@@ -196,7 +172,7 @@ impl Feed {
                     }
                     asked = None;
                     silence.as_mut().reset(Instant::now() + SILENCE_MAX);
-                    let changes = changes(answer.events(), &mut seen);
+                    let changes = self.changes(&answer, &mut seen);
                     if !changes.is_empty() {
                         tell(updates, Update::Changes(changes)).await?;
                     }
@@ -218,34 +194,60 @@ impl Feed {
             }
         }
     }
+
+    /// What was not seen before, each once and in order.
+    fn changes<'a>(&self, answer: &'a WatchResponse, seen: &mut i64) -> Vec<Change> {
+        // A revision's events come together, so what is not above the last one was told before.
+        let events = answer.events().iter();
+        let mut new: Vec<_> = events
+            .filter_map(|event| Some((event.kv()?, event)))
+            .filter(|(kv, _)| kv.mod_revision() > *seen)
+            .collect();
+        // No revision changes a key twice.
+        let place = |(kv, _): &(&'a KeyValue, _)| (kv.mod_revision(), kv.key());
+        new.sort_by_key(place);
+        new.dedup_by(|one, other| place(one) == place(other));
+        // The rest of a revision may be in the next fragment.
+        if !answer.0.fragment {
+            *seen = new.last().map_or(*seen, |(kv, _)| kv.mod_revision());
+        }
+        let changes = new.into_iter().filter_map(|(kv, event)| {
+            let gone = || Some(Change::Delete(kv.key().to_vec()));
+            // Read raw: the client's own accessor panics at a kind it does not know.
+            match EventType::try_from(event.0.r#type) {
+                Ok(EventType::Put) => {
+                    let value = bounded(kv.value());
+                    if (self.wanted)(value) {
+                        Some(Change::Put((kv.key().to_vec(), value.to_vec())))
+                    } else {
+                        gone()
+                    }
+                }
+                Ok(EventType::Delete) => gone(),
+                Err(_) => None,
+            }
+        });
+        changes.collect()
+    }
+}
+
+fn pair(kv: KeyValue) -> Pair {
+    let (key, value) = kv.into_key_value();
+    let value = if bounded(&value).is_empty() {
+        Vec::new()
+    } else {
+        value
+    };
+    (key, value)
+}
+
+/// Nothing in place of what is too large.
+fn bounded(value: &[u8]) -> &[u8] {
+    if value.len() > VALUE_MAX { &[] } else { value }
 }
 
 async fn tell(updates: &mpsc::Sender<Update>, update: Update) -> Result<(), Over> {
     updates.send(update).await.map_err(|_| Over::Unheard)
-}
-
-/// The events that were not seen before, each once and in order.
-fn changes<'a>(events: &'a [etcd_client::Event], seen: &mut i64) -> Vec<Change> {
-    // A revision's events come together, so what is not above the last one was told before.
-    let mut new: Vec<_> = events
-        .iter()
-        .filter_map(|event| Some((event.kv()?, event)))
-        .filter(|(kv, _)| kv.mod_revision() > *seen)
-        .collect();
-    // No revision changes a key twice.
-    let place = |(kv, _): &(&'a KeyValue, _)| (kv.mod_revision(), kv.key());
-    new.sort_by_key(place);
-    new.dedup_by(|one, other| place(one) == place(other));
-    *seen = new.last().map_or(*seen, |(kv, _)| kv.mod_revision());
-    let changes = new.into_iter().filter_map(|(kv, event)| {
-        // Read raw: the client's own accessor panics at a kind it does not know.
-        match EventType::try_from(event.0.r#type) {
-            Ok(EventType::Put) => Some(Change::Put((kv.key().to_vec(), kv.value().to_vec()))),
-            Ok(EventType::Delete) => Some(Change::Delete(kv.key().to_vec())),
-            Err(_) => None,
-        }
-    });
-    changes.collect()
 }
 
 fn cancelled(compacted: i64, reason: &str) -> Over {
@@ -256,14 +258,6 @@ fn cancelled(compacted: i64, reason: &str) -> Over {
         what: "watch",
         message: format!("cancelled by etcd: {reason}"),
     })
-}
-
-/// That there is more under a prefix than is read.
-pub(super) fn too_many(what: &'static str, prefix: &str) -> Error {
-    Error::Answer {
-        what,
-        message: format!("more than {ENTRIES_MAX} keys under {prefix}"),
-    }
 }
 
 fn ended() -> Error {
@@ -278,29 +272,4 @@ fn silent() -> Error {
         what: "ask for progress",
         timeout: PROGRESS_MAX,
     }
-}
-
-/// The least key that begins with `prefix`. To etcd an empty key is none; no key is below this one.
-pub(super) fn start_of(prefix: &str) -> Vec<u8> {
-    match prefix {
-        "" => vec![0],
-        prefix => prefix.into(),
-    }
-}
-
-/// The least key above `key`.
-pub(super) fn above(key: &[u8]) -> Vec<u8> {
-    [key, &[0]].concat()
-}
-
-/// The least key above all that begin with `prefix`.
-pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
 }

@@ -1,11 +1,11 @@
 //! What stands in etcd now, for programs that look once and have somebody waiting.
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::Client;
 
-use super::{Error, Etcd, feed};
-
-/// Keys asked for at once: whatever else is in etcd may be large.
-const PAGE: i64 = 100;
+use super::{
+    Error, Etcd,
+    pages::{ENTRIES_MAX, Pages, VALUE_MAX, too_many},
+};
 
 /// A key, and what stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,32 +48,29 @@ impl Etcd {
 }
 
 impl Reader {
-    /// Everything whose key begins with `prefix`, in the order of keys; everything there is for an
-    /// empty one. Read page by page, so what changes meanwhile may be there or not.
+    /// Everything whose key begins with `prefix`, in the order of keys and as of one revision;
+    /// everything there is for an empty one. What has a value of more than 64 KiB is passed over:
+    /// no instance has.
     ///
     /// # Errors
     ///
-    /// If etcd cannot be reached, does not answer in time, or refuses.
+    /// If etcd cannot be reached, does not answer in time, or refuses; if there are more than
+    /// 100,000 entries.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>, Error> {
-        let mut client = self.client.clone();
-        let end = feed::end_of(prefix.as_bytes());
-        let mut key = feed::start_of(prefix);
+        let mut pages = Pages::new(&self.etcd, &self.client, prefix);
         let mut entries = Vec::new();
-        loop {
-            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-            let answer = client.get(key, Some(options));
-            let mut answer = self.etcd.bounded("list", answer).await?;
-            let more = answer.more();
-            entries.extend(answer.take_kvs().into_iter().map(|kv| {
+        while let Some(page) = pages.next().await? {
+            let page = page.into_iter().filter(|kv| kv.value().len() <= VALUE_MAX);
+            entries.extend(page.map(|kv| {
                 let lease = kv.lease();
                 let (key, value) = kv.into_key_value();
                 Entry { key, value, lease }
             }));
-            match entries.last() {
-                Some(last) if more => key = feed::above(&last.key),
-                _ => return Ok(entries),
+            if entries.len() > ENTRIES_MAX {
+                return Err(too_many("list", prefix));
             }
         }
+        Ok(entries)
     }
 
     /// What is left of a lease, in seconds; below 0 where there is no such lease.

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     Etcd,
-    feed::{self, Change, ENTRIES_MAX, Feed, Pair, Update},
+    feed::{Change, Feed, Pair, Update},
+    pages::{ENTRIES_MAX, too_many},
     snapshot::Snapshot,
     view::View,
 };
@@ -82,6 +83,8 @@ impl Resolve for Resolver {
             let feed = Feed {
                 etcd: shared.etcd.clone(),
                 prefix: shared.layout.prefix(name),
+                // Also what cannot be used: it is told of.
+                wanted: |_| true,
                 suspicion: watched.hint,
             };
             let keeper = Keeper::new(shared, name, watched.resolutions);
@@ -257,7 +260,7 @@ impl Keeper {
     fn apply(&mut self, change: Change, now: Instant) {
         match change {
             Change::Put((key, _)) if !self.has_room(&key) => {
-                self.fail(&feed::too_many("watch", &self.layout.prefix(&self.name)));
+                self.fail(&too_many("watch", &self.layout.prefix(&self.name)));
             }
             Change::Put(pair) => {
                 let key = pair.0.clone();

@@ -3,6 +3,7 @@
 mod directory;
 mod fake;
 mod feed;
+mod reader;
 mod registrar;
 mod resolver;
 

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::feed::Position;
+use super::pages::Position;
 use crate::discovery::Endpoint;
 
 /// How long an entry that may be missing by mistake is kept.

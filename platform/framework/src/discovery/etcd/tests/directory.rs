@@ -2,9 +2,16 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
-use super::{MS, fake::Fake, settle, until};
+use super::{
+    MS,
+    fake::{Fake, Kind},
+    settle, until,
+};
 use crate::{
-    discovery::{Directory, Unfound, etcd},
+    discovery::{
+        Directory, Unfound,
+        etcd::{self, pages::ENTRIES_MAX},
+    },
     journal::Journal,
     shutdown::Tasks,
 };
@@ -53,6 +60,35 @@ async fn services_are_found_by_who_registered_them() {
     fake.delete("orders/10.0.0.1:1");
     is(&directory, "shop.Returns", Err(Unfound::Unregistered)).await;
     is(&directory, "shop.Orders", Ok("orders")).await;
+}
+
+/// Goal: however much and however large what else is in etcd may be, every service is found, and
+/// followed.
+/// Method: more foreign keys than instances are remembered of, some of them of etcd's largest
+/// size; a foreign change of each kind over the watch.
+#[tokio::test(start_paused = true)]
+async fn what_else_is_there_is_not_in_the_way() {
+    let fake = Fake::new();
+    let large = "x".repeat(3 << 19);
+    for number in 0..=ENTRIES_MAX {
+        fake.put(&format!("logs/{number:06}"), "{}");
+    }
+    for number in 0..20 {
+        fake.put(&format!("images/{number:02}"), &large);
+    }
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let directory = follow(&fake);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    settle().await;
+    fake.put("logs/000000", "{}");
+    fake.put("images/00", &large);
+    fake.delete("images/01");
+    register(&fake, "stock/10.0.0.1:2", &["shop.Stock"]);
+    is(&directory, "shop.Stock", Ok("stock")).await;
+
+    fake.put("orders/10.0.0.1:1", &large);
+    is(&directory, "shop.Orders", Err(Unfound::Unregistered)).await;
+    assert_eq!(1, fake.asked(Kind::WatchStream), "one watch lasted");
 }
 
 /// Goal: a service whose last instance went is listed for as long as a restart takes, and not for

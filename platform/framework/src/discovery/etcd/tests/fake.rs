@@ -210,12 +210,21 @@ impl Fake {
 
     /// Tells every watch of `events`, whatever really happened.
     pub(super) fn say(&self, events: Vec<PbEvent>) {
+        self.say_in_fragments(vec![events]);
+    }
+
+    /// The same, in several messages that belong together.
+    pub(super) fn say_in_fragments(&self, fragments: Vec<Vec<PbEvent>>) {
         let mut state = self.state();
-        let message = PbWatchResponse {
-            events,
-            ..state.message()
-        };
-        state.say(&message);
+        let last = fragments.len() - 1;
+        for (number, events) in fragments.into_iter().enumerate() {
+            let message = PbWatchResponse {
+                events,
+                fragment: number < last,
+                ..state.message()
+            };
+            state.say(&message);
+        }
     }
 
     /// Ends every stream, and begins anew with nothing.

@@ -43,6 +43,7 @@ impl Running {
         let feed = Feed {
             etcd: fake.etcd(),
             prefix: "orders/".to_owned(),
+            wanted: |_| true,
             suspicion: Arc::clone(&suspicion),
         };
         let (sender, updates) = mpsc::channel(1);
@@ -206,6 +207,43 @@ async fn each_change_is_told_once_and_in_order() {
         .say(vec![event(5), event(3), event(4), event(3)]);
     let expected = ["orders/x=3", "orders/x=4", "orders/x=5"];
     assert_eq!(expected, running.changes().await[..]);
+}
+
+/// Goal: a revision that comes in several messages is told whole.
+/// Method: two keys of one revision in two fragments; then the same again, and the next revision.
+#[tokio::test(start_paused = true)]
+async fn fragments_of_a_revision_are_all_told() {
+    let mut running = Running::start().await;
+    let next = running.fake.revision() + 1;
+    let fragments = ["orders/x", "orders/y"].map(|key| vec![put_at(key, "1", next)]);
+    for _ in 0..2 {
+        running.fake.say_in_fragments(fragments.to_vec());
+    }
+    running.fake.say(vec![put_at("orders/z", "1", next + 1)]);
+    for expected in ["orders/x=1", "orders/y=1", "orders/z=1"] {
+        assert_eq!([expected], running.changes().await[..]);
+    }
+}
+
+/// Goal: a value that can be nobody's instance is told as one that is empty, listed or changed.
+/// Method: one of 64 KiB, and one that is a byte larger; both again over the watch.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_too_large_is_not_kept() {
+    let fits = "x".repeat(64 << 10);
+    let fake = Fake::new();
+    fake.put("orders/a", &fits);
+    fake.put("orders/b", &format!("{fits}x"));
+    let mut running = Running::at(fake);
+    let Update::List(pairs, _) = running.next().await else {
+        panic!("not a list");
+    };
+    let sizes: Vec<_> = pairs.iter().map(|(_, value)| value.len()).collect();
+    assert_eq!([64 << 10, 0], sizes[..]);
+
+    running.fake.put("orders/a", &format!("{fits}x"));
+    running.fake.put("orders/b", &fits);
+    assert_eq!(["orders/a="], running.changes().await[..]);
+    assert_eq!([format!("orders/b={fits}")], running.changes().await[..]);
 }
 
 /// Goal: what happens between list and watch is told.

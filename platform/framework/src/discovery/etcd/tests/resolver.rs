@@ -12,7 +12,7 @@ use super::{
 use crate::{
     discovery::{
         Layout, Resolution, Resolve,
-        etcd::{Resolver, feed::ENTRIES_MAX},
+        etcd::{Resolver, pages::ENTRIES_MAX},
     },
     journal::{self, Journal},
     shutdown::Tasks,

@@ -24,12 +24,14 @@ impl PbKvService for Fake {
         let answer = {
             let state = self.state();
             let kvs = state.keys.values();
+            let kvs: Vec<_> = kvs
+                .filter(|kv| within(&kv.key, &request.key, &request.range_end))
+                .collect();
+            let limit = usize::try_from(request.limit).unwrap();
             PbRangeResponse {
                 header: Some(state.header()),
-                kvs: kvs
-                    .filter(|kv| within(&kv.key, &request.key, &request.range_end))
-                    .cloned()
-                    .collect(),
+                more: kvs.len() > limit,
+                kvs: kvs.into_iter().take(limit).cloned().collect(),
                 ..PbRangeResponse::default()
             }
         };
