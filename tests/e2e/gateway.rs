@@ -18,7 +18,7 @@ use tonic::{Code, Request};
 
 use crate::{
     discovery::fleet::{Fleet, replica},
-    support::channel,
+    support::{channel, channel_regardless},
 };
 
 const SERVICE: &str = "probe.v1.ProbeService";
@@ -98,7 +98,7 @@ async fn counts(probe: &Service) -> CountResponse {
 
 /// A call to any path; it must fail.
 async fn unary(service: &Service, path: &'static str) -> tonic::Status {
-    let mut grpc = tonic::client::Grpc::new(channel(&[service.address]));
+    let mut grpc = tonic::client::Grpc::new(channel_regardless(&[service.address]));
     let codec = tonic_prost::ProstCodec::<WaitRequest, WaitRequest>::default();
     let path = http::uri::PathAndQuery::from_static(path);
     let answer = grpc.unary(Request::new(wait_for(0)), path, codec).await;
@@ -264,6 +264,28 @@ async fn large_data(url: &str) {
         let put = client.put(key, vec![b'x'; 100_000], None).await;
         put.expect("it takes 100 kB");
     }
+}
+
+/// Goal: as long as the registry was not read, nothing is unknown, by reflection no more than by a
+/// call.
+/// Method: a gateway whose etcd is not there; a call, and a list of services.
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_registry_was_read_nothing_is_unknown() {
+    let nobody = process::free_address();
+    let gateway = process::service("gateway")
+        .set("ETCD__ENDPOINTS", format!("http://{nobody}"))
+        .spawn();
+    let unread = "the registry has not been read yet";
+    let path = "/probe.v1.ProbeService/Wait";
+    wait::until("the port to be open", SOON, async || {
+        let error = unary(&gateway, path).await;
+        (error.code() == Code::Unavailable && error.message().contains(unread)).then_some(())
+    })
+    .await;
+    let listed = Reflection::of(channel_regardless(&[gateway.address])).await;
+    let error = listed.expect_err("it knows none");
+    assert_eq!(Code::Unavailable, error.code(), "{error:?}");
+    assert!(error.message().contains(unread), "{error:?}");
 }
 
 /// Goal: one reflection describes all that is registered, and none where the configuration says so.

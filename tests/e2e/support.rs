@@ -21,8 +21,21 @@ pub(crate) fn hop(next: &Service) -> Builder {
 
 /// A channel of the chassis to these addresses.
 pub(crate) fn channel(addresses: &[SocketAddr]) -> Channel {
+    configured(addresses, true)
+}
+
+/// A channel that calls whatever its peers say of their health.
+pub(crate) fn channel_regardless(addresses: &[SocketAddr]) -> Channel {
+    configured(addresses, false)
+}
+
+fn configured(addresses: &[SocketAddr], health: bool) -> Channel {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    let configs = BTreeMap::from([("test".to_owned(), Config::to(addresses.join(",")))]);
+    let config = Config {
+        health,
+        ..Config::to(addresses.join(","))
+    };
+    let configs = BTreeMap::from([("test".to_owned(), config)]);
     let journal = Journal::new();
     Clients::new(configs, Tasks::new(journal.clone()), journal).client("test")
 }

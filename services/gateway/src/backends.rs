@@ -7,8 +7,10 @@ use std::{
 
 use gantry::{
     client::{Channel, Clients},
-    discovery::{Directory, Unfound},
+    discovery::{Directory, Services, Unfound},
+    status::{self, Refusal},
 };
+use tonic::Status;
 
 /// The services that are registered, and a channel to each name that was called; clones share them.
 #[derive(Debug, Clone)]
@@ -50,8 +52,8 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// If nobody does.
-    pub fn of(&self, service: &str) -> Result<Channel, Unfound> {
+    /// UNIMPLEMENTED if nobody does, UNAVAILABLE as long as the registry was not read.
+    pub fn of(&self, service: &str) -> Result<Channel, Status> {
         let found = self.directory.find(service);
         let mut called = self.called();
         match found {
@@ -62,24 +64,37 @@ impl Backends {
                 Ok(self.channel(&mut called, name))
             }
             Err(error) => {
-                let name = called.names.get(service).ok_or(error)?;
-                let channel = called.channels.get(name).filter(|it| it.is_ready());
-                channel.cloned().ok_or(error)
+                let name = called.names.get(service);
+                let channel = name.and_then(|name| called.channels.get(name));
+                let ready = channel.filter(|it| it.is_ready());
+                ready.cloned().ok_or_else(|| refusal(error, service))
             }
         }
     }
 
+    /// The services by full name, each with the name of whoever serves it.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE as long as the registry was not read.
+    pub fn services(&self) -> Result<Arc<Services>, Status> {
+        let services = self.directory.services();
+        services.ok_or_else(|| refusal(Unfound::Unread, ""))
+    }
+
     /// The services by full name, each with a channel to whoever serves it.
-    #[must_use]
-    pub fn all(&self) -> Vec<(Arc<str>, Channel)> {
-        let services = self.directory.services().unwrap_or_default();
+    ///
+    /// # Errors
+    ///
+    /// As [`Backends::services`].
+    pub fn all(&self) -> Result<Vec<(Arc<str>, Channel)>, Status> {
+        let services = self.services()?;
         let mut called = self.called();
-        let all = services.iter();
-        all.map(|(service, name)| {
+        let all = services.iter().map(|(service, name)| {
             let channel = self.channel(&mut called, Arc::clone(name));
             (Arc::clone(service), channel)
-        })
-        .collect()
+        });
+        Ok(all.collect())
     }
 
     fn channel(&self, called: &mut Called, name: Arc<str>) -> Channel {
@@ -107,5 +122,16 @@ impl Backends {
 
     fn called(&self) -> MutexGuard<'_, Called> {
         self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a caller is told where nobody is found.
+fn refusal(error: Unfound, service: &str) -> Status {
+    match error {
+        Unfound::Unregistered => {
+            Refusal::Unimplemented.status(format!("unknown service {service}"))
+        }
+        // Whoever asks again is answered, once etcd is.
+        Unfound::Unread => Refusal::NoEndpoint.status(status::chain(&error)),
     }
 }

@@ -8,12 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use gantry::{
-    client::Channel,
-    discovery::Unfound,
-    server::Inbound,
-    status::{self, Refusal},
-};
+use gantry::{client::Channel, server::Inbound, status::Refusal};
 use http::{Request, Response, Uri};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 use tower::Service;
@@ -39,13 +34,7 @@ impl Forward {
             let text = format!("{path} is not the path of a method");
             return Err(Refusal::Unimplemented.status(text));
         };
-        self.backends.of(service).map_err(|error| match error {
-            Unfound::Unregistered => {
-                Refusal::Unimplemented.status(format!("unknown service {service}"))
-            }
-            // Whoever asks again is answered, once etcd is.
-            Unfound::Unread => Refusal::NoEndpoint.status(status::chain(&error)),
-        })
+        self.backends.of(service)
     }
 }
 

@@ -38,52 +38,49 @@ impl Merged {
         Self { backends }
     }
 
-    async fn answer(&self, question: Option<Question>) -> Answer {
-        let answered = match question {
-            Some(Question::ListServices(_)) => Ok(self.list()),
+    async fn answer(&self, question: Option<Question>) -> Result<Answer, Status> {
+        match question {
+            Some(Question::ListServices(_)) => self.list(),
             Some(Question::FileContainingSymbol(symbol)) => self.symbol(symbol).await,
-            Some(question) => self.first(self.channels(), question).await,
+            Some(question) => self.first(self.channels()?, question).await,
             None => Err(Status::invalid_argument("the request asks nothing")),
-        };
-        answered.unwrap_or_else(|status| {
-            Answer::ErrorResponse(ErrorResponse {
-                error_code: status.code().into(),
-                error_message: status.message().to_owned(),
-            })
-        })
+        }
     }
 
-    fn list(&self) -> Answer {
-        let backends = self.backends.all().into_iter();
-        let names = backends.map(|(service, _)| service.to_string());
-        let service = names
+    fn list(&self) -> Result<Answer, Status> {
+        let services = self.backends.services()?;
+        let service = services
+            .keys()
+            .map(ToString::to_string)
             .chain(OWN.map(str::to_owned))
             .map(|name| ServiceResponse { name })
             .collect();
-        Answer::ListServicesResponse(ListServiceResponse { service })
+        Ok(Answer::ListServicesResponse(ListServiceResponse {
+            service,
+        }))
     }
 
     /// The backend of a service is asked alone; of any other symbol, one after the other.
     async fn symbol(&self, symbol: String) -> Result<Answer, Status> {
-        let all = self.backends.all();
+        let all = self.backends.all()?;
         let serves = all.iter().find(|(service, _)| {
             let rest = symbol.strip_prefix(&**service);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         let asked = match serves {
             Some((_, channel)) => vec![channel.clone()],
-            None => self.channels(),
+            None => self.channels()?,
         };
         self.first(asked, Question::FileContainingSymbol(symbol))
             .await
     }
 
     /// One channel of each backend.
-    fn channels(&self) -> Vec<Channel> {
-        let mut channels: Vec<_> = self.backends.all().into_iter().map(|it| it.1).collect();
+    fn channels(&self) -> Result<Vec<Channel>, Status> {
+        let mut channels: Vec<_> = self.backends.all()?.into_iter().map(|it| it.1).collect();
         channels.sort_by(|one, other| one.name().cmp(other.name()));
         channels.dedup_by(|one, other| one.name() == other.name());
-        channels
+        Ok(channels)
     }
 
     /// The first answer that is one.
@@ -108,6 +105,14 @@ impl Merged {
     }
 }
 
+/// A refusal, as an answer.
+fn told(status: &Status) -> Answer {
+    Answer::ErrorResponse(ErrorResponse {
+        error_code: status.code().into(),
+        error_message: status.message().to_owned(),
+    })
+}
+
 #[tonic::async_trait]
 impl ServerReflection for Merged {
     type ServerReflectionInfoStream =
@@ -123,6 +128,7 @@ impl ServerReflection for Merged {
             async move {
                 let request = request?;
                 let answer = merged.answer(request.message_request.clone()).await;
+                let answer = answer.unwrap_or_else(|status| told(&status));
                 Ok(ServerReflectionResponse {
                     valid_host: request.host.clone(),
                     original_request: Some(request),
