@@ -326,3 +326,40 @@ async fn reflection_is_merged() {
     let refused = Reflection::of(channel(&[silent.address])).await;
     assert_eq!(Some(Code::Unimplemented), refused.err().map(|it| it.code()));
 }
+
+/// Goal: a backend without reflection, or one that stands still, is in nobody else's way.
+/// Method: one that comes first by its name, beside the probes; a symbol of theirs, and one that
+/// nobody knows; then it is stopped, and the same symbol of theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_waits_for_nobody() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let url = fleet.etcd.url();
+    let other = process::service("catalog")
+        .set("ETCD__ENDPOINTS", &url)
+        .set("REFLECTION", false)
+        .start()
+        .await;
+    let gateway = gateway(&url).await;
+    let reflection = wait::until("all to be listed", SOON, async || {
+        let reflection = Reflection::of(channel(&[gateway.address])).await;
+        let (reflection, services) = reflection.expect("it has reflection");
+        let there = |name: &str| services.iter().any(|it| it == name);
+        (there(SERVICE) && there("shop.catalog.v1.CatalogService")).then_some(reflection)
+    })
+    .await;
+    let symbol = "probe.v1.WaitRequest";
+    reflection.files(symbol).await.expect("its files");
+    for (symbol, code) in [
+        ("probe.v1.Nope", Code::NotFound),
+        ("shop.catalog.v1.CatalogService", Code::Unimplemented),
+    ] {
+        let error = reflection.files(symbol).await.expect_err(symbol);
+        assert_eq!(code, error.code(), "{symbol}: {error:?}");
+    }
+
+    other.signal(Signal::STOP);
+    let files = tokio::time::timeout(Duration::from_secs(3), reflection.files(symbol));
+    files.await.expect("nobody waits").expect("its files");
+}

@@ -6,11 +6,11 @@ use std::{
 };
 
 use gantry::{
-    client::{Channel, Clients},
+    client::{Answer, Channel, Clients, Question, Reflection},
     discovery::{Directory, Services, Unfound},
     status::{self, Refusal},
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// The services that are registered, and a channel to each name that was called; clones share them.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Backends {
 #[derive(Debug, Default)]
 struct Called {
     /// By name.
-    channels: HashMap<Arc<str>, Channel>,
+    backends: HashMap<Arc<str>, Arc<Backend>>,
     /// The name of each service.
     names: HashMap<Arc<str>, Arc<str>>,
 }
@@ -32,7 +32,56 @@ struct Called {
 impl Called {
     /// Whether calls to `name` arrive.
     fn is_ready(&self, name: &str) -> bool {
-        self.channels.get(name).is_some_and(Channel::is_ready)
+        let backend = self.backends.get(name);
+        backend.is_some_and(|it| it.channel.is_ready())
+    }
+}
+
+/// Whoever is registered under one name.
+#[derive(Debug)]
+pub struct Backend {
+    channel: Channel,
+    /// How it describes itself, once that was found out.
+    reflection: Mutex<Option<Reflection>>,
+}
+
+impl Backend {
+    fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            reflection: Mutex::default(),
+        }
+    }
+
+    /// The name it is registered under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.channel.name()
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    ///
+    /// UNIMPLEMENTED if it has no reflection, or what it refuses the question with.
+    pub async fn ask(&self, question: Question) -> Result<Answer, Status> {
+        let known = self.reflection().clone();
+        if let Some(known) = known {
+            let answer = known.ask(question.clone()).await;
+            // Another version of it may run by now.
+            let outdated = |status: &Status| status.code() == Code::Unimplemented;
+            if !answer.as_ref().is_err_and(outdated) {
+                return answer;
+            }
+        }
+        let (found, _) = Reflection::of(self.channel.clone()).await?;
+        *self.reflection() = Some(found.clone());
+        found.ask(question).await
+    }
+
+    fn reflection(&self) -> MutexGuard<'_, Option<Reflection>> {
+        let reflection = self.reflection.lock();
+        reflection.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,13 +110,13 @@ impl Backends {
                 if called.names.get(service) != Some(&name) {
                     called.names.insert(service.into(), Arc::clone(&name));
                 }
-                Ok(self.channel(&mut called, name))
+                Ok(self.backend(&mut called, name).channel.clone())
             }
             Err(error) => {
                 let name = called.names.get(service);
-                let channel = name.and_then(|name| called.channels.get(name));
-                let ready = channel.filter(|it| it.is_ready());
-                ready.cloned().ok_or_else(|| refusal(error, service))
+                let backend = name.and_then(|name| called.backends.get(name));
+                let channel = backend.map(|it| &it.channel).filter(|it| it.is_ready());
+                channel.cloned().ok_or_else(|| refusal(error, service))
             }
         }
     }
@@ -82,25 +131,17 @@ impl Backends {
         services.ok_or_else(|| refusal(Unfound::Unread, ""))
     }
 
-    /// The services by full name, each with a channel to whoever serves it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Backends::services`].
-    pub fn all(&self) -> Result<Vec<(Arc<str>, Channel)>, Status> {
-        let services = self.services()?;
-        let mut called = self.called();
-        let all = services.iter().map(|(service, name)| {
-            let channel = self.channel(&mut called, Arc::clone(name));
-            (Arc::clone(service), channel)
-        });
-        Ok(all.collect())
+    /// Whoever is registered under `name`.
+    #[must_use]
+    pub fn named(&self, name: &Arc<str>) -> Arc<Backend> {
+        self.backend(&mut self.called(), Arc::clone(name))
     }
 
-    fn channel(&self, called: &mut Called, name: Arc<str>) -> Channel {
-        let channels = called.channels.entry(name);
-        let channel = channels.or_insert_with_key(|name| self.clients.channel(name, &[]));
-        channel.clone()
+    fn backend(&self, called: &mut Called, name: Arc<str>) -> Arc<Backend> {
+        let backend = called.backends.entry(name);
+        let backend = backend
+            .or_insert_with_key(|name| Arc::new(Backend::new(self.clients.channel(name, &[]))));
+        Arc::clone(backend)
     }
 
     /// Lets go of names that went and are not reachable, for ever. Calls in flight go on.
@@ -109,10 +150,10 @@ impl Backends {
             let services = self.directory.services().unwrap_or_default();
             let registered: BTreeSet<_> = services.values().collect();
             let mut called = self.called();
-            let gone: Vec<_> = called.channels.keys().cloned().collect();
+            let gone: Vec<_> = called.backends.keys().cloned().collect();
             for name in gone {
                 if !registered.contains(&name) && !called.is_ready(&name) {
-                    called.channels.remove(&name);
+                    called.backends.remove(&name);
                     called.names.retain(|_, it| *it != name);
                     self.clients.release(&name);
                 }
