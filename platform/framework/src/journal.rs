@@ -61,7 +61,7 @@ pub enum Kind {
     EndpointState,
     /// The registration of this process changed.
     Registration,
-    /// The registry could not be read, or can again, or began anew.
+    /// The registry could not be read, or can again, or began anew; or two names serve the same.
     Registry,
     /// A certificate was loaded or refused.
     Certificate,

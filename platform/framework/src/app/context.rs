@@ -155,7 +155,7 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn directory(&self) -> Option<Directory> {
         let registry = self.registry.as_ref()?;
-        Some(registry.directory(&self.tasks))
+        Some(registry.directory(&self.tasks, self.journal.clone()))
     }
 
     /// The targets of this process, for programs that learn whom they call while they run. What is

@@ -22,7 +22,7 @@ impl Registry {
         match *self {}
     }
 
-    pub(in crate::app) fn directory(&self, _: &Tasks) -> Directory {
+    pub(in crate::app) fn directory(&self, _: &Tasks, _: Journal) -> Directory {
         match *self {}
     }
 

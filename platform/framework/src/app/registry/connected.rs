@@ -106,8 +106,8 @@ impl Registry {
     }
 
     /// Follows all that is registered.
-    pub(in crate::app) fn directory(&self, tasks: &Tasks) -> Directory {
-        discovery::etcd::directory(self.etcd.clone(), tasks)
+    pub(in crate::app) fn directory(&self, tasks: &Tasks, journal: Journal) -> Directory {
+        discovery::etcd::directory(self.etcd.clone(), tasks, journal)
     }
 
     /// The connections to etcd.

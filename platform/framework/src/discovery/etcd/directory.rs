@@ -1,7 +1,7 @@
 //! Everything that is registered in etcd's own layout, by the services that it serves.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     discovery::{Directory, Services},
+    journal::{Journal, Kind},
     shutdown::Tasks,
     status::chain,
 };
@@ -30,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Begins to follow all of `etcd`, in a task of `tasks`.
 #[must_use]
-pub fn follow(etcd: Etcd, tasks: &Tasks) -> Directory {
+pub fn follow(etcd: Etcd, tasks: &Tasks, journal: Journal) -> Directory {
     let (publish, services) = watch::channel(None);
     let feed = Feed {
         etcd,
@@ -44,6 +45,7 @@ pub fn follow(etcd: Etcd, tasks: &Tasks) -> Directory {
         let keeper = Keeper {
             instances: BTreeMap::new(),
             listed: HashMap::new(),
+            journal,
             publish,
         };
         // On the heap: etcd's clients are large.
@@ -58,16 +60,60 @@ type Instance = (Arc<str>, Vec<Arc<str>>);
 
 struct Keeper {
     instances: BTreeMap<Vec<u8>, Instance>,
-    /// Each service with its name, and until when it is listed where no instance is left.
-    listed: HashMap<Arc<str>, (Arc<str>, Option<Instant>)>,
+    listed: HashMap<Arc<str>, Listed>,
+    journal: Journal,
     publish: watch::Sender<Option<Arc<Services>>>,
 }
+
+/// One service that is listed.
+struct Listed {
+    /// Under which name it is found: as long as that has an instance, whoever else serves it.
+    name: Arc<str>,
+    /// Until when it is listed, where no instance is left.
+    until: Option<Instant>,
+    /// Whether another name serves it, too.
+    contested: bool,
+}
+
+impl Listed {
+    fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            until: None,
+            contested: false,
+        }
+    }
+
+    /// Takes in which names serve `service`, this one among them, and tells once where there are
+    /// others.
+    fn is_served(&mut self, service: &str, names: &Names<'_>, journal: &Journal) {
+        self.until = None;
+        let other = names.iter().find(|name| ***name != self.name);
+        if let Some(other) = other
+            && !self.contested
+        {
+            let (name, other) = (&*self.name, &***other);
+            tracing::warn!(
+                service,
+                name,
+                other,
+                "two names serve the same; it is found under the first"
+            );
+            let detail = format!("{other} serves {service}, too; it is found as {name}");
+            journal.record(Kind::Registry, name, detail);
+        }
+        self.contested = other.is_some();
+    }
+}
+
+/// The names under which one service is served.
+type Names<'a> = BTreeSet<&'a Arc<str>>;
 
 impl Keeper {
     /// Runs until no reader is left.
     async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         loop {
-            let wake = self.listed.values().filter_map(|(_, until)| *until).min();
+            let wake = self.listed.values().filter_map(|it| it.until).min();
             let publish = self.publish.clone();
             // Every arm is cancel-safe: an update is taken whole or not at all.
             tokio::select! {
@@ -81,7 +127,9 @@ impl Keeper {
                 },
                 () = time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     let now = Instant::now();
-                    self.listed.retain(|_, (_, until)| until.is_none_or(|until| until > now));
+                    self.listed.retain(|_, it| it.until.is_none_or(|until| until > now));
+                    // What another name serves is taken over by that.
+                    self.list(now, false);
                 }
             }
             self.tell();
@@ -90,14 +138,13 @@ impl Keeper {
 
     /// Says whether it was a list, or a change of one.
     fn take_in(&mut self, update: Update) -> bool {
-        let grace = match update {
+        let lost = match update {
             Update::List(pairs, _) => {
                 self.instances.clear();
                 for pair in pairs {
                     self.put(pair);
                 }
-                // More likely a loss of the registry's than of theirs.
-                HOLD
+                true
             }
             Update::Changes(changes) => {
                 for change in changes {
@@ -106,11 +153,7 @@ impl Keeper {
                         Change::Delete(key) => drop(self.instances.remove(&key)),
                     }
                 }
-                if self.instances.is_empty() {
-                    HOLD
-                } else {
-                    GRACE
-                }
+                self.instances.is_empty()
             }
             Update::Failed(error) => {
                 let error = chain(&error);
@@ -118,7 +161,7 @@ impl Keeper {
                 return false;
             }
         };
-        self.list(Instant::now() + grace);
+        self.list(Instant::now(), lost);
         true
     }
 
@@ -137,24 +180,44 @@ impl Keeper {
         }
     }
 
-    /// Lists what the instances serve, and what they served until `until`.
-    fn list(&mut self, until: Instant) {
-        for (_, listed) in self.listed.values_mut() {
-            listed.get_or_insert(until);
-        }
-        // Where two names serve the same, the lesser one has it, whoever came first.
-        for (name, services) in self.instances.values().rev() {
+    /// Lists what the instances serve, and for a while what they served. `lost` says whether it is
+    /// more likely that the registry lost what is missing than that it went.
+    fn list(&mut self, now: Instant, lost: bool) {
+        let mut serving: HashMap<&Arc<str>, Names<'_>> = HashMap::new();
+        for (name, services) in self.instances.values() {
             for service in services {
-                let listed = (Arc::clone(name), None);
-                self.listed.insert(Arc::clone(service), listed);
+                serving.entry(service).or_default().insert(name);
             }
+        }
+        let until = now + if lost { HOLD } else { GRACE };
+        for (service, listed) in &mut self.listed {
+            match serving.get(service) {
+                Some(names) if names.contains(&listed.name) => {}
+                // It went while the other was there, which takes over: no call has to fail.
+                Some(_) if !lost && listed.until.is_none() => {}
+                _ => {
+                    listed.until.get_or_insert(until);
+                    serving.remove(service);
+                }
+            }
+        }
+        for (service, names) in serving {
+            let Some(least) = names.first() else {
+                continue;
+            };
+            let listed = self.listed.entry(Arc::clone(service));
+            let listed = listed.or_insert_with(|| Listed::new(Arc::clone(least)));
+            if !names.contains(&listed.name) {
+                *listed = Listed::new(Arc::clone(least));
+            }
+            listed.is_served(service, &names, &self.journal);
         }
     }
 
     fn tell(&self) {
         let services = self.listed.iter();
         let next: Services = services
-            .map(|(service, (name, _))| (Arc::clone(service), Arc::clone(name)))
+            .map(|(service, listed)| (Arc::clone(service), Arc::clone(&listed.name)))
             .collect();
         self.publish.send_if_modified(|last| {
             let changed = last.as_deref() != Some(&next);

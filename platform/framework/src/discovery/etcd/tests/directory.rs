@@ -14,10 +14,12 @@ use crate::{
     },
     journal::Journal,
     shutdown::Tasks,
+    testing::telemetry::capture,
 };
 
 fn follow(fake: &Fake) -> Directory {
-    etcd::directory(fake.etcd(), &Tasks::new(Journal::new()))
+    let journal = Journal::new();
+    etcd::directory(fake.etcd(), &Tasks::new(journal.clone()), journal)
 }
 
 fn register(fake: &Fake, key: &str, services: &[&str]) {
@@ -134,17 +136,66 @@ async fn a_registry_that_lost_everything_is_waited_for() {
     assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
 }
 
-/// Goal: a service that two names serve is found under one of them, the same for all who ask, and
-/// under the other when that goes.
-/// Method: register it under both, and take the lesser one away.
+/// Goal: a service that two names serve is found under the one that had it first, or the lesser of
+/// both where they came together, and under the other at once when that goes; the conflict is told
+/// once.
+/// Method: register it under both, and instances of both come; take the one away, and let it return.
 #[tokio::test(start_paused = true)]
-async fn a_service_under_two_names_is_found_under_one() {
+async fn a_service_under_two_names_keeps_the_one_it_has() {
+    let capture = capture();
+    let conflicts = || {
+        let lines = capture.lines();
+        let told = lines.iter().filter(|it| it.message().contains("two names"));
+        told.count()
+    };
     let fake = Fake::new();
-    register(&fake, "orders-next/10.0.0.1:2", &["shop.Orders"]);
-    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    register(&fake, "orders/10.0.0.1:2", &["shop.Orders"]);
+    register(&fake, "orders-next/10.0.0.1:1", &["shop.Orders"]);
     let directory = follow(&fake);
-    is(&directory, "shop.Orders", Ok("orders-next")).await;
-    settle().await;
-    fake.delete("orders-next/10.0.0.1:2");
     is(&directory, "shop.Orders", Ok("orders")).await;
+    settle().await;
+    fake.delete("orders/10.0.0.1:2");
+    let took = is(&directory, "shop.Orders", Ok("orders-next")).await;
+    assert!(took < 5 * MS, "{took:?}");
+    assert_eq!(1, conflicts());
+
+    for key in [
+        "a/10.0.0.1:3",
+        "orders/10.0.0.1:2",
+        "orders-next/10.0.0.1:4",
+    ] {
+        register(&fake, key, &["shop.Orders"]);
+        settle().await;
+        assert_eq!(Ok(Arc::from("orders-next")), directory.find("shop.Orders"));
+    }
+    fake.delete("orders-next/10.0.0.1:1");
+    settle().await;
+    assert_eq!(Ok(Arc::from("orders-next")), directory.find("shop.Orders"));
+    assert_eq!(2, conflicts());
+    fake.delete("orders-next/10.0.0.1:4");
+    is(&directory, "shop.Orders", Ok("a")).await;
+}
+
+/// Goal: a service whose name was lost by the registry does not go over to another at once.
+/// Method: restart it empty; another name registers the service, and the first one comes again, or
+/// does not.
+#[tokio::test(start_paused = true)]
+async fn a_lost_name_is_waited_for() {
+    for returns in [true, false] {
+        let fake = Fake::new();
+        register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+        let directory = follow(&fake);
+        is(&directory, "shop.Orders", Ok("orders")).await;
+        settle().await;
+        fake.restart_empty();
+        register(&fake, "a/10.0.0.1:3", &["shop.Orders"]);
+        time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
+        if returns {
+            register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+        }
+        time::sleep(Duration::from_mins(1)).await;
+        let expected = if returns { "orders" } else { "a" };
+        assert_eq!(Ok(Arc::from(expected)), directory.find("shop.Orders"));
+    }
 }
