@@ -14,6 +14,7 @@
 mod directory;
 mod feed;
 mod layout;
+mod outage;
 mod pages;
 mod reader;
 mod registrar;

@@ -15,6 +15,7 @@ use super::{
     Etcd,
     feed::{Change, Feed, Pair, Update},
     layout,
+    outage::Outage,
     pages::ENTRIES_MAX,
     resolver::UPDATES,
     view::HOLD,
@@ -23,11 +24,13 @@ use crate::{
     discovery::{Directory, Services},
     journal::{Journal, Kind},
     shutdown::Tasks,
-    status::chain,
 };
 
 /// How long a service is listed after its last instance went: longer than a restart takes.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What is read, in the log and the journal.
+const EVERYTHING: &str = "every service";
 
 /// Begins to follow all of `etcd`, in a task of `tasks`.
 #[must_use]
@@ -45,6 +48,7 @@ pub fn follow(etcd: Etcd, tasks: &Tasks, journal: Journal) -> Directory {
         let keeper = Keeper {
             instances: BTreeMap::new(),
             listed: HashMap::new(),
+            outage: Outage::none(EVERYTHING, journal.clone()),
             journal,
             publish,
         };
@@ -61,6 +65,7 @@ type Instance = (Arc<str>, Vec<Arc<str>>);
 struct Keeper {
     instances: BTreeMap<Vec<u8>, Instance>,
     listed: HashMap<Arc<str>, Listed>,
+    outage: Outage,
     journal: Journal,
     publish: watch::Sender<Option<Arc<Services>>>,
 }
@@ -140,6 +145,7 @@ impl Keeper {
     fn take_in(&mut self, update: Update) -> bool {
         let lost = match update {
             Update::List(pairs, _) => {
+                self.outage.end();
                 self.instances.clear();
                 for pair in pairs {
                     self.put(pair);
@@ -156,8 +162,7 @@ impl Keeper {
                 self.instances.is_empty()
             }
             Update::Failed(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "the registry cannot be read; the last services stay");
+                self.outage.fail(&error);
                 return false;
             }
         };

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Etcd,
     feed::{Change, Feed, Pair, Update},
+    outage::Outage,
     pages::{ENTRIES_MAX, too_many},
     snapshot::Snapshot,
     view::View,
@@ -111,7 +112,7 @@ struct Keeper {
     metrics: Discovery,
     resolutions: watch::Sender<Resolution>,
     view: View,
-    error: Option<Arc<str>>,
+    outage: Outage,
     /// Keys whose values cannot be used, so that each is told of once.
     malformed: HashSet<Vec<u8>>,
     /// Whether readers have not been told of everything yet.
@@ -135,7 +136,7 @@ impl Keeper {
             metrics: Discovery::register(target),
             resolutions,
             view: View::default(),
-            error: None,
+            outage: Outage::none(name, shared.journal.clone()),
             malformed: HashSet::new(),
             dirty: false,
             told: None,
@@ -210,15 +211,7 @@ impl Keeper {
                     let detail = format!("the registry began anew; {held} endpoints are held");
                     self.journal.record(Kind::Registry, &*self.name, detail);
                 }
-                if let Some(error) = self.error.take() {
-                    tracing::info!(
-                        name = self.name,
-                        was = &*error,
-                        "the registry answers again"
-                    );
-                    self.journal
-                        .record(Kind::Registry, &*self.name, "answers again");
-                }
+                self.outage.end();
                 self.metrics.current(true);
             }
             Update::Changes(changes) => {
@@ -234,20 +227,9 @@ impl Keeper {
 
     /// Notes that what is known may be out of date.
     fn fail(&mut self, error: &super::Error) {
-        let error: Arc<str> = chain(error).into();
-        if self.error.as_ref() == Some(&error) {
-            return;
+        if self.outage.fail(error) {
+            self.metrics.current(false);
         }
-        if self.error.is_none() {
-            tracing::warn!(
-                name = self.name,
-                error = &*error,
-                "the registry cannot be read; the last endpoints stay"
-            );
-            self.journal.record(Kind::Registry, &*self.name, &*error);
-        }
-        self.error = Some(error);
-        self.metrics.current(false);
     }
 
     /// Whether one more key is to be remembered.
@@ -309,7 +291,7 @@ impl Keeper {
         self.told = Some(now);
         let next = Resolution {
             endpoints: self.view.endpoints().into(),
-            error: self.error.clone(),
+            error: self.outage.error(),
         };
         if let Some(writer) = &mut self.snapshot
             && self.view.is_listed()

@@ -136,6 +136,26 @@ async fn a_registry_that_lost_everything_is_waited_for() {
     assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
 }
 
+/// Goal: an outage is told once, and its end.
+/// Method: an etcd that answers nothing for an hour, then all.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_once() {
+    let capture = capture();
+    let fake = Fake::new();
+    fake.faults(|faults| faults.unanswered.extend([Kind::Range]));
+    let directory = follow(&fake);
+    time::sleep(Duration::from_hours(1)).await;
+    fake.faults(|faults| faults.unanswered.clear());
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    assert!(fake.asked(Kind::Range) > 100);
+    for told in ["the registry cannot be read", "the registry answers again"] {
+        let lines = capture.lines();
+        let lines = lines.iter().filter(|it| it.message().contains(told));
+        assert_eq!(1, lines.count(), "{told}");
+    }
+}
+
 /// Goal: a service that two names serve is found under the one that had it first, or the lesser of
 /// both where they came together, and under the other at once when that goes; the conflict is told
 /// once.
