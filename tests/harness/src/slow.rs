@@ -69,9 +69,9 @@ impl Slow {
         }
     }
 
-    /// How long bytes take each way from now on.
+    /// How much longer everything takes to be answered from now on: bytes take half of it each way.
     pub fn delay(&self, delay: Duration) {
-        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from((delay / 2).as_millis()).unwrap_or(u64::MAX);
         self.delay.store(millis, Ordering::SeqCst);
     }
 

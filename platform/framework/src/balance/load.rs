@@ -16,7 +16,7 @@ const UNMEASURED_COST: f64 = 1e9;
 /// An endpoint that said nothing for so long is tried again, whatever it was last seen to do.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The same for one that failed: one that stands still has lost its connections by then, as it
-/// answers no pings, and costs no call more.
+/// answers no pings (those of the usual configuration), and costs no call more.
 const SILENCE_CHARGED: Duration = Duration::from_secs(15);
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;

@@ -26,13 +26,17 @@ const NAME: &str = "etcd";
 /// What targets without a scheme of their own are.
 const SCHEME: &str = Layout::Etcd.as_str();
 
-/// etcd serves no gRPC health that says more than its connection; it is close by, so a connection
-/// that is silent is soon given up, and one that failed soon tried again.
+/// Everybody shall be registered again soon after etcd came back.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// The way to etcd may be as slow as etcd itself: a lease of ten seconds bears answers that take
+/// six, so a connection is not given up before, neither while it begins nor when it is silent.
+/// Requests do not wait for that: each has a bound of its own, after which another member is
+/// cheaper. It is for watches, which have none: from one that died they move on within two
+/// intervals and this.
+const SLOWEST: Duration = Duration::from_secs(8);
 /// etcd bears a ping every five seconds (`--grpc-keepalive-min-time`).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(6);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Teaches `clients` the names in the etcd that `config` names: a target that is not configured is
 /// a name there. Does no I/O beyond beginning to connect in the background; its tasks belong to
@@ -243,11 +247,13 @@ fn calling(config: &Etcd) -> client::Config {
     // Addresses are connected to as they are, names are looked up again and again.
     let fixed = hosts.parse::<discovery::Target>().is_ok();
     client::Config {
+        connect_timeout: SLOWEST,
         backoff_min: BACKOFF_MIN,
         backoff_max: BACKOFF_MAX,
         keepalive_interval: KEEPALIVE_INTERVAL,
         keepalive_always: true,
-        keepalive_timeout: KEEPALIVE_TIMEOUT,
+        keepalive_timeout: SLOWEST,
+        // etcd's own says no more than its connection.
         health: false,
         tls: config.tls.clone(),
         ..client::Config::to(if fixed {
