@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use gantry_api::admin::v1::{
-    GetRegistrationRequest, PauseRegistrationRequest, ResumeRegistrationRequest,
+    GetRegistrationRequest, PauseRegistrationRequest, Registration, ResumeRegistrationRequest,
     admin_service_client::AdminServiceClient, registration::State,
 };
 use tokio::time::{self, Instant};
@@ -57,7 +57,7 @@ async fn run(name: &str, wanted: State) -> Outcome {
 }
 
 /// Changes one instance; says what it came to.
-async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<&'static str, Failure> {
+async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<String, Failure> {
     let Row {
         instance,
         side_address,
@@ -66,20 +66,17 @@ async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<&'st
     let paused = wanted == State::Paused;
     let Marked { before, running } = control::pause(state, instance, paused).await?;
     if !running {
-        return Ok(if paused {
-            "has no process; the next one will not be registered"
-        } else {
-            "has no process; the next one will be registered"
-        });
+        let next = if paused { "not be" } else { "be" };
+        return Ok(format!(
+            "has no process; the next one will {next} registered"
+        ));
     }
     let target = Target::at(side_address, None)?;
     let changed = change(target.channel.clone(), wanted).await;
     target.close().await;
     match changed {
-        Ok(()) if paused => {
-            Ok("is not registered any more, nor after a restart; it goes on serving")
-        }
-        Ok(()) => Ok("is registered"),
+        Ok(registration) if paused => Ok(taken_back(&registration)),
+        Ok(_) => Ok("is registered".to_owned()),
         // It was told, and takes its time.
         Err(Unchanged::Late(failure)) => Err(failure),
         Err(Unchanged::Refused(failure)) => {
@@ -87,6 +84,19 @@ async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<&'st
             Err(failure)
         }
     }
+}
+
+/// What a pause has come to: etcd may be away, and hear of it later.
+fn taken_back(registration: &Registration) -> String {
+    let cause = &registration.error;
+    if cause.is_empty() {
+        return "is not registered any more, nor after a restart; it goes on serving".to_owned();
+    }
+    let ttl = registration.ttl.unwrap_or_default().seconds;
+    format!(
+        "is paused, also after a restart, and goes on serving; it may be found until its lease \
+         runs out (≤ {ttl} s while etcd runs): {cause}"
+    )
 }
 
 /// Why a registration is not as wanted.
@@ -97,8 +107,8 @@ enum Unchanged {
     Late(Failure),
 }
 
-/// Asks for the change, and waits until the registry has it.
-async fn change(channel: Channel, wanted: State) -> Result<(), Unchanged> {
+/// Asks for the change, and waits until the process says that it is so.
+async fn change(channel: Channel, wanted: State) -> Result<Registration, Unchanged> {
     let mut admin = AdminServiceClient::new(channel);
     let until = Instant::now() + DONE_MAX;
     while let Err(status) = tell(&mut admin, wanted).await {
@@ -116,7 +126,7 @@ async fn change(channel: Channel, wanted: State) -> Result<(), Unchanged> {
             let now = answer.map_err(failed)?.into_inner().registration;
             let now = now.unwrap_or_default();
             if now.state() == wanted {
-                return Ok(());
+                return Ok(now);
             }
             last = format!("{} {}", now.state().as_str_name(), now.error);
             time::sleep(LOOK).await;

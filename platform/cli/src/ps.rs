@@ -53,9 +53,9 @@ pub(crate) fn table(reports: &[Report]) -> String {
 
 fn cells(report: &Report) -> [String; 11] {
     let row = &report.row;
-    let ended = match (&report.ended, row.pid) {
-        (Some(ended), None) => ended.clone(),
-        _ => String::new(),
+    let wrong = match row.pid {
+        None => report.ended.clone(),
+        Some(_) => row.registration_error.clone(),
     };
     [
         row.name.clone(),
@@ -69,6 +69,6 @@ fn cells(report: &Report) -> [String; 11] {
         row.restarts.to_string(),
         humantime::format_duration(Duration::from_secs(row.uptime_seconds)).to_string(),
         format!("{} MB", row.rss_bytes / 1_000_000),
-        ended,
+        wrong.unwrap_or_default(),
     ]
 }

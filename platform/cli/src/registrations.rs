@@ -24,16 +24,18 @@ const PAUSED: &str = "PAUSED";
 pub(crate) async fn complete(reports: &mut [Report]) {
     let asked = stream::iter(reports).map(|report| async move {
         let row = &mut report.row;
-        row.registration = match row.pid {
-            Some(_) => state(&row.side_address).await,
-            None => report.paused.then(|| PAUSED.to_owned()),
+        let (state, error) = match row.pid {
+            Some(_) => said(&row.side_address).await.unzip(),
+            None => (report.paused.then(|| PAUSED.to_owned()), None),
         };
+        row.registration = state;
+        row.registration_error = error.filter(|error| !error.is_empty());
     });
     asked.buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
-/// The state of the registration, as the process at `side_address` says.
-async fn state(side_address: &str) -> Option<String> {
+/// The state of the registration and what is wrong with it, as the process at `side_address` says.
+async fn said(side_address: &str) -> Option<(String, String)> {
     let target = Target::at(side_address, None).ok()?;
     let mut admin = AdminServiceClient::new(target.channel.clone());
     let asked = admin.get_registration(GetRegistrationRequest {});
@@ -41,5 +43,6 @@ async fn state(side_address: &str) -> Option<String> {
     target.close().await;
     let registration = answer.ok()?.ok()?.into_inner().registration?;
     let name = registration.state().as_str_name();
-    Some(name.trim_start_matches("STATE_").to_owned())
+    let name = name.trim_start_matches("STATE_").to_owned();
+    Some((name, registration.error))
 }

@@ -66,6 +66,9 @@ pub(crate) struct Row {
     /// How it is known in the registry; absent where it does not register, or does not say.
     #[serde(default)]
     pub(crate) registration: Option<String>,
+    /// What stands in the way of that, or of taking it back.
+    #[serde(default)]
+    pub(crate) registration_error: Option<String>,
     pub(crate) address: String,
     pub(crate) side_address: String,
     /// Absent while it has no process.
@@ -319,6 +322,7 @@ impl<W: World> Supervisor<W> {
                 instance: id.to_string(),
                 state: status.state,
                 registration: None,
+                registration_error: None,
                 address: status.place.address.to_string(),
                 side_address: status.place.side_address.to_string(),
                 pid: status.pid,

@@ -31,6 +31,7 @@ fn up_serves_ps_shows_and_stop_drains() {
         "name",
         "pid",
         "registration",
+        "registration_error",
         "restarts",
         "rss_bytes",
         "side_address",

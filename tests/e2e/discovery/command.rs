@@ -9,10 +9,11 @@ use std::{
 
 use gantry_harness::{
     authority::{Authority, Issued},
-    etcd::{Asks, Etcd},
+    etcd::{Asks, Data, Etcd, Version},
     process::{built, free_address},
     system::System,
     tools,
+    wait::{self, SOON},
 };
 
 use super::{
@@ -204,6 +205,45 @@ async fn up_passes_it_on() {
     }
     let said = refused(&system.gantry(&["ls"]));
     assert!(said.contains("GANTRY_ETCD__PASSWORD"), "{said}");
+}
+
+/// Goal: a pause that etcd cannot hear of is none that nobody can find, and says so; it is made good
+/// once etcd is back.
+/// Method: the shop in an etcd that is gone; pause, what it and `ps` say, and the keys after its
+/// return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_without_etcd_says_so() {
+    let Some(mut etcd) = Etcd::start(Version::V36).await else {
+        return;
+    };
+    let system = System::up(&["--etcd", &etcd.url()]);
+    etcd.kill();
+    let paused = system.gantry(&["pause", "catalog"]);
+    let said = String::from_utf8_lossy(&paused.stderr).into_owned();
+    assert!(paused.status.success(), "{said}");
+    let found = "may be found until its lease runs out (≤ 10 s while etcd runs): not taken back: ";
+    assert!(said.contains(found), "{said}");
+    let error = || {
+        let rows = system.gantry(&["ps", "--output", "json"]);
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&rows.stdout).expect("JSON");
+        let row = rows.into_iter().find(|row| row["name"] == "catalog");
+        let row = row.expect("it runs");
+        assert_eq!("PAUSED", row["registration"]);
+        row["registration_error"].clone()
+    };
+    let told = error();
+    let told = told.as_str().unwrap_or_default();
+    assert!(told.starts_with("not taken back: "), "{told}");
+    let table = system.gantry(&["ps"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("not taken back: "), "{table}");
+
+    etcd.restart(Data::Kept).await;
+    wait::until("it to be taken back", SOON, async || {
+        error().is_null().then_some(())
+    })
+    .await;
+    assert_eq!(Some(vec![]), etcd.keys("catalog/"));
 }
 
 /// Goal: `up` refuses an etcd that no service could use, before it starts any.

@@ -45,6 +45,8 @@ pub struct Instance {
     pub state: String,
     /// `WAITING`, `REGISTERING`, `REGISTERED`, `PAUSED` or `LEFT`, where it says.
     pub registration: Option<String>,
+    /// What stands in the way of that.
+    pub registration_error: Option<String>,
     /// Where it serves.
     pub address: String,
     /// Where its side port is.

@@ -34,8 +34,9 @@ use crate::{
     telemetry::platform::Registrations,
 };
 
-/// How long taking a registration back may take; after that its lease runs out by itself.
+/// How long taking a registration back is waited for.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
+const REVOKE: &str = "revoke the lease";
 /// Lifetimes of the lease between two looks at what etcd really holds, should a watch be silently
 /// dead.
 const LOOK_EVERY: u32 = 3;
@@ -143,8 +144,8 @@ impl Registrar {
         });
     }
 
-    /// Takes the registration back for good. Waits until etcd has it, for a second at most: what
-    /// etcd does not hear of runs out with its lease.
+    /// Takes the registration back for good. Waits until etcd has it, for a second at most; it is
+    /// tried again as long as the tasks live, and what etcd never hears of runs out with its lease.
     pub async fn leave(&self) {
         self.want(Wish::Leave);
         let mut registration = self.registration.clone();
@@ -213,34 +214,31 @@ impl Keeper {
         }
         loop {
             let wish = *wishes.borrow_and_update();
-            match wish {
-                Wish::Leave => return self.set(State::Left, None),
-                Wish::Pause => self.set(State::Paused, None),
-                Wish::Register => {
-                    self.set(State::Registering, None);
-                    // Cancel-safe: what was under way at etcd is without effect once the lease is
-                    // revoked, and what is not ends with it.
-                    tokio::select! {
-                        biased;
-                        changed = wishes.changed() => {
-                            self.revoke().await;
-                            if changed.is_err() {
-                                return;
-                            }
-                            continue;
-                        }
-                        () = self.stay() => {}
-                    }
+            let work = async {
+                match wish {
+                    Wish::Register => self.stay().await,
+                    Wish::Pause => self.withdraw(State::Paused).await,
+                    Wish::Leave => self.withdraw(State::Left).await,
                 }
-            }
-            if wishes.changed().await.is_err() {
-                return;
+                std::future::pending::<()>().await;
+            };
+            // Cancel-safe: what was under way at etcd is without effect once the lease is revoked,
+            // and what is not ends with it. A revocation that was cut short is tried again, or the
+            // lease is made again.
+            tokio::select! {
+                biased;
+                changed = wishes.changed() => if changed.is_err() {
+                    drop(time::timeout(LEAVE_MAX, self.revoke()).await);
+                    return;
+                },
+                () = work => {}
             }
         }
     }
 
     /// Registers, again and again.
     async fn stay(&mut self) {
+        self.set(State::Registering, None);
         let mut backoff = Backoff::new(BACKOFF).expect("the bounds are valid");
         loop {
             let made = self.registration.borrow().made;
@@ -410,35 +408,41 @@ impl Keeper {
         Ok(stream)
     }
 
-    /// Takes the lease back, and with it all keys.
-    async fn revoke(&mut self) {
+    /// Takes the registration back, again and again until etcd has it: a lease lives on in an etcd
+    /// that is away, and has all of its time once that is back. `state` is told when it is done or
+    /// the first try has failed, which is soon.
+    async fn withdraw(&mut self, state: State) {
         *self.hold() = Hold::default();
-        // What was never heard of may have been done all the same.
-        if !std::mem::take(&mut self.asked) {
-            return;
+        let mut backoff = Backoff::new(BACKOFF).expect("the bounds are valid");
+        let first = time::timeout(LEAVE_MAX, self.revoke()).await;
+        let mut tried = first.unwrap_or(Err(Error::TimedOut {
+            what: REVOKE,
+            timeout: LEAVE_MAX,
+        }));
+        while let Err(error) = tried {
+            self.set(state, Some(&format!("not taken back: {}", chain(&error))));
+            time::sleep(backoff.next_pause()).await;
+            tried = self.revoke().await;
         }
-        let revoked = async {
-            let mut client = self.etcd.client().await?;
-            self.etcd
-                .bounded("revoke the lease", client.lease_revoke(self.lease))
-                .await
-                .map(drop)
-        };
-        let error = match time::timeout(LEAVE_MAX, revoked).await {
-            Ok(Ok(())) => return,
-            Ok(Err(Error::Refused { code, .. }))
-                if code == crate::status::code_name(Code::NotFound) =>
-            {
-                return;
-            }
-            Ok(Err(error)) => chain(&error),
-            Err(_) => format!("no answer from etcd within {LEAVE_MAX:?}"),
-        };
-        tracing::warn!(
-            name = self.name,
-            error,
-            "the registration could not be taken back; it runs out with its lease"
-        );
+        self.set(state, None);
+    }
+
+    /// Takes the lease back, and with it all keys.
+    async fn revoke(&mut self) -> Result<(), Error> {
+        // What was never heard of may have been done all the same.
+        if !self.asked {
+            return Ok(());
+        }
+        let mut client = self.etcd.client().await?;
+        let revoked = client.lease_revoke(self.lease);
+        let revoked = self.etcd.bounded(REVOKE, revoked).await;
+        let gone = crate::status::code_name(Code::NotFound);
+        match revoked {
+            Err(Error::Refused { code, .. }) if code == gone => {}
+            other => _ = other?,
+        }
+        self.asked = false;
+        Ok(())
     }
 
     fn hold(&self) -> MutexGuard<'_, Hold> {

@@ -343,6 +343,73 @@ async fn leaving_is_bounded() {
     }
 }
 
+/// Goal: what etcd does not hear of at once is taken back once it answers, and says so meanwhile; of
+/// a pause as of the end.
+/// Method: an etcd that stands still when one is paused, and when one leaves; the state and the keys,
+/// before its lease could have run out.
+#[tokio::test(start_paused = true)]
+async fn what_etcd_did_not_hear_of_is_taken_back_later() {
+    for state in [State::Paused, State::Left] {
+        let running = Running::start().await;
+        let begun = Instant::now();
+        running
+            .fake
+            .faults(|faults| faults.delay = Config::default().ttl);
+        if state == State::Paused {
+            running.registrar.pause();
+        } else {
+            running.registrar.leave().await;
+        }
+        let told = until("the state", || {
+            let now = running.registration.borrow().clone();
+            (now.state == state).then_some(now.error)
+        });
+        let told = told.await.unwrap();
+        assert!(
+            told.contains("not taken back: revoke the lease: no answer"),
+            "{told}"
+        );
+        assert!(begun.elapsed() <= Duration::from_millis(1_010));
+        assert_eq!(2, running.fake.keys().len());
+
+        running.fake.faults(|faults| faults.delay = Duration::ZERO);
+        until("it to be taken back", || {
+            running.fake.keys().is_empty().then_some(())
+        })
+        .await;
+        assert!(
+            begun.elapsed() < Config::default().ttl,
+            "{:?}",
+            begun.elapsed()
+        );
+        settle().await;
+        let now = running.registration.borrow().clone();
+        assert_eq!((state, None), (now.state, now.error));
+        let most = running.fake.under_way_most();
+        assert!(most.values().all(|most| *most <= 1), "{most:?}");
+    }
+}
+
+/// Goal: one that is resumed before etcd heard of the pause is registered as before.
+/// Method: the same, resumed while etcd stands still.
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_was_never_heard_of_can_be_resumed() {
+    let running = Running::start().await;
+    running
+        .fake
+        .faults(|faults| faults.delay = Config::default().ttl);
+    running.registrar.pause();
+    until("the pause", || {
+        (running.registration.borrow().state == State::Paused).then_some(())
+    })
+    .await;
+    running.registrar.resume();
+    running.fake.faults(|faults| faults.delay = Duration::ZERO);
+    running.registered(1).await;
+    time::sleep(Duration::from_mins(1)).await;
+    running.registered(1).await;
+}
+
 /// Goal: a registration that etcd has without our knowing is taken back, too.
 /// Method: etcd makes it and keeps the answer to itself; leave.
 #[tokio::test(start_paused = true)]
