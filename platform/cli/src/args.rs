@@ -50,6 +50,8 @@ pub(crate) enum Verb {
     #[command(name = shim::VERB, hide = true)]
     RunChild {
         parent: u32,
+        #[arg(long)]
+        socket: bool,
         #[arg(last = true)]
         command: Vec<OsString>,
     },

@@ -60,7 +60,11 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Outcome {
     match verb {
-        Verb::RunChild { parent, command } => Err(shim::become_child(parent, &command)),
+        Verb::RunChild {
+            parent,
+            socket,
+            command,
+        } => Err(shim::become_child(parent, socket, &command)),
         Verb::Up(args) => up::run(&args),
         Verb::Ps(args) => block_on(ps::run(args)),
         Verb::Ls(args) => block_on(ls::run(args)),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -58,7 +59,13 @@ pub(crate) struct Service {
     /// `--build` builds.
     #[serde(default)]
     pub(crate) binary: Option<PathBuf>,
-    /// Further environment, over the file's own `[env]`.
+    /// The address at which all its instances are reached, for those who do not look into the
+    /// registry: `gantry up` listens there for them, so a restart refuses no connection. Port 0
+    /// takes a free one.
+    #[serde(default)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Further environment, over the file's own `[env]`. In a value, `{name}` stands for the
+    /// address at which the service `name` listens.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
 }
@@ -162,6 +169,14 @@ impl Project {
             if let Err(fault) = check_replicas(service.replicas) {
                 faults.push(format!("[services.{name}] replicas: {fault}"));
             }
+            if let Some(fault) = service.listen.and_then(check_listen) {
+                faults.push(format!("[services.{name}] listen: {fault}"));
+            }
+            for (key, value) in &service.env {
+                for fault in self.unknown_addresses(value) {
+                    faults.push(format!("[services.{name}.env] {key}: {fault}"));
+                }
+            }
             for callee in &service.calls {
                 if callee == name {
                     faults.push(format!("[services.{name}] calls itself"));
@@ -178,6 +193,18 @@ impl Project {
             }
         }
         faults
+    }
+
+    /// What is wrong with the addresses that `value` names.
+    fn unknown_addresses(&self, value: &str) -> Vec<String> {
+        let listens = |name: &&str| match self.services.get(*name) {
+            Some(service) => service.listen.is_some(),
+            None => false,
+        };
+        let named = addresses_in(value).filter(|name| !listens(name));
+        named
+            .map(|name| format!("{{{name}}}: expected a service of this file with `listen`"))
+            .collect()
     }
 
     fn known(&self, service: &str) -> Result<(), String> {
@@ -233,6 +260,20 @@ impl Service {
             None => Ok(std::env::current_exe()?.with_file_name(name)),
         }
     }
+}
+
+/// The names in braces in `value`, as of services.
+fn addresses_in(value: &str) -> impl Iterator<Item = &str> {
+    let pieces = value.split('{').skip(1);
+    pieces
+        .filter_map(|piece| Some(piece.split_once('}')?.0))
+        .filter(|name| is_name(name))
+}
+
+/// Plaintext is for this machine alone.
+fn check_listen(address: SocketAddr) -> Option<String> {
+    let fault = || format!("{address}: expected a loopback address, such as 127.0.0.1:8080");
+    (!address.ip().is_loopback()).then(fault)
 }
 
 fn is_name(name: &str) -> bool {

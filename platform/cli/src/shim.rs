@@ -8,7 +8,12 @@
 
 use std::{
     ffi::OsString,
-    os::unix::process::{CommandExt as _, parent_id},
+    fs::File,
+    io,
+    os::{
+        fd::IntoRawFd as _,
+        unix::process::{CommandExt as _, parent_id},
+    },
     process::Command,
 };
 
@@ -22,11 +27,18 @@ use crate::failure::Failure;
 /// The hidden verb.
 pub(crate) const VERB: &str = "run-child";
 
-/// Becomes `command`, and dies with the process `parent`. Returns only what went wrong.
+/// Its option that says that standard input is a socket to hand on.
+pub(crate) const SOCKET: &str = "--socket";
+
+/// Where those who are handed sockets look for the first of them (`sd_listen_fds(3)`).
+const SOCKETS_START: i32 = 3;
+
+/// Becomes `command`, and dies with the process `parent`; with `socket`, standard input is a socket
+/// that the service is to listen at. Returns only what went wrong.
 ///
 /// The kernel sends the signal when the parent's *thread* that started this process ends, which
 /// is why `gantry up` starts processes from its main thread alone.
-pub(crate) fn become_child(parent: u32, command: &[OsString]) -> Failure {
+pub(crate) fn become_child(parent: u32, socket: bool, command: &[OsString]) -> Failure {
     let Some((program, arguments)) = command.split_first() else {
         return Failure::usage("no program to become");
     };
@@ -40,6 +52,27 @@ pub(crate) fn become_child(parent: u32, command: &[OsString]) -> Failure {
     if parent_id() != parent {
         return Failure::failed("gantry is gone");
     }
-    let error = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if socket {
+        match hand_on() {
+            Ok(count) => {
+                command.env("LISTEN_FDS", count.to_string());
+                command.env("LISTEN_PID", std::process::id().to_string());
+            }
+            Err(error) => return Failure::failed(format!("hand on a socket: {error}")),
+        }
+    }
+    let error = command.exec();
     Failure::failed(format!("start {}: {error}", program.display()))
+}
+
+/// Moves standard input to where handed-on sockets are, and puts nothing in its place. Answers how
+/// many descriptors there are, counted from the first such one: the socket is the last of them,
+/// behind those that were open already.
+fn hand_on() -> io::Result<i32> {
+    // A duplicate survives `exec`, and is the lowest number that is free.
+    let socket = rustix::io::dup(rustix::stdio::stdin())?.into_raw_fd();
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(socket - SOCKETS_START + 1)
 }

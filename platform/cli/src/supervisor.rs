@@ -45,7 +45,7 @@ pub(crate) use self::{
     machine::State,
     operation::{Event, Fault, Operation, Step, Targets},
     roster::{Id, Marked},
-    world::{Ended, World},
+    world::{Ended, Socket, World},
 };
 use crate::failure::Failure;
 
@@ -187,6 +187,7 @@ impl<W: World> Shared<W> {
         place: Place,
         (standing, paused): (Standing, bool),
     ) -> Instance<W> {
+        let place = spec.at(place);
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (publish, status) = watch::channel(Instance::<W>::status_at(place));
         let (mark, pause) = watch::channel(paused);

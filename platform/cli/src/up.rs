@@ -2,9 +2,9 @@
 
 mod show;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
-use gantry::{journal::Journal, shutdown::Tasks};
+use gantry::{journal::Journal, shutdown::Tasks, transport::server::holder};
 use gantry_local::etcd::Etcd;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -19,13 +19,13 @@ use crate::{
     block_on, build,
     failure::{Exit, Failure},
     here,
-    project::{Project, Service},
+    project::{self, Project, Service},
     registrations,
     registry::{self, Access},
     seed,
     state::{Lock, StateFolder},
     supervisor::{
-        Ended, Spec, State, Supervisor, control,
+        Ended, Socket, Spec, State, Supervisor, control,
         logs::{Logs, path_of, tail},
         system::System,
     },
@@ -69,7 +69,9 @@ pub(crate) fn run(args: &Up) -> Outcome {
             let url = etcd.handle().url();
             (Some(etcd), Access::local(url))
         };
+        let sockets = listen(&project, args.port_base)?;
         let settings = Settings {
+            sockets: Some(&sockets),
             etcd: Some(&access),
             otlp: args.otlp.as_deref(),
         };
@@ -79,9 +81,41 @@ pub(crate) fn run(args: &Up) -> Outcome {
     })
 }
 
+/// Listens for the services that are reached at an address of their own.
+fn listen(project: &Project, port_base: Option<u16>) -> Result<Sockets, Failure> {
+    let mut sockets = Sockets::new();
+    for (name, service) in &project.services {
+        let Some(mut address) = service.listen else {
+            continue;
+        };
+        // With --port-base 0 every port is a free one.
+        match port_base {
+            Some(base) if address.port() != 0 => address.set_port(base),
+            _ => {}
+        }
+        let socket = Socket::bind(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Failure::failed(format!(
+                "port {} of {name} is taken by {}; move it with --port-base N, \
+                 or with [services.{name}] listen in {}",
+                address.port(),
+                holder::of(address).as_deref().unwrap_or("another process"),
+                project::FILE,
+            )),
+            _ => Failure::failed(format!("[services.{name}] listen {address}: {error}")),
+        })?;
+        sockets.insert(name.clone(), socket);
+    }
+    Ok(sockets)
+}
+
+/// Where gantry listens for services, by their names.
+pub(crate) type Sockets = BTreeMap<String, Socket>;
+
 /// What every service is told of the world around it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings<'a> {
+    /// Where it and others listen.
+    pub(crate) sockets: Option<&'a Sockets>,
     /// Where to register, and how that is reached.
     pub(crate) etcd: Option<&'a Access>,
     /// Where to send traces.
@@ -109,6 +143,7 @@ pub(crate) fn specs(
             program,
             arguments: arguments(name, &project.root),
             environment: environment(name, service, state, settings),
+            socket: settings.sockets.and_then(|all| all.get(name)).cloned(),
             folder: project.root.clone(),
             drain_max: DRAIN_MAX,
         });
@@ -137,7 +172,11 @@ fn environment(
     name: &str,
     service: &Service,
     state: &StateFolder,
-    Settings { etcd, otlp }: Settings<'_>,
+    Settings {
+        sockets,
+        etcd,
+        otlp,
+    }: Settings<'_>,
 ) -> Vec<(String, String)> {
     let mut environment = Vec::new();
     let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
@@ -160,7 +199,11 @@ fn environment(
     }
     // Last, so that gantry.toml has the last word.
     for (key, value) in &service.env {
-        set(key, value.clone());
+        let sockets = sockets.into_iter().flatten();
+        let value = sockets.fold(value.clone(), |value, (name, socket)| {
+            value.replace(&format!("{{{name}}}"), &socket.address.to_string())
+        });
+        set(key, value);
     }
     environment
 }

@@ -16,6 +16,7 @@
 mod fault;
 mod given;
 mod hold;
+mod inherited;
 mod layers;
 mod live;
 mod notice;
@@ -41,6 +42,7 @@ use tree::Table;
 pub use crate::{__config_choice as choice, __config_section as section};
 pub use fault::{Fault, Faults, Origin};
 pub use given::Given;
+pub use inherited::inherited_socket;
 pub use live::{Live, Publisher};
 pub use print::markdown;
 pub use reader::{Check, Reader};

@@ -181,7 +181,7 @@ async fn a_bad_day_is_survived_by_asking_again() {
 async fn late_charges_are_undone() {
     let money = Books::open().await;
     money.behave(json!({"latency_ms": 1_000})).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let error = money.charge("late", 750).await.unwrap_err();
     assert_eq!(Code::Unavailable, error.code());
     assert!(

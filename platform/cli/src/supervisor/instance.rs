@@ -12,7 +12,7 @@ use super::{
     environment,
     machine::{Health, Machine, State},
     roster::Id,
-    world::{Ended, Launch, Place, Process, World},
+    world::{Ended, Launch, Place, Process, Socket, World},
 };
 
 /// How often a starting instance is looked at: start-up is what people wait for.
@@ -32,6 +32,8 @@ pub(crate) struct Spec {
     pub(crate) arguments: Vec<String>,
     /// What of the environment does not depend on addresses.
     pub(crate) environment: Vec<(String, String)>,
+    /// Where gantry listens for it.
+    pub(crate) socket: Option<Socket>,
     /// Where its processes run.
     pub(crate) folder: PathBuf,
     /// How long a drain may take before the process is killed.
@@ -42,6 +44,18 @@ impl Spec {
     /// The names of those that are started at first.
     pub(crate) fn instances(&self) -> impl Iterator<Item = String> {
         (1..=self.replicas).map(|number| format!("{}-{number}", self.service))
+    }
+
+    /// Where an instance is that is given `place`.
+    pub(super) fn at(&self, place: Place) -> Place {
+        match &self.socket {
+            None => place,
+            Some(socket) => Place {
+                address: socket.address,
+                shared: true,
+                ..place
+            },
+        }
     }
 }
 
@@ -222,7 +236,7 @@ impl<W: World> Instance<W> {
         else {
             return false;
         };
-        self.place = place;
+        self.place = self.spec.at(place);
         true
     }
 
@@ -230,6 +244,7 @@ impl<W: World> Instance<W> {
         Launch {
             instance: self.id.to_string(),
             place: self.place,
+            socket: self.spec.socket.clone(),
             program: self.spec.program.clone(),
             arguments: self.spec.arguments.clone(),
             environment: environment::of(&self.spec, self.place, *self.paused.borrow()),

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::process::ExitStatusExt as _,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
     pin::pin,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -107,15 +107,16 @@ impl World for System {
             .collect::<io::Result<Vec<_>>>()?;
         let place = |pair: &[SocketAddr]| Place {
             address: pair[0],
+            shared: false,
             side_address: pair[1],
         };
         Ok(addresses.chunks_exact(2).map(place).collect())
     }
 
     fn taken(&self, place: Place) -> bool {
-        [place.address, place.side_address]
-            .into_iter()
-            .any(|address| TcpListener::bind(address).is_err())
+        let own = (!place.shared).then_some(place.address);
+        let mut own = own.into_iter().chain([place.side_address]);
+        own.any(|address| TcpListener::bind(address).is_err())
     }
 
     fn start(&self, launch: &Launch) -> io::Result<Running> {
@@ -124,16 +125,25 @@ impl World for System {
         let mut arguments = vec![
             OsString::from(shim::VERB),
             OsString::from(std::process::id().to_string()),
+        ];
+        let stdin = match &launch.socket {
+            Some(socket) => {
+                arguments.push(OsString::from(shim::SOCKET));
+                Stdio::from(OwnedFd::from(socket.listener.try_clone()?))
+            }
+            None => Stdio::null(),
+        };
+        arguments.extend([
             OsString::from("--"),
             launch.program.clone().into_os_string(),
-        ];
+        ]);
         arguments.extend(launch.arguments.iter().map(OsString::from));
         // This very program, even if a build has replaced its file since.
         let mut child = Command::new("/proc/self/exe")
             .args(arguments)
             .envs(launch.environment.iter().map(|(key, value)| (key, value)))
             .current_dir(&launch.folder)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A group of its own: Ctrl-C in the terminal is for gantry, which drains in order.
@@ -160,7 +170,8 @@ impl World for System {
     async fn probe(&self, place: Place) -> Health {
         let look = async {
             let ready = ready(place.side_address).await;
-            ready && serving(self.links.to(place.address)).await
+            // At a shared address another instance may answer.
+            ready && (place.shared || serving(self.links.to(place.address)).await)
         };
         match time::timeout(PROBE_MAX, look).await {
             Ok(true) => Health::Serving,

@@ -2,7 +2,14 @@
 //!
 //! The real one is [`System`](super::system::System); tests of the supervisor play it.
 
-use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::machine::Health;
 
@@ -11,9 +18,39 @@ use super::machine::Health;
 pub(crate) struct Place {
     /// Its gRPC address.
     pub(crate) address: SocketAddr,
+    /// Whether that is the address of all its service's instances, where gantry listens for them.
+    pub(crate) shared: bool,
     /// Its side port.
     pub(crate) side_address: SocketAddr,
 }
+
+/// A socket that gantry listens at for all instances of a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Socket {
+    /// Handed on to each process.
+    pub(crate) listener: Arc<TcpListener>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Socket {
+    /// Listens at `address`.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener: Arc::new(listener),
+        })
+    }
+}
+
+impl PartialEq for Socket {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
+impl Eq for Socket {}
 
 /// A process to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +59,8 @@ pub(crate) struct Launch {
     pub(crate) instance: String,
     /// Where it is told to listen.
     pub(crate) place: Place,
+    /// What it listens at, where gantry does that for it.
+    pub(crate) socket: Option<Socket>,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
     /// On top of what `gantry` itself has.

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    mem,
+    io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -32,7 +32,7 @@ use crate::{
     BoxError,
     admin::{self, Admin, Grpc, Pages, SidePort},
     client::Clients,
-    config::{Live, Section},
+    config::{self, Live, Section},
     discovery::Announcement,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
@@ -47,6 +47,8 @@ use crate::{
 pub(super) enum StartError {
     #[error(transparent)]
     Listen(#[from] BindError),
+    #[error("take over the socket of LISTEN_FDS")]
+    Inherited(#[source] io::Error),
     #[error(transparent)]
     SidePort(#[from] admin::BindError),
     #[error("describe the services")]
@@ -102,7 +104,10 @@ impl Bound {
         let all = settings.live.load();
         let platform = &all.first;
         let limits = descriptors.fit(&platform.limits);
-        let listener = Listener::bind(&platform.listen, limits.live())?;
+        let listener = match config::inherited_socket().map_err(StartError::Inherited)? {
+            Some(socket) => Listener::lent(&platform.listen, socket, limits.live())?,
+            None => Listener::bind(&platform.listen, limits.live())?,
+        };
         let address = listener.handle().local_addr();
         Ok(Self {
             address: address.expect("a socket of TCP has an address"),

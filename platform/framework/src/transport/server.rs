@@ -32,7 +32,7 @@ mod calls;
 mod connection;
 mod gate;
 mod handle;
-pub(crate) mod holder;
+pub mod holder;
 mod limits;
 
 pub use calls::Writing;
@@ -142,7 +142,11 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Source {
-    Tcp(TcpListener),
+    Tcp {
+        socket: TcpListener,
+        /// Whether whoever handed it over goes on listening there.
+        lent: bool,
+    },
     Memory(memory::Incoming),
     /// Fails each time, as told.
     #[cfg(test)]
@@ -167,6 +171,41 @@ impl Listener {
     /// If the address is taken or unusable, if it would be plaintext beyond loopback, or if the
     /// certificate cannot be used. Each error names the setting.
     pub fn bind(config: &Config, limits: LiveLimits) -> Result<Self, BindError> {
+        Self::at(config, listen, limits, false)
+    }
+
+    /// As [`Listener::bind`], at a socket that listens already and that others may listen at as well:
+    /// what waits there when this one drains is left to them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::bind`].
+    pub fn lent(
+        config: &Config,
+        socket: std::net::TcpListener,
+        limits: LiveLimits,
+    ) -> Result<Self, BindError> {
+        let unusable = |source| BindError::Address {
+            address: config.address,
+            source,
+        };
+        let config = Config {
+            address: socket.local_addr().map_err(unusable)?,
+            ..config.clone()
+        };
+        let take = |_| {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        Self::at(&config, take, limits, true)
+    }
+
+    fn at(
+        config: &Config,
+        listen: impl FnOnce(SocketAddr) -> io::Result<TcpListener>,
+        limits: LiveLimits,
+        lent: bool,
+    ) -> Result<Self, BindError> {
         let tls = load_tls(config)?;
         let address = config.address;
         if tls.is_none() && !config.insecure && !address.ip().to_canonical().is_loopback() {
@@ -181,7 +220,7 @@ impl Listener {
         })?;
         let local_addr = socket.local_addr().ok();
         Ok(Self {
-            source: Source::Tcp(socket),
+            source: Source::Tcp { socket, lent },
             handle: Handle::new(limits, local_addr, tls),
         })
     }
@@ -197,7 +236,10 @@ impl Listener {
         let socket = TcpListener::from_std(socket)?;
         let local_addr = Some(socket.local_addr()?);
         Ok(Self {
-            source: Source::Tcp(socket),
+            source: Source::Tcp {
+                socket,
+                lent: false,
+            },
             handle: Handle::new(limits, local_addr, None),
         })
     }

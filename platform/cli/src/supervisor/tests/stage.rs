@@ -115,6 +115,7 @@ impl World for Stage {
         };
         let place = |_| Place {
             address: next(),
+            shared: false,
             side_address: next(),
         };
         Ok((0..count).map(place).collect())
@@ -179,6 +180,7 @@ impl Play {
                     program: PathBuf::from("/bin/service"),
                     arguments: Vec::new(),
                     environment: Vec::new(),
+                    socket: None,
                     folder: PathBuf::from("/"),
                     drain_max: DRAIN_MAX,
                 }),

@@ -44,10 +44,14 @@ impl Accepted {
 }
 
 impl Source {
+    fn is_lent(&self) -> bool {
+        matches!(self, Self::Tcp { lent: true, .. })
+    }
+
     /// The next connection; `None` if there can be none. Cancel-safe.
     async fn accept(&mut self) -> io::Result<Option<Accepted>> {
         match self {
-            Self::Tcp(socket) => {
+            Self::Tcp { socket, .. } => {
                 let (stream, addr) = socket.accept().await?;
                 Ok(Some(Accepted::Tcp(stream, addr)))
             }
@@ -115,7 +119,9 @@ pub(super) async fn run<S, B>(
     handle.drain();
     // Whoever already waits in the backlog would be reset if the socket closed now; accepted, it
     // is told to go away in good order. The bound keeps a flood from holding up the drain.
-    for _ in 0..BACKLOG {
+    // Where another process goes on listening, it is for that one.
+    let waiting = if source.is_lent() { 0 } else { BACKLOG };
+    for _ in 0..waiting {
         match source.accept().now_or_never() {
             Some(Ok(Some(accepted))) => entrance.admit(accepted),
             Some(Err(error)) if !is_exhausted(&error) => {}

@@ -6,7 +6,8 @@ use std::{fs, net::SocketAddr, path::Path};
 const LISTENING: &str = "0A";
 
 /// Name and id of the process that listens on the port of `address`, where the system says so.
-pub(crate) fn of(address: SocketAddr) -> Option<String> {
+#[must_use]
+pub fn of(address: SocketAddr) -> Option<String> {
     let inodes: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())

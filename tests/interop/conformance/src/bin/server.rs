@@ -9,7 +9,7 @@ use gantry::{
     server::{Router, Stack},
     shutdown::Tasks,
     status,
-    transport::server::{Config, Limits, Listener},
+    transport::server::{Config, Limits, Listener, Protocols},
 };
 use gantry_conformance::{
     proto::{
@@ -54,7 +54,11 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     wire::write(&mut tokio::io::stdout(), &answer).await?;
     let router = Router::new().add(ConformanceServiceServer::new(Conformance));
     listener
-        .serve(Stack::new(router, limits), Tasks::new(Journal::new()))
+        .serve(
+            Stack::new(router, limits),
+            Protocols::Http2,
+            Tasks::new(Journal::new()),
+        )
         .await;
     Ok(())
 }
