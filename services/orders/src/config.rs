@@ -36,13 +36,15 @@ config::section! {
     pub struct Orders {
         /// How long a confirmed order can be cancelled; after that it is completed.
         pub cancel_window: Duration = Duration::from_mins(5), in Duration::from_millis(10)..=Duration::from_hours(30 * 24), live;
-        /// How long an order may stay pending before the sweeper takes over from the call that
-        /// placed it.
-        pub pending_grace: Duration = Duration::from_secs(15), in Duration::from_millis(10)..=Duration::from_hours(1), live;
-        /// How long an order may stay pending at all; after that it is cancelled.
+        /// How long whoever works at an order has it to itself; a step at another service may take
+        /// half of it. After that, or a crash, another takes over.
+        pub lease: Duration = Duration::from_secs(10), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        /// Pause before an order whose step another service did not answer is taken up again.
+        pub retry_pause: Duration = Duration::from_secs(1), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        /// How long an order may take to be confirmed; after that it is cancelled.
         pub pending_max: Duration = Duration::from_mins(5), in Duration::from_millis(10)..=Duration::from_hours(24), live;
         /// Pause between two searches for orders that need a next step.
-        pub sweep_interval: Duration = Duration::from_secs(1), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        pub sweep_interval: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_hours(1), live;
         /// How long a change made by another replica may go unseen by those who watch the order;
         /// one of them looks this often.
         pub watch_interval: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_mins(1), live;

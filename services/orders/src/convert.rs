@@ -27,6 +27,8 @@ pub(crate) fn order(order: Order) -> proto::Order {
 fn state(state: OrderState) -> proto::OrderState {
     match state {
         OrderState::Pending => proto::OrderState::Pending,
+        OrderState::Reserved => proto::OrderState::Reserved,
+        OrderState::Paid => proto::OrderState::Paid,
         OrderState::Confirmed => proto::OrderState::Confirmed,
         OrderState::Completed => proto::OrderState::Completed,
         OrderState::Cancelled => proto::OrderState::Cancelled,
@@ -40,6 +42,7 @@ fn reason(reason: CancelReason) -> proto::CancelReason {
         CancelReason::TimedOut => proto::CancelReason::TimedOut,
         CancelReason::MixedCurrencies => proto::CancelReason::MixedCurrencies,
         CancelReason::Refused => proto::CancelReason::Refused,
+        CancelReason::PaymentDeclined => proto::CancelReason::PaymentDeclined,
     }
 }
 

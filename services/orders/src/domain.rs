@@ -16,17 +16,21 @@ pub struct Money {
     pub currency_code: String,
 }
 
-/// Where an order stands. It goes from pending to confirmed to completed, and from pending or
-/// confirmed to cancelled; never back.
+/// Where an order stands. It goes from pending to reserved to paid to confirmed to completed, and
+/// from any of them but the last to cancelled; never back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderState {
     /// Placed; its stock is being held.
     Pending,
-    /// Its stock is taken out for it.
+    /// Its stock is held; its money is being taken.
+    Reserved,
+    /// Its money is taken; its stock is being taken out.
+    Paid,
+    /// Its stock is taken out for it, and its money.
     Confirmed,
     /// It can no longer be cancelled.
     Completed,
-    /// Its stock goes back.
+    /// Its stock and its money go back.
     Cancelled,
 }
 
@@ -49,14 +53,16 @@ pub enum CancelReason {
     TimedOut,
     /// Its products have prices in different currencies.
     MixedCurrencies,
-    /// The catalog refused it and would refuse it again.
+    /// The catalog or payments refused it and would refuse it again.
     Refused,
+    /// The bank declined its payment.
+    PaymentDeclined,
 }
 
 /// An order of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Identifies it for good; also its reservation at the catalog.
+    /// Identifies it for good; also its reservation at the catalog, and its payment.
     pub id: String,
     /// Whose it is.
     pub account_id: String,
@@ -68,6 +74,8 @@ pub struct Order {
     pub cancel_reason: Option<CancelReason>,
     /// What was ordered, in the order of SKUs.
     pub lines: Vec<Line>,
+    /// Whether a charge may have been asked for.
+    pub money_held: bool,
     /// How often its state has changed, placing included.
     pub version: i64,
     /// When it was placed.
@@ -147,6 +155,7 @@ impl Order {
             state: OrderState::Pending,
             cancel_reason: None,
             lines,
+            money_held: false,
             version: 1,
             created_at: now,
             updated_at: now,

@@ -21,7 +21,7 @@ use crate::{
     changes::Changes,
     config::Orders as Config,
     convert,
-    domain::{self, Order, OrderState},
+    domain::{self, Order},
     placing::{Cancelled, Placing},
     store::{Placed, Store},
     watch,
@@ -79,17 +79,19 @@ impl OrdersService for Orders {
         let account = &caller.account_id;
         let order = Order::place(id, account, &request.request_id, lines, Timestamp::now());
         let lines = order.lines.clone();
-        let order = match self.store.place(order).await? {
-            Placed::New(order) => order,
-            Placed::Known(order) if order.asks_for(&lines) => order,
+        let (order, claim) = match self.placing.place(order).await? {
+            Placed::New(order, claim) => (order, Some(claim)),
+            Placed::Known(order) if order.asks_for(&lines) => (order, None),
             Placed::Known(_) => {
                 return Err(Status::already_exists(
                     "this request_id stands for an order with other lines",
                 ));
             }
         };
-        if order.state == OrderState::Pending {
-            self.placing.advance(&order).await?;
+        match claim {
+            Some(claim) => self.placing.advance(order.clone(), claim).await?,
+            // Somebody may be at work on it; then it is as far as it is.
+            None => self.placing.take_up(&order.id).await?,
         }
         let order = self.own(&caller, &order.id).await?;
         Ok(Response::new(PlaceOrderResponse {

@@ -7,6 +7,7 @@ pub mod config;
 mod convert;
 pub mod domain;
 pub mod handler;
+pub mod payments;
 pub mod placing;
 pub mod store;
 pub mod watch;
@@ -26,7 +27,8 @@ use crate::{
     catalog::Catalog,
     changes::Changes,
     handler::Orders,
-    placing::Placing,
+    payments::Payments,
+    placing::{Others, Placing},
     store::Store,
 };
 
@@ -52,7 +54,9 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let changes = Changes::default();
     let catalog = Catalog::new(app.client("catalog"));
     let config = config.map(|config| &config.orders);
-    let placing = Placing::new(store.clone(), catalog, changes.clone(), config.clone());
+    let payments = Payments::new(app.client("payments"));
+    let others = Others { catalog, payments };
+    let placing = Placing::new(store.clone(), others, changes.clone(), config.clone());
     let sweeper = sweep(placing.clone(), config.clone());
     app.spawn("order sweeper", async move {
         stopping.run_until_cancelled(sweeper).await;
@@ -89,13 +93,12 @@ fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
     }
 }
 
-/// Takes orders their next step, now and then. Each kind of step goes at its own pace: while the
-/// catalog hangs, orders are still completed.
+/// Takes orders their next step, now and then. Each kind of step goes at its own pace: while another
+/// service hangs, orders are still completed.
 async fn sweep(placing: Placing, config: Live<config::Orders>) {
     tokio::join!(
         now_and_then(&config, |now| placing.complete_due(now)),
-        now_and_then(&config, |now| placing.return_due(now)),
-        now_and_then(&config, |now| placing.advance_due(now)),
+        now_and_then(&config, |now| placing.take_up_due(now)),
     );
 }
 

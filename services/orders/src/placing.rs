@@ -1,39 +1,53 @@
-//! Takes orders from placed to final, across the orders' database and the catalog.
+//! Takes orders from placed to final, across the orders' database, the catalog and payments.
 //!
 //! ```text
-//! place ─▶ PENDING ─ reserve, confirm at the catalog ─▶ CONFIRMED ─ time ─▶ COMPLETED
-//!              │                                            │
-//!              └────────────▶ CANCELLED ◀───────────────────┘
-//!                                 └ release at the catalog, until it has been done
+//! place ─▶ PENDING ─ reserve ─▶ RESERVED ─ charge ─▶ PAID ─ confirm ─▶ CONFIRMED ─ time ─▶ COMPLETED
+//!              │                    │                  │                   │
+//!              └────────────────────┴────▶ CANCELLED ◀─┴───────────────────┘
+//!                                              └ release and refund, until both are done
 //! ```
 //!
-//! Each arrow is one transaction here or one idempotent call there, under the order's identifier.
-//! A process can end between any two of them: [`Placing::advance_due`] and its like of any replica
-//! go on from what is written down. Several may take them for one order at once, each knowing only what it was
-//! answered: whoever cancels releases, and the catalog refuses what comes after that.
+//! Each arrow is one idempotent call to another service under the order's identifier, then one
+//! transaction here, under the claim of whoever works at the order. A process can end between any
+//! two of them: [`Placing::take_up_due`] and its like of any replica go on from what is written
+//! down, once the claim is over. A call of one who lost the order may still arrive anywhere. Whoever
+//! cancels releases and refunds, and both refuse what comes after that under the same identifier.
+
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry::{config::Live, status};
 use gantry_store::{Error, Timestamp};
+use tokio::time;
 use tonic::{Code, Status};
 
 use crate::{
     catalog::{Catalog, Held, Reserved},
     changes::Changes,
     config::Orders,
-    domain::{CancelReason, Line, Order, OrderState, total},
-    store::{CancelFrom, Store},
+    domain::{CancelReason, Order, OrderState, total},
+    payments::{Charged, Payments},
+    store::{Claim, Placed, Step, Store},
 };
 
-/// Orders that wait for the catalog at once, of those that are due. One that hangs costs a call its
-/// whole deadline; one that comes back is not to be met by every order there is.
+/// Orders that wait for another service at once, of those that are due. One that hangs costs a call
+/// its whole deadline; one that comes back is not to be met by every order there is.
 const STEPS_MAX: usize = 8;
+
+/// Whom orders need.
+#[derive(Debug, Clone)]
+pub struct Others {
+    /// Holds their stock.
+    pub catalog: Catalog,
+    /// Takes their money.
+    pub payments: Payments,
+}
 
 /// Moves orders; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Placing {
     store: Store,
-    catalog: Catalog,
+    others: Others,
     changes: Changes,
     config: Live<Orders>,
 }
@@ -47,82 +61,145 @@ pub enum Cancelled {
     TooLate,
 }
 
+/// Where a step leads.
+enum Next {
+    /// On, to here.
+    To(OrderState),
+    /// To an end.
+    GiveUp(CancelReason),
+    /// Nowhere for now: somebody did not answer.
+    Wait,
+}
+
 impl Placing {
-    /// Moves the orders of `store` with the stock of `catalog`, telling `changes`.
+    /// Moves the orders of `store` with the help of `others`, telling `changes`.
     #[must_use]
-    pub fn new(store: Store, catalog: Catalog, changes: Changes, config: Live<Orders>) -> Self {
+    pub fn new(store: Store, others: Others, changes: Changes, config: Live<Orders>) -> Self {
         Self {
             store,
-            catalog,
+            others,
             changes,
             config,
         }
     }
 
-    /// Takes a pending order as far as it goes now. While the catalog is away it stays pending, and
+    /// Writes an order down, with the claim on it.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails; trying again is safe.
+    pub async fn place(&self, order: Order) -> Result<Placed, Error> {
+        self.store.place(order, self.lease()).await
+    }
+
+    /// Takes an order as far as it goes now. While another service is away it stays where it is, and
     /// the sweeper goes on.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn advance(&self, order: &Order) -> Result<(), Error> {
-        let reserved = match self.catalog.reserve(&order.id, &order.lines).await {
-            Ok(reserved) => reserved,
-            Err(error) => return self.unanswered(order, &error).await,
-        };
-        let priced = match reserved {
-            Reserved::Priced(priced) => priced,
-            Reserved::Short => return self.give_up(order, CancelReason::OutOfStock).await,
-            Reserved::Gone => return self.give_up(order, CancelReason::TimedOut).await,
-        };
-        if total(&priced).is_none() {
-            return self.give_up(order, CancelReason::MixedCurrencies).await;
-        }
-        match self.catalog.confirm(&order.id).await {
-            Ok(Held::Yes) => self.confirmed(order, &priced).await,
-            Ok(Held::Gone) => self.give_up(order, CancelReason::TimedOut).await,
-            Err(error) => self.unanswered(order, &error).await,
-        }
-    }
-
-    /// Gives up an order the catalog would refuse again; any other is left to a later sweep.
-    async fn unanswered(&self, order: &Order, error: &Status) -> Result<(), Error> {
-        if !refuses(error.code()) {
-            put_off(&order.id, error);
-            return Ok(());
-        }
-        let (code, cause) = (status::code_name(error.code()), error.message());
-        tracing::error!(
-            order_id = order.id,
-            code,
-            cause,
-            "the catalog refused; the order is given up"
-        );
-        self.give_up(order, CancelReason::Refused).await
-    }
-
-    async fn confirmed(&self, order: &Order, priced: &[Line]) -> Result<(), Error> {
-        if self
-            .store
-            .confirm(&order.id, priced, Timestamp::now())
-            .await?
-        {
+    pub async fn advance(&self, mut order: Order, claim: Claim) -> Result<(), Error> {
+        loop {
+            let from = order.state;
+            let next = match from {
+                OrderState::Pending => self.reserve(&mut order).await,
+                OrderState::Reserved => self.charge(&order).await,
+                OrderState::Paid => self.confirm(&order).await,
+                OrderState::Cancelled => return self.give_back(&order, &claim).await,
+                OrderState::Confirmed | OrderState::Completed => return Ok(()),
+            };
+            let (to, held) = match next {
+                Next::To(to) => {
+                    // Prices are those of the time when the stock was reserved.
+                    let priced = match from {
+                        OrderState::Pending => &order.lines[..],
+                        _ => &[],
+                    };
+                    let step = Step { from, to };
+                    let held = self.store.step(&claim, step, priced, self.lease());
+                    (to, held.await?)
+                }
+                Next::GiveUp(reason) => {
+                    let held = self.store.give_up(&claim, reason, self.lease());
+                    (OrderState::Cancelled, held.await?)
+                }
+                Next::Wait => return self.put_off(&claim).await,
+            };
+            // Otherwise somebody else has it now, and goes on or gives back.
+            if !held {
+                return Ok(());
+            }
+            order.state = to;
+            order.money_held |= to == OrderState::Reserved;
             self.changes.tell(&order.id);
         }
-        // Otherwise it was cancelled meanwhile, and whoever did that returns the stock.
-        Ok(())
     }
 
-    /// Cancels an order that cannot be placed. Its stock is returned whatever this call knows of it:
-    /// another call may be placing the same order, and have reserved where this one found too little.
-    async fn give_up(&self, order: &Order, reason: CancelReason) -> Result<(), Error> {
-        let from = CancelFrom::Pending;
-        let now = Timestamp::now();
-        if self.store.cancel(&order.id, from, reason, now).await? {
-            self.changes.tell(&order.id);
-            self.return_stock(&order.id).await?;
+    async fn reserve(&self, order: &mut Order) -> Next {
+        let reserved = self.others.catalog.reserve(&order.id, &order.lines);
+        match self.in_time(reserved).await {
+            Ok(Reserved::Priced(priced)) => {
+                order.lines = priced;
+                match total(&order.lines) {
+                    Some(_) => Next::To(OrderState::Reserved),
+                    None => Next::GiveUp(CancelReason::MixedCurrencies),
+                }
+            }
+            Ok(Reserved::Short) => Next::GiveUp(CancelReason::OutOfStock),
+            Ok(Reserved::Gone) => Next::GiveUp(CancelReason::TimedOut),
+            Err(error) => unanswered(&order.id, "the catalog", &error),
         }
-        Ok(())
+    }
+
+    async fn charge(&self, order: &Order) -> Next {
+        // It was there when the stock was reserved.
+        let Some(total) = order.total() else {
+            return Next::GiveUp(CancelReason::MixedCurrencies);
+        };
+        if total.minor_units == 0 {
+            return Next::To(OrderState::Paid);
+        }
+        let charged = self.others.payments.charge(&order.id, &total);
+        match self.in_time(charged).await {
+            Ok(Charged::Yes) => Next::To(OrderState::Paid),
+            Ok(Charged::Declined) => Next::GiveUp(CancelReason::PaymentDeclined),
+            Ok(Charged::Refunded) => Next::GiveUp(CancelReason::TimedOut),
+            Err(error) => unanswered(&order.id, "payments", &error),
+        }
+    }
+
+    async fn confirm(&self, order: &Order) -> Next {
+        match self.in_time(self.others.catalog.confirm(&order.id)).await {
+            Ok(Held::Yes) => Next::To(OrderState::Confirmed),
+            Ok(Held::Gone) => Next::GiveUp(CancelReason::TimedOut),
+            Err(error) => unanswered(&order.id, "the catalog", &error),
+        }
+    }
+
+    /// Has the others give back what they hold for a cancelled order, now or, while one is away, when
+    /// it is taken up again. They do so whatever this process knows: another may have been further.
+    async fn give_back(&self, order: &Order, claim: &Claim) -> Result<(), Error> {
+        let Others { catalog, payments } = &self.others;
+        let refund = async {
+            if order.money_held {
+                payments.refund(&order.id).await
+            } else {
+                Ok(())
+            }
+        };
+        let released = self.in_time(catalog.release(&order.id));
+        let (released, refunded) = tokio::join!(released, self.in_time(refund));
+        match (released, refunded) {
+            (Ok(()), Ok(())) => self.store.settled(claim).await,
+            (Err(error), _) => {
+                put_off(&order.id, "the catalog", &error);
+                self.put_off(claim).await
+            }
+            (_, Err(error)) => {
+                put_off(&order.id, "payments", &error);
+                self.put_off(claim).await
+            }
+        }
     }
 
     /// Cancels an order because its account asks for it.
@@ -131,44 +208,32 @@ impl Placing {
     ///
     /// If the database fails.
     pub async fn cancel(&self, order: &Order) -> Result<Cancelled, Error> {
-        let (from, reason) = (CancelFrom::PendingOrConfirmed, CancelReason::Requested);
-        let now = Timestamp::now();
-        if self.store.cancel(&order.id, from, reason, now).await? {
+        let reason = CancelReason::Requested;
+        let claim = self.store.cancel(&order.id, reason, self.lease()).await?;
+        let found = self.store.find(&order.id).await?;
+        let state = found.as_ref().map(|order| order.state);
+        if let (Some(claim), Some(order)) = (claim, found) {
             self.changes.tell(&order.id);
-            self.return_stock(&order.id).await?;
-            return Ok(Cancelled::Done);
+            self.advance(order, claim).await?;
         }
-        let order = self.store.find(&order.id).await?;
-        Ok(match order.map(|order| order.state) {
+        Ok(match state {
             Some(OrderState::Cancelled) => Cancelled::Done,
             _ => Cancelled::TooLate,
         })
     }
 
-    /// Has the catalog release what it holds for a cancelled order, now or, while it is away, in a
-    /// later sweep.
-    async fn return_stock(&self, order_id: &str) -> Result<(), Error> {
-        match self.catalog.release(order_id).await {
-            Ok(()) => self.store.stock_returned(order_id).await,
-            Err(error) => {
-                put_off(order_id, &error);
-                Ok(())
-            }
-        }
-    }
-
     /// Completes orders whose time to be cancelled is over. Needs the database alone, so no other
     /// service holds it up.
     ///
-    /// Takes a bounded number, as do the other two; what is left is for the next time. Replicas may
-    /// do the same at once: each step happens once.
+    /// Takes a bounded number; what is left is for the next time. Replicas may do the same at once:
+    /// each step happens once.
     ///
     /// # Errors
     ///
     /// If the database fails.
     pub async fn complete_due(&self, now: Timestamp) -> Result<(), Error> {
         let until = now.before(self.config.load().cancel_window);
-        for id in self.store.due(OrderState::Confirmed, until).await? {
+        for id in self.store.confirmed(until).await? {
             if self.store.complete(&id, now).await? {
                 self.changes.tell(&id);
             }
@@ -176,47 +241,76 @@ impl Placing {
         Ok(())
     }
 
-    /// Returns the stock of cancelled orders that was not returned at once.
+    /// Goes on with orders that need a further step and that nobody works at, a bounded number.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn return_due(&self, now: Timestamp) -> Result<(), Error> {
-        let until = now.before(self.config.load().pending_grace);
-        let due = self.store.due(OrderState::Cancelled, until).await?;
-        at_once(due, |id| async move { self.return_stock(&id).await }).await
+    pub async fn take_up_due(&self, now: Timestamp) -> Result<(), Error> {
+        let due = self.store.unsettled(now).await?;
+        let steps = stream::iter(due).map(Ok);
+        let take_up = |id: String| async move { self.take_up(&id).await };
+        steps.try_for_each_concurrent(STEPS_MAX, take_up).await
     }
 
-    /// Goes on with pending orders, and gives up those that have been pending for too long.
+    /// Goes on with an order unless somebody works at it, or nothing is left to do. One that has been
+    /// on its way for too long is given up.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn advance_due(&self, now: Timestamp) -> Result<(), Error> {
-        let config = self.config.load();
-        let until = now.before(config.pending_grace);
-        let expired = now.before(config.pending_max);
-        let due = self.store.due(OrderState::Pending, until).await?;
-        at_once(due, |id| async move {
-            match self.store.find(&id).await? {
-                None => Ok(()),
-                Some(order) if order.created_at <= expired => {
-                    self.give_up(&order, CancelReason::TimedOut).await
-                }
-                Some(order) => self.advance(&order).await,
+    pub async fn take_up(&self, order_id: &str) -> Result<(), Error> {
+        let now = Timestamp::now();
+        let Some(claim) = self.store.claim(order_id, now, self.lease()).await? else {
+            return Ok(());
+        };
+        let Some(mut order) = self.store.find(order_id).await? else {
+            return Ok(());
+        };
+        let expired = now.before(self.config.load().pending_max);
+        if order.created_at <= expired && order.state != OrderState::Cancelled {
+            let reason = CancelReason::TimedOut;
+            if !self.store.give_up(&claim, reason, self.lease()).await? {
+                return Ok(());
             }
-        })
-        .await
+            order.state = OrderState::Cancelled;
+            self.changes.tell(&order.id);
+        }
+        self.advance(order, claim).await
+    }
+
+    /// Until when a claim that is taken or used now is good.
+    fn lease(&self) -> Timestamp {
+        Timestamp::now().after(self.config.load().lease)
+    }
+
+    async fn put_off(&self, claim: &Claim) -> Result<(), Error> {
+        let until = Timestamp::now().after(self.config.load().retry_pause);
+        self.store.put_off(claim, until).await
+    }
+
+    /// The answer of another service, well before the claim is over.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let longest: Duration = self.config.load().lease / 2;
+        let answered = time::timeout(longest, call).await;
+        answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
     }
 }
 
-/// Takes `step` with each of these orders, a few at once.
-async fn at_once<F>(ids: Vec<String>, step: impl Fn(String) -> F) -> Result<(), Error>
-where
-    F: Future<Output = Result<(), Error>>,
-{
-    let steps = stream::iter(ids).map(Ok);
-    steps.try_for_each_concurrent(STEPS_MAX, step).await
+/// Gives up an order that another service would refuse again; any other waits.
+fn unanswered(order_id: &str, who: &str, error: &Status) -> Next {
+    if !refuses(error.code()) {
+        put_off(order_id, who, error);
+        return Next::Wait;
+    }
+    let (code, cause) = (status::code_name(error.code()), error.message());
+    tracing::error!(
+        order_id,
+        code,
+        cause,
+        "{who} refused; the order is given up"
+    );
+    Next::GiveUp(CancelReason::Refused)
 }
 
 /// Whether `code` is a verdict on the request itself, which is the same however often it is sent.
@@ -229,20 +323,16 @@ fn refuses(code: Code) -> bool {
 }
 
 /// What a step that cannot be made now comes to: it is made later.
-fn put_off(order_id: &str, error: &Status) {
+fn put_off(order_id: &str, who: &str, error: &Status) {
     let cause = error.message();
     match error.code() {
         // Away, busy or slow: it will be back.
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
-            tracing::info!(
-                order_id,
-                cause,
-                "the catalog did not answer; the order waits"
-            );
+            tracing::info!(order_id, cause, "{who} did not answer; the order waits");
         }
         code => {
             let code = status::code_name(code);
-            tracing::error!(order_id, code, cause, "the catalog failed; the order waits");
+            tracing::error!(order_id, code, cause, "{who} failed; the order waits");
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Orders in SQL.
 //!
 //! Every change of an order's state is one transaction that moves the row from the state it
-//! relies on, and writes the step down. Whoever comes second moves nothing and finds out.
+//! relies on, and writes the step down. Whoever comes second moves nothing and finds out. The steps
+//! of an order on its way are in [`saga`].
+
+mod saga;
 
 use std::cmp::Ordering;
 
@@ -9,18 +12,27 @@ use gantry_store::{Database, Error, Migration, Page, Row, Statement, Timestamp, 
 
 use crate::domain::{CancelReason, Change, Line, Money, Order, OrderState};
 
+pub use saga::{Claim, Step};
+
 /// The shape of the database.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "orders",
-    sql: include_str!("../migrations/0001_orders.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "orders",
+        sql: include_str!("../migrations/0001_orders.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "saga",
+        sql: include_str!("../migrations/0002_saga.sql"),
+    },
+];
 
 const INSERT: Statement = Statement::new(
     "orders.insert_order",
-    "INSERT INTO orders (order_id, account_id, request_id, state, stock_held, version,
-         created_at, updated_at)
-     VALUES ($1, $2, $3, $4, 1, $5, $6, $6) ON CONFLICT (account_id, request_id) DO NOTHING",
+    "INSERT INTO orders (order_id, account_id, request_id, state, unsettled, version,
+         fence, leased_until, created_at, updated_at)
+     VALUES ($1, $2, $3, $4, 1, $5, 1, $6, $7, $7) ON CONFLICT (account_id, request_id) DO NOTHING",
 );
 const INSERT_LINE: Statement = Statement::new(
     "orders.insert_line",
@@ -38,12 +50,14 @@ const INSERT_CHANGE: Statement = Statement::new(
 );
 const FIND: Statement = Statement::new(
     "orders.find_order",
-    "SELECT order_id, account_id, request_id, state, cancel_reason, version, created_at, updated_at
+    "SELECT order_id, account_id, request_id, state, cancel_reason, money_held, version,
+         created_at, updated_at
      FROM orders WHERE order_id = $1",
 );
 const FIND_BY_REQUEST: Statement = Statement::new(
     "orders.find_order_by_request",
-    "SELECT order_id, account_id, request_id, state, cancel_reason, version, created_at, updated_at
+    "SELECT order_id, account_id, request_id, state, cancel_reason, money_held, version,
+         created_at, updated_at
      FROM orders WHERE account_id = $1 AND request_id = $2",
 );
 const VERSION: Statement = Statement::new(
@@ -52,7 +66,8 @@ const VERSION: Statement = Statement::new(
 );
 const LIST: Statement = Statement::new(
     "orders.list_orders",
-    "SELECT order_id, account_id, request_id, state, cancel_reason, version, created_at, updated_at
+    "SELECT order_id, account_id, request_id, state, cancel_reason, money_held, version,
+         created_at, updated_at
      FROM orders WHERE account_id = $1 AND order_id < $2 ORDER BY order_id DESC LIMIT $3",
 );
 const LINES: Statement = Statement::new(
@@ -72,28 +87,14 @@ const CHANGES: Statement = Statement::new(
     "SELECT version, state, cancel_reason, changed_at FROM order_changes
      WHERE order_id = $1 AND version > $2 ORDER BY version LIMIT 16",
 );
-const CONFIRM: Statement = Statement::new(
-    "orders.confirm_order",
+const COMPLETE: Statement = Statement::new(
+    "orders.complete_order",
     "UPDATE orders SET state = $2, version = version + 1, updated_at = $4
      WHERE order_id = $1 AND state = $3",
 );
-const CANCEL: Statement = Statement::new(
-    "orders.cancel_order",
-    "UPDATE orders SET state = $2, cancel_reason = $3, version = version + 1, updated_at = $4
-     WHERE order_id = $1 AND state IN ($5, $6)",
-);
-const COMPLETE: Statement = Statement::new(
-    "orders.complete_order",
-    "UPDATE orders SET state = $2, stock_held = 0, version = version + 1, updated_at = $4
-     WHERE order_id = $1 AND state = $3",
-);
-const STOCK_RETURNED: Statement = Statement::new(
-    "orders.stock_returned",
-    "UPDATE orders SET stock_held = 0 WHERE order_id = $1 AND state = $2",
-);
-const DUE: Statement = Statement::new(
-    "orders.due_orders",
-    "SELECT order_id FROM orders WHERE state = $1 AND stock_held = 1 AND updated_at <= $2
+const CONFIRMED: Statement = Statement::new(
+    "orders.confirmed_orders",
+    "SELECT order_id FROM orders WHERE state = $1 AND updated_at <= $2
      ORDER BY updated_at LIMIT $3",
 );
 
@@ -105,8 +106,8 @@ const DUE_MAX: i64 = 100;
 /// What became of a wish to place an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placed {
-    /// It is new.
-    New(Order),
+    /// It is new, and whoever placed it works at it.
+    New(Order, Claim),
     /// There is one for this `request_id`; it may ask for something else.
     Known(Order),
 }
@@ -124,12 +125,13 @@ impl Store {
         Self { database }
     }
 
-    /// Adds an order unless the account has one for the same `request_id`.
+    /// Adds an order unless the account has one for the same `request_id`. Nobody takes it up before
+    /// `until` but who has the claim.
     ///
     /// # Errors
     ///
     /// If the database fails; trying again is safe.
-    pub async fn place(&self, order: Order) -> Result<Placed, Error> {
+    pub async fn place(&self, order: Order, until: Timestamp) -> Result<Placed, Error> {
         let mut transaction = self.database.begin("orders.place").await?;
         let inserted = transaction
             .statement(&INSERT)
@@ -138,6 +140,7 @@ impl Store {
             .bind(&order.request_id)
             .bind(code(order.state))
             .bind(order.version)
+            .bind(until)
             .bind(order.created_at)
             .execute()
             .await?;
@@ -161,7 +164,8 @@ impl Store {
         }
         record(&mut transaction, &order.id).await?;
         transaction.commit().await?;
-        Ok(Placed::New(order))
+        let claim = Claim::first(&order.id);
+        Ok(Placed::New(order, claim))
     }
 
     /// One order, whoever's it is.
@@ -255,81 +259,6 @@ impl Store {
             .collect()
     }
 
-    /// Confirms a pending order at these prices; answers whether it was pending.
-    ///
-    /// # Errors
-    ///
-    /// If the database fails; trying again is safe.
-    pub async fn confirm(
-        &self,
-        order_id: &str,
-        priced: &[Line],
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        let mut transaction = self.database.begin("orders.confirm").await?;
-        let moved = transaction
-            .statement(&CONFIRM)
-            .bind(order_id)
-            .bind(code(OrderState::Confirmed))
-            .bind(code(OrderState::Pending))
-            .bind(now)
-            .execute()
-            .await?;
-        if moved == 0 {
-            return Ok(false);
-        }
-        for line in priced {
-            let price = line.unit_price.as_ref();
-            transaction
-                .statement(&PRICE_LINE)
-                .bind(order_id)
-                .bind(&line.sku)
-                .bind(price.map(|price| price.minor_units))
-                .bind(price.map(|price| &*price.currency_code))
-                .execute()
-                .await?;
-        }
-        record(&mut transaction, order_id).await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
-    /// Cancels an order that is pending, or confirmed as well; answers whether it was. Its stock is
-    /// due to be returned until [`Store::stock_returned`].
-    ///
-    /// # Errors
-    ///
-    /// If the database fails; trying again is safe.
-    pub async fn cancel(
-        &self,
-        order_id: &str,
-        from: CancelFrom,
-        reason: CancelReason,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        let also = match from {
-            CancelFrom::Pending => OrderState::Pending,
-            CancelFrom::PendingOrConfirmed => OrderState::Confirmed,
-        };
-        let mut transaction = self.database.begin("orders.cancel").await?;
-        let moved = transaction
-            .statement(&CANCEL)
-            .bind(order_id)
-            .bind(code(OrderState::Cancelled))
-            .bind(reason_code(reason))
-            .bind(now)
-            .bind(code(OrderState::Pending))
-            .bind(code(also))
-            .execute()
-            .await?;
-        if moved == 0 {
-            return Ok(false);
-        }
-        record(&mut transaction, order_id).await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
     /// Completes a confirmed order; answers whether it was confirmed.
     ///
     /// # Errors
@@ -353,37 +282,17 @@ impl Store {
         Ok(true)
     }
 
-    /// Notes that the catalog holds nothing for a cancelled order any more.
-    ///
-    /// # Errors
-    ///
-    /// If the database fails; trying again is safe.
-    pub async fn stock_returned(&self, order_id: &str) -> Result<(), Error> {
-        let returned = self.database.statement(&STOCK_RETURNED).bind(order_id);
-        returned.bind(code(OrderState::Cancelled)).execute().await?;
-        Ok(())
-    }
-
-    /// Orders that have been in `state` since `until` or longer and have stock at the catalog, the
-    /// oldest first, a bounded number.
+    /// Orders that have been confirmed since `until` or longer, the oldest first, a bounded number.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn due(&self, state: OrderState, until: Timestamp) -> Result<Vec<String>, Error> {
-        let due = self.database.statement(&DUE).bind(code(state)).bind(until);
+    pub async fn confirmed(&self, until: Timestamp) -> Result<Vec<String>, Error> {
+        let state = code(OrderState::Confirmed);
+        let due = self.database.statement(&CONFIRMED).bind(state).bind(until);
         let rows = due.bind(DUE_MAX).fetch_all().await?;
         rows.iter().map(|row| row.text("order_id")).collect()
     }
-}
-
-/// Which states an order may be cancelled from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CancelFrom {
-    /// While it is being placed.
-    Pending,
-    /// Also afterwards, until it is completed.
-    PendingOrConfirmed,
 }
 
 /// Writes down the step that the order's row has just made.
@@ -407,6 +316,7 @@ fn read_order(row: &Row, lines: &[Row]) -> Result<Order, Error> {
         state: read_state(row)?,
         cancel_reason: read_reason(row)?,
         lines: lines.iter().map(read_line).collect::<Result<_, _>>()?,
+        money_held: row.integer("money_held")? != 0,
         version: row.integer("version")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
@@ -434,6 +344,8 @@ fn code(state: OrderState) -> i64 {
         OrderState::Confirmed => 2,
         OrderState::Completed => 3,
         OrderState::Cancelled => 4,
+        OrderState::Reserved => 5,
+        OrderState::Paid => 6,
     }
 }
 
@@ -443,6 +355,8 @@ fn read_state(row: &Row) -> Result<OrderState, Error> {
         2 => Ok(OrderState::Confirmed),
         3 => Ok(OrderState::Completed),
         4 => Ok(OrderState::Cancelled),
+        5 => Ok(OrderState::Reserved),
+        6 => Ok(OrderState::Paid),
         _ => Err(row.unreadable()),
     }
 }
@@ -454,6 +368,7 @@ fn reason_code(reason: CancelReason) -> i64 {
         CancelReason::TimedOut => 3,
         CancelReason::MixedCurrencies => 4,
         CancelReason::Refused => 5,
+        CancelReason::PaymentDeclined => 6,
     }
 }
 
@@ -465,6 +380,7 @@ fn read_reason(row: &Row) -> Result<Option<CancelReason>, Error> {
         Some(3) => Ok(Some(CancelReason::TimedOut)),
         Some(4) => Ok(Some(CancelReason::MixedCurrencies)),
         Some(5) => Ok(Some(CancelReason::Refused)),
+        Some(6) => Ok(Some(CancelReason::PaymentDeclined)),
         Some(_) => Err(row.unreadable()),
     }
 }

@@ -9,9 +9,10 @@ mod steps;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bank::store::{MIGRATIONS as BANK, Store as BankStore};
 use catalog::{
     domain::{Row, Sku, Stock, demand},
-    handler::Catalog as Handler,
+    handler::Catalog as CatalogHandler,
     store::{MIGRATIONS as CATALOG, Reserved, Store as CatalogStore},
 };
 use gantry::{
@@ -25,16 +26,27 @@ use orders::{
     changes::Changes,
     config,
     domain::{CancelReason, Line, Order, OrderState},
-    placing::Placing,
-    store::{MIGRATIONS as ORDERS, Placed, Store},
+    payments::Payments,
+    placing::{Cancelled, Others, Placing},
+    store::{Claim, MIGRATIONS as ORDERS, Placed, Step as Move, Store},
 };
-use shop_proto::catalog::v1::catalog_service_server::{CatalogService, CatalogServiceServer};
-use steps::{Held, Step, Stepped, Steps};
+use payments::{
+    handler::Payments as PaymentsHandler,
+    store::{MIGRATIONS as PAYMENTS, Store as PaymentsStore},
+};
+use shop_proto::{
+    catalog::v1::catalog_service_server::{CatalogService, CatalogServiceServer},
+    payments::v1::payments_service_server::{PaymentsService, PaymentsServiceServer},
+};
+use steps::{Step, Steps};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 const LIFETIME: Duration = Duration::from_mins(15);
+
+/// Of every product.
+const PRICE: i64 = 499;
 
 fn identity(name: &'static str) -> Identity {
     Identity {
@@ -44,54 +56,78 @@ fn identity(name: &'static str) -> Identity {
     }
 }
 
-/// Orders over a catalog, each with a store.
+/// Orders over a catalog and payments, each with a store.
 struct Books {
     folder: TempDir,
     catalog: CatalogStore,
+    bank: BankStore,
     store: Store,
     placing: Placing,
+    /// The catalog and payments as they are called.
     service: Service,
+    _bank: Service,
 }
 
 impl Books {
-    /// Books whose catalog answers through what `serve` makes of its rpcs.
-    async fn open<S: CatalogService>(serve: impl FnOnce(Handler) -> S) -> Self {
+    /// Books whose others answer through what `serve` makes of their rpcs.
+    async fn open<C: CatalogService, P: PaymentsService>(
+        serve: impl FnOnce(CatalogHandler, PaymentsHandler) -> (C, P),
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| Config::file(folder.path().join(name));
         let catalog = Database::open(&file("catalog.db"), CATALOG).await.unwrap();
         let catalog = CatalogStore::new(catalog);
         let store = Store::new(Database::open(&file("orders.db"), ORDERS).await.unwrap());
-
-        let reservations = Live::fixed(catalog::config::Reservations::default());
-        let handler = Handler::new(catalog.clone(), reservations, CancellationToken::new());
-        let server = CatalogServiceServer::new(serve(handler));
-        let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {
-            app.serve(server);
-            Ok(())
-        };
-        let service = Service::start(identity("catalog"), "", start)
+        let path = folder.path().join("bank.db");
+        let toml = format!("[database]\nurl = 'sqlite:{}'\n", path.display());
+        let _bank = Service::start(identity("bank"), &toml, bank::start)
             .await
             .unwrap();
+        let bank = BankStore::new(Database::open(&file("bank.db"), BANK).await.unwrap());
+
+        let reservations = Live::fixed(catalog::config::Reservations::default());
+        let handler = CatalogHandler::new(catalog.clone(), reservations, CancellationToken::new());
+        let payments = Database::open(&file("payments.db"), PAYMENTS)
+            .await
+            .unwrap();
+        let config = Live::fixed(payments::config::Bank {
+            url: format!("http://{}", _bank.address()),
+            ..payments::config::Bank::default()
+        });
+        let money = payments::bank::Bank::new(config).unwrap();
+        let money = PaymentsHandler::new(PaymentsStore::new(payments), money);
+        let (stock, money) = serve(handler, money);
+        let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {
+            app.serve(CatalogServiceServer::new(stock));
+            app.serve(PaymentsServiceServer::new(money));
+            Ok(())
+        };
+        let service = Service::start(identity("others"), "", start).await.unwrap();
 
         let config = Live::fixed(config::Orders::default());
-        let client = Catalog::new(service.client());
-        let placing = Placing::new(store.clone(), client, Changes::default(), config);
+        let others = Others {
+            catalog: Catalog::new(service.client()),
+            payments: Payments::new(service.client()),
+        };
+        let placing = Placing::new(store.clone(), others, Changes::default(), config);
         Self {
             folder,
             catalog,
+            bank,
             store,
             placing,
             service,
+            _bank,
         }
     }
 
-    /// Books whose catalog takes a step when it is told to.
+    /// Books whose others take a step when they are told to.
     async fn stepped() -> (Self, Steps) {
         let mut steps = None;
-        let books = Self::open(|handler| {
-            let (stepped, waiting) = Stepped::new(handler);
+        let books = Self::open(|catalog, payments| {
+            let (catalog, payments, waiting) = Steps::of(catalog, payments);
             steps = Some(waiting);
-            stepped
+            (catalog, payments)
         });
         (books.await, steps.unwrap())
     }
@@ -101,7 +137,7 @@ impl Books {
         let row = Row {
             sku: sku.to_owned(),
             name: sku.to_owned(),
-            price_minor_units: 499,
+            price_minor_units: PRICE,
             currency_code: "EUR".to_owned(),
             ..Row::default()
         };
@@ -119,12 +155,18 @@ impl Books {
         self.catalog.get(&sku).await.unwrap().unwrap().stock
     }
 
+    /// What the bank has taken and not given back.
+    async fn taken(&self) -> i64 {
+        let totals = self.bank.totals().await.unwrap();
+        totals.iter().map(|total| total.amount_minor_units).sum()
+    }
+
     /// Writes down a new order for one unit.
-    async fn place(&self, sku: &str) -> Order {
+    async fn place(&self, sku: &str) -> (Order, Claim) {
         self.place_units(sku, 1).await
     }
 
-    async fn place_units(&self, sku: &str, quantity: i64) -> Order {
+    async fn place_units(&self, sku: &str, quantity: i64) -> (Order, Claim) {
         let id = uuid::Uuid::now_v7().to_string();
         let line = Line {
             sku: sku.to_owned(),
@@ -132,8 +174,8 @@ impl Books {
             unit_price: None,
         };
         let order = Order::place(id, "ada", sku, vec![line], Timestamp::now());
-        match self.store.place(order).await.unwrap() {
-            Placed::New(order) => order,
+        match self.placing.place(order).await.unwrap() {
+            Placed::New(order, claim) => (order, claim),
             Placed::Known(order) => panic!("{order:?}"),
         }
     }
@@ -142,62 +184,148 @@ impl Books {
         self.store.find(&order.id).await.unwrap().unwrap()
     }
 
-    fn advance(&self, order: &Order, tasks: &mut JoinSet<()>) {
-        let (placing, order) = (self.placing.clone(), order.clone());
-        tasks.spawn(async move { placing.advance(&order).await.unwrap() });
+    fn advance(&self, order: &Order, claim: &Claim, tasks: &mut JoinSet<()>) {
+        let (placing, order, claim) = (self.placing.clone(), order.clone(), claim.clone());
+        tasks.spawn(async move { placing.advance(order, claim).await.unwrap() });
+    }
+
+    /// The claim of another, who comes when the last one's is over.
+    async fn claim_late(&self, order: &Order) -> Option<Claim> {
+        let late = Timestamp::now().after(LIFETIME);
+        let claim = self.store.claim(&order.id, late, late.after(LIFETIME));
+        claim.await.unwrap()
     }
 }
 
-/// Goal: of two that place one order at once, the one that finds too little stock loses nothing
-/// that the other has reserved, however far that one has come.
-/// Method: one is answered that stock is short, a unit is delivered, and the other goes on; it is
-/// held at each of its steps while the first cancels the order.
+/// Every step of an order, in order.
+const STEPS: [Step; 6] = [
+    Step::Reserve,
+    Step::Reserved,
+    Step::Charge,
+    Step::Charged,
+    Step::Confirm,
+    Step::Confirmed,
+];
+
+/// Goal: whoever stops or is overtaken in the midst of an order loses nothing and doubles nothing.
+/// Method: the first is held at each step, then dropped or left to go on late; another takes the
+/// order over and finishes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shortage_gives_back_what_another_reserved() {
-    use Step::{Confirm, Confirmed, Reserve, Reserved};
-    let ways: [&[Step]; 4] = [
-        &[Reserve],
-        &[Reserve, Reserved],
-        &[Reserve, Reserved, Confirm],
-        &[Reserve, Reserved, Confirm, Confirmed],
-    ];
-    for way in ways {
+async fn another_finishes_what_one_began() {
+    for (at, last) in STEPS.into_iter().enumerate() {
+        for dropped in [true, false] {
+            let (books, mut steps) = Books::stepped().await;
+            books.product("TEA").await;
+            books.deliver("TEA", 1).await;
+            let (order, claim) = books.place("TEA").await;
+            let mut first = JoinSet::new();
+            books.advance(&order, &claim, &mut first);
+            steps.pass(&STEPS[..at]).await;
+            let held = steps.at(last).await;
+            if dropped {
+                first.shutdown().await;
+            }
+            let claim = books.claim_late(&order).await.unwrap();
+            assert_eq!(
+                None,
+                books
+                    .store
+                    .claim(&order.id, Timestamp::now(), Timestamp::now())
+                    .await
+                    .unwrap()
+            );
+            let order = books.now(&order).await;
+            let (placing, taken_over) = (books.placing.clone(), order.clone());
+            let mut second = JoinSet::new();
+            second.spawn(async move { placing.advance(taken_over, claim).await.unwrap() });
+            // From here on everything passes, as it comes.
+            let passing = tokio::spawn(async move {
+                let mut steps = steps;
+                while steps.any().await {}
+            });
+            second.join_all().await;
+            drop(held);
+            first.join_all().await;
+            passing.abort();
+            let order = books.now(&order).await;
+            assert_eq!(OrderState::Confirmed, order.state, "{last:?} {dropped}");
+            let stock = books.stock("TEA").await;
+            assert_eq!(
+                (0, 0),
+                (stock.on_hand, stock.reserved),
+                "{last:?} {dropped}"
+            );
+            assert_eq!(PRICE, books.taken().await, "{last:?} {dropped}");
+            // Placed, and a row for each step it made, by whomever.
+            assert_eq!(4, order.version, "{last:?} {dropped}");
+        }
+    }
+}
+
+/// Goal: an order that is cancelled while somebody works at it gives everything back, however far
+/// that one has come, and whatever of it still arrives.
+/// Method: held at each step while the order is cancelled, then let go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_order_keeps_nothing() {
+    for (at, last) in STEPS.into_iter().enumerate() {
         let (books, mut steps) = Books::stepped().await;
         books.product("TEA").await;
-        let order = books.place("TEA").await;
-        let (mut short, mut other) = (JoinSet::new(), JoinSet::new());
-
-        books.advance(&order, &mut short);
-        steps.pass(&[Reserve]).await;
-        let unanswered: Held = steps.at(Reserved).await;
         books.deliver("TEA", 1).await;
-        books.advance(&order, &mut other);
-        let (last, passed) = way.split_last().unwrap();
-        steps.pass(passed).await;
-        let held = steps.at(*last).await;
-
-        drop(unanswered);
-        short.join_all().await;
-        let cancelled = books.now(&order).await;
-        assert_eq!(Some(CancelReason::OutOfStock), cancelled.cancel_reason);
-
+        let (order, claim) = books.place("TEA").await;
+        let mut first = JoinSet::new();
+        books.advance(&order, &claim, &mut first);
+        steps.pass(&STEPS[..at]).await;
+        let held = steps.at(last).await;
+        assert_eq!(Cancelled::Done, books.placing.cancel(&order).await.unwrap());
         drop((held, steps));
-        other.join_all().await;
-        assert_eq!(OrderState::Cancelled, books.now(&order).await.state);
+        first.join_all().await;
+        let order = books.now(&order).await;
+        assert_eq!(OrderState::Cancelled, order.state, "{last:?}");
+        assert_eq!(Some(CancelReason::Requested), order.cancel_reason);
         let stock = books.stock("TEA").await;
-        assert_eq!((1, 0), (stock.on_hand, stock.reserved), "held at {last:?}");
+        assert_eq!((1, 0), (stock.on_hand, stock.reserved), "{last:?}");
+        assert_eq!(0, books.taken().await, "{last:?}");
+        assert_eq!(
+            None,
+            books.claim_late(&order).await,
+            "{last:?}: it is settled"
+        );
     }
+}
+
+/// Goal: one that finds too little stock, and is overtaken, undoes nothing of what the other did.
+/// Method: one is answered that stock is short, a unit is delivered, and another takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shortage_of_yesterday_undoes_nothing() {
+    let (books, mut steps) = Books::stepped().await;
+    books.product("TEA").await;
+    let (order, claim) = books.place("TEA").await;
+    let mut first = JoinSet::new();
+    books.advance(&order, &claim, &mut first);
+    steps.pass(&[Step::Reserve]).await;
+    let unanswered = steps.at(Step::Reserved).await;
+    books.deliver("TEA", 1).await;
+    let claim = books.claim_late(&order).await.unwrap();
+    let mut second = JoinSet::new();
+    books.advance(&order, &claim, &mut second);
+    steps.pass(&STEPS).await;
+    second.join_all().await;
+    drop((unanswered, steps));
+    first.join_all().await;
+    assert_eq!(OrderState::Confirmed, books.now(&order).await.state);
+    let stock = books.stock("TEA").await;
+    assert_eq!((0, 0), (stock.on_hand, stock.reserved));
 }
 
 /// Goal: however the advances of an order fall together, what is in stock and what is confirmed
-/// make up what was delivered.
-/// Method: two hundred orders for one unit each of a product of its own; two advances and the
-/// delivery of that unit start at once, in a random order.
+/// make up what was delivered, and what is confirmed is paid.
+/// Method: two hundred orders for one unit each of a product of its own; two advances under claims
+/// of their own and the delivery of that unit start at once, in a random order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_unit_is_lost_between_two_advances() {
     let seed = u64::try_from(Timestamp::now().micros()).unwrap();
     let mut random = fastrand::Rng::with_seed(seed);
-    let books = Books::open(|handler| handler).await;
+    let books = Books::open(|catalog, payments| (catalog, payments)).await;
     let mut orders = Vec::new();
     for at in 0..200 {
         let sku = format!("P-{at}");
@@ -205,8 +333,11 @@ async fn no_unit_is_lost_between_two_advances() {
         orders.push((books.place(&sku).await, sku));
     }
     let mut ends = BTreeSet::new();
-    for (order, sku) in &orders {
+    let mut confirmed_count = 0;
+    for ((order, claim), sku) in &orders {
         let mut tasks = JoinSet::new();
+        let late = books.claim_late(order).await.unwrap();
+        let mut claims = [claim, &late].into_iter();
         let delivered_at = random.usize(0..3);
         for at in 0..3 {
             if at == delivered_at {
@@ -215,13 +346,14 @@ async fn no_unit_is_lost_between_two_advances() {
                     catalog.adjust(&sku, 1).await.unwrap();
                 });
             } else {
-                books.advance(order, &mut tasks);
+                books.advance(order, claims.next().unwrap(), &mut tasks);
             }
         }
         tasks.join_all().await;
         let state = books.now(order).await.state;
         let stock = books.stock(sku).await;
         let confirmed = i64::from(state == OrderState::Confirmed);
+        confirmed_count += confirmed;
         assert_eq!(
             (1, 0),
             (stock.on_hand + confirmed, stock.reserved),
@@ -231,6 +363,7 @@ async fn no_unit_is_lost_between_two_advances() {
     }
     let all = BTreeSet::from(["Cancelled".to_owned(), "Confirmed".to_owned()]);
     assert_eq!(all, ends, "both ways to end were taken, seed {seed}");
+    assert_eq!(confirmed_count * PRICE, books.taken().await, "seed {seed}");
 }
 
 /// Goal: an order that the catalog will never take is given up at once, with nothing held for it.
@@ -238,7 +371,7 @@ async fn no_unit_is_lost_between_two_advances() {
 /// identifier that stands for other lines at the catalog.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_for_good_ends_the_order() {
-    let books = Books::open(|handler| handler).await;
+    let books = Books::open(|catalog, payments| (catalog, payments)).await;
     books.product("TEA").await;
     books.deliver("TEA", 5_000).await;
     let too_much = books.place_units("TEA", 1_001).await;
@@ -247,11 +380,11 @@ async fn a_refusal_for_good_ends_the_order() {
     let other = books.place("COFFEE").await;
     let lines = demand([(Sku::parse("COFFEE").unwrap(), 2)]);
     let (now, later) = (Timestamp::now(), Timestamp::now().after(LIFETIME));
-    let reserved = books.catalog.reserve(&other.id, &lines, now, later).await;
+    let reserved = books.catalog.reserve(&other.0.id, &lines, now, later).await;
     assert!(matches!(reserved, Ok(Reserved::Done(_))), "{reserved:?}");
 
-    for (order, sku) in [(too_much, "TEA"), (other, "COFFEE")] {
-        books.placing.advance(&order).await.unwrap();
+    for ((order, claim), sku) in [(too_much, "TEA"), (other, "COFFEE")] {
+        books.placing.advance(order.clone(), claim).await.unwrap();
         let order = books.now(&order).await;
         assert_eq!(OrderState::Cancelled, order.state, "{sku}");
         assert_eq!(Some(CancelReason::Refused), order.cancel_reason, "{sku}");
@@ -268,15 +401,17 @@ async fn a_refusal_for_good_ends_the_order() {
 async fn a_hanging_catalog_holds_up_no_completion() {
     let (books, mut steps) = Books::stepped().await;
     for at in 0..90 {
-        books.place(&format!("P-{at}")).await;
+        let (_, claim) = books.place(&format!("P-{at}")).await;
+        books.store.put_off(&claim, Timestamp::now()).await.unwrap();
     }
     let path = books.folder.path().join("orders.db");
     let toml = format!(
-        "[database]\nurl = 'sqlite:{}'\n[orders]\ncancel_window = '10ms'\n\
-         pending_grace = '10ms'\nsweep_interval = '10ms'\n\
-         [clients.catalog]\ntarget = '{}'\n[clients.accounts]\ntarget = '127.0.0.1:1'\n",
-        path.display(),
+        "[database]\nurl = 'sqlite:{1}'\n[orders]\ncancel_window = '10ms'\n\
+         retry_pause = '10ms'\nlease = '20s'\nsweep_interval = '10ms'\n\
+         [clients.catalog]\ntarget = '{0}'\n[clients.payments]\ntarget = '{0}'\n\
+         [clients.accounts]\ntarget = '127.0.0.1:1'\n",
         books.service.address(),
+        path.display(),
     );
     let service = Service::start(identity("orders"), &toml, orders::start).await;
     let mut held = Vec::new();
@@ -290,9 +425,13 @@ async fn a_hanging_catalog_holds_up_no_completion() {
         .await
         .unwrap();
 
-    let order = books.place("LATE").await;
-    let confirmed = books.store.confirm(&order.id, &[], Timestamp::now()).await;
-    assert!(confirmed.unwrap());
+    let (order, claim) = books.place("LATE").await;
+    let confirmed = Move {
+        from: OrderState::Pending,
+        to: OrderState::Confirmed,
+    };
+    let confirmed = books.store.step(&claim, confirmed, &[], Timestamp::now());
+    assert!(confirmed.await.unwrap());
     let completed = async {
         while books.now(&order).await.state != OrderState::Completed {
             tokio::task::yield_now().await;

@@ -10,7 +10,6 @@ mod running;
 use std::time::Duration;
 
 use gantry_store::Timestamp;
-use orders::domain;
 use running::{Shop, Tokened as _, code, place, state};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest},
@@ -298,11 +297,12 @@ async fn orders_complete_after_their_window() {
     assert_eq!(9, shop.available("TEA").await);
 }
 
-/// Goal: an order that is placed while the catalog is away waits, and is finished once it is back.
+/// Goal: an order that is placed while the catalog is away waits, and is finished once it is back; a
+/// watcher at another replica sees every step.
 /// Method: stop the catalog, place, start it again where it was; watch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_wait_for_the_catalog() {
-    let mut shop = Shop::open("pending_grace = '50ms'\nsweep_interval = '50ms'").await;
+    let mut shop = Shop::open("retry_pause = '50ms'\nsweep_interval = '50ms'").await;
     let ada = shop.person("ada@example.org").await;
     shop.stop_catalog().await;
     let order = shop.place(0, &ada, "r-1", &[("TEA", 4)]).await.unwrap();
@@ -315,10 +315,16 @@ async fn orders_wait_for_the_catalog() {
     let mut watch = watch.into_inner();
     assert!(watch.message().await.unwrap().is_some());
     shop.start_catalog().await;
-    let next = time::timeout(Duration::from_secs(30), watch.message()).await;
-    let next = next.unwrap().unwrap().unwrap().order.unwrap();
-    assert_eq!(OrderState::Confirmed, state(&next));
-    assert_eq!(1_996, next.total.unwrap().minor_units);
+    for step in [
+        OrderState::Reserved,
+        OrderState::Paid,
+        OrderState::Confirmed,
+    ] {
+        let next = time::timeout(Duration::from_secs(30), watch.message()).await;
+        let next = next.unwrap().unwrap().unwrap().order.unwrap();
+        assert_eq!(step, state(&next), "no step is left out");
+        assert_eq!(1_996, next.total.unwrap().minor_units);
+    }
     assert_eq!(6, shop.available("TEA").await);
 }
 
@@ -328,7 +334,7 @@ async fn orders_wait_for_the_catalog() {
 /// start the catalog and wait for the stock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_held_for_ever() {
-    let settings = "pending_grace = '50ms'\nsweep_interval = '50ms'\npending_max = '300ms'";
+    let settings = "retry_pause = '50ms'\nsweep_interval = '50ms'\npending_max = '300ms'";
     let mut shop = Shop::open(settings).await;
     let ada = shop.person("ada@example.org").await;
     let confirmed = shop.place(0, &ada, "r-1", &[("TEA", 4)]).await.unwrap();
@@ -365,8 +371,8 @@ async fn nothing_is_held_for_ever() {
     // Written down as well, or every sweep would return it again.
     let store = shop.orders_store().await;
     let settled = async {
-        let cancelled = || store.due(domain::OrderState::Cancelled, Timestamp::now());
-        while !cancelled().await.unwrap().is_empty() {
+        let late = Timestamp::now().after(Duration::from_hours(1));
+        while !store.unsettled(late).await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     };

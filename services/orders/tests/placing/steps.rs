@@ -1,11 +1,16 @@
-//! A catalog whose calls a test lets through one step at a time.
+//! A catalog and payments whose calls a test lets through one step at a time.
 
 use catalog::handler::Catalog;
+use payments::handler::Payments;
 use shop_proto::catalog::v1::{
     ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
     ImportProductsResponse, ListProductsRequest, ListProductsResponse, ReleaseRequest,
     ReleaseResponse, ReserveRequest, ReserveResponse, UpdateStockRequest,
     catalog_service_server::CatalogService,
+};
+use shop_proto::payments::v1::{
+    ChargeRequest, ChargeResponse, GetPaymentRequest, GetPaymentResponse, RefundRequest,
+    RefundResponse, payments_service_server::PaymentsService,
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
@@ -17,6 +22,10 @@ pub(crate) enum Step {
     Reserve,
     /// Reserve is done, and not answered yet.
     Reserved,
+    /// Charge has arrived, and has done nothing yet.
+    Charge,
+    /// Charge is done, and not answered yet.
+    Charged,
     /// Confirm has arrived, and has done nothing yet.
     Confirm,
     /// Confirm is done, and not answered yet.
@@ -39,6 +48,11 @@ impl Steps {
         Held(held)
     }
 
+    /// Lets the next call through, whichever it is; false once there can be none.
+    pub(crate) async fn any(&mut self) -> bool {
+        self.0.recv().await.is_some()
+    }
+
     /// Lets one call through these steps, each of which it must come to next.
     pub(crate) async fn pass(&mut self, steps: &[Step]) {
         for step in steps {
@@ -47,18 +61,30 @@ impl Steps {
     }
 }
 
-/// The rpcs of a catalog, held at each [`Step`].
-pub(crate) struct Stepped {
-    inner: Catalog,
+/// The rpcs of a service, held at each [`Step`].
+#[derive(Clone)]
+pub(crate) struct Stepped<S> {
+    inner: S,
     steps: mpsc::Sender<(Step, oneshot::Sender<()>)>,
 }
 
-impl Stepped {
-    pub(crate) fn new(inner: Catalog) -> (Self, Steps) {
+impl Steps {
+    /// Holds the calls of both.
+    pub(crate) fn of(
+        catalog: Catalog,
+        payments: Payments,
+    ) -> (Stepped<Catalog>, Stepped<Payments>, Self) {
         let (steps, waiting) = mpsc::channel(8);
-        (Self { inner, steps }, Steps(waiting))
+        let stepped = Stepped {
+            inner: catalog,
+            steps: steps.clone(),
+        };
+        let inner = payments;
+        (stepped, Stepped { inner, steps }, Self(waiting))
     }
+}
 
+impl<S> Stepped<S> {
     async fn wait(&self, step: Step) {
         let (held, passed) = oneshot::channel();
         // A test that has seen enough lets everything through.
@@ -69,7 +95,7 @@ impl Stepped {
 }
 
 #[tonic::async_trait]
-impl CatalogService for Stepped {
+impl CatalogService for Stepped<Catalog> {
     async fn reserve(
         &self,
         request: Request<ReserveRequest>,
@@ -125,5 +151,32 @@ impl CatalogService for Stepped {
         request: Request<Streaming<UpdateStockRequest>>,
     ) -> Result<Response<Self::UpdateStockStream>, Status> {
         self.inner.update_stock(request).await
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentsService for Stepped<Payments> {
+    async fn charge(
+        &self,
+        request: Request<ChargeRequest>,
+    ) -> Result<Response<ChargeResponse>, Status> {
+        self.wait(Step::Charge).await;
+        let response = self.inner.charge(request).await;
+        self.wait(Step::Charged).await;
+        response
+    }
+
+    async fn refund(
+        &self,
+        request: Request<RefundRequest>,
+    ) -> Result<Response<RefundResponse>, Status> {
+        self.inner.refund(request).await
+    }
+
+    async fn get_payment(
+        &self,
+        request: Request<GetPaymentRequest>,
+    ) -> Result<Response<GetPaymentResponse>, Status> {
+        self.inner.get_payment(request).await
     }
 }

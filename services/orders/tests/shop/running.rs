@@ -20,13 +20,15 @@ use tonic::{Code, Request, Status};
 
 const PASSWORD: &str = "correct horse battery";
 
-/// Accounts, a catalog and two replicas of orders.
+/// Accounts, a catalog, payments over a bank, and two replicas of orders.
 pub(crate) struct Shop {
     folder: TempDir,
     accounts: Service,
     catalog: Option<Service>,
     catalog_address: String,
     orders: Vec<Option<Service>>,
+    /// Kept running.
+    _money: [Service; 2],
 }
 
 fn identity(name: &'static str) -> Identity {
@@ -52,12 +54,21 @@ impl Shop {
         let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
         let catalog = catalog.unwrap();
         let catalog_address = catalog.address().to_string();
+        let toml = database("bank.db");
+        let bank = Service::start(identity("bank"), &toml, bank::start).await;
+        let bank = bank.unwrap();
+        let url = format!("[bank]\nurl = 'http://{}'\n", bank.address());
+        let toml = database("payments.db") + &url;
+        let payments = Service::start(identity("payments"), &toml, payments::start).await;
+        let payments = payments.unwrap();
         let toml = format!(
             "{}[orders]\n{settings}\n[clients.accounts]\ntarget = '{}'\n\
              [clients.catalog]\ntarget = '{catalog_address}'\n\
-             backoff_min = '100ms'\nbackoff_max = '200ms'\nfail_fast = '500ms'\n",
+             backoff_min = '100ms'\nbackoff_max = '200ms'\nfail_fast = '500ms'\n\
+             [clients.payments]\ntarget = '{}'\n",
             database("orders.db"),
             accounts.address(),
+            payments.address(),
         );
         let mut orders = Vec::new();
         for _ in 0..2 {
@@ -70,6 +81,7 @@ impl Shop {
             catalog: Some(catalog),
             catalog_address,
             orders,
+            _money: [bank, payments],
         };
         shop.stock().await;
         shop
