@@ -88,7 +88,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Goal: not one call fails while everything is replaced again and again, also with streams open.
-/// Method: two replicas of each service; a load on each; an open health watch at every instance and
+/// Method: two replicas of each service; a load on each, and one through the gateway; an open health watch at every instance and
 /// an open server stream at each that has one; restart all, round by round.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_call() {
@@ -104,11 +104,13 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
     let load = |rate, name: &str, call| {
         Load::start_at(rate, &format!("etcd:///{name}"), &url, call, seconds)
     };
-    // The machine starts processes all the while, so the full rate is for one of the three.
+    // The machine starts processes all the while, so the full rate is for one of them.
     let loads = [
         load(RATE, "catalog", LIST),
         load(RATE / 4, "accounts", KEYS),
         load(RATE / 4, "orders", HEALTH),
+        // By one address, whose instances take its socket over from each other.
+        Load::start_at(RATE / 4, &system.address("gateway"), &url, LIST, seconds),
     ];
     for round in 0..rounds {
         let mut watches = JoinSet::new();
