@@ -100,7 +100,7 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
     let system = System::up(&["--replicas", "catalog=2", "--replicas", "accounts=2"]);
     let url = system.etcd();
     let customer = Customer::new(&system);
-    let seconds = if tools::timed() { 150 } else { 20 };
+    let seconds = if tools::timed() { 200 } else { 40 };
     let load = |rate, name: &str, call| {
         Load::start_at(rate, &format!("etcd:///{name}"), &url, call, seconds)
     };
