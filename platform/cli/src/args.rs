@@ -60,32 +60,44 @@ pub(crate) enum Verb {
 /// Which etcd, if not the one of the running system, and how it is reached.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct EtcdOptions {
-    /// Use the etcd at this URL instead of the running system's own; several with commas
+    /// Use the etcd at this URL instead of the running system's own; several with commas. Without it
+    /// `GANTRY_ETCD__ENDPOINTS` in the environment names one
     #[arg(long, value_name = "URL")]
     pub(crate) etcd: Option<String>,
     /// For https: trust the certificates in this PEM file
-    #[arg(long, value_name = "FILE", requires = "etcd")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) etcd_ca: Option<PathBuf>,
     /// Certificate chain in PEM that proves who we are, where etcd asks
-    #[arg(
-        long,
-        visible_alias = "etcd-cert",
-        value_name = "FILE",
-        requires = "etcd"
-    )]
+    #[arg(long, visible_alias = "etcd-cert", value_name = "FILE")]
     pub(crate) etcd_certificate: Option<PathBuf>,
     /// Its private key in PEM
-    #[arg(long, value_name = "FILE", requires = "etcd")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) etcd_key: Option<PathBuf>,
     /// The name etcd's certificate must hold, if not the URL's
-    #[arg(long, value_name = "NAME", requires = "etcd")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) etcd_server_name: Option<String>,
     /// Who logs in, where etcd asks; with the password in `GANTRY_ETCD__PASSWORD`, or in a file
-    #[arg(long, value_name = "NAME", requires = "etcd")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) etcd_user: Option<String>,
     /// The user's password is in this file, which only its owner may read
-    #[arg(long, value_name = "FILE", requires = "etcd")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) etcd_password_file: Option<PathBuf>,
+}
+
+impl EtcdOptions {
+    /// An option that says how an etcd is reached, where there is one.
+    pub(crate) fn beside(&self) -> Option<&'static str> {
+        let given = [
+            ("--etcd-ca", self.etcd_ca.is_some()),
+            ("--etcd-certificate", self.etcd_certificate.is_some()),
+            ("--etcd-key", self.etcd_key.is_some()),
+            ("--etcd-server-name", self.etcd_server_name.is_some()),
+            ("--etcd-user", self.etcd_user.is_some()),
+            ("--etcd-password-file", self.etcd_password_file.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, given)| *given);
+        given.next().map(|(option, _)| option)
+    }
 }
 
 /// Start every service of gantry.toml and keep it running.

@@ -8,11 +8,12 @@ use tokio::{process::Command, time};
 
 use crate::{
     Outcome,
-    args::Doctor,
+    args::{Doctor, EtcdOptions},
     block_on, current_folder,
     failure::Exit,
     output::{self, Format},
     project::{FILE, Project},
+    registry::{self, Access},
     state::StateFolder,
     supervisor::{Spec, control},
     up,
@@ -114,7 +115,19 @@ async fn examine(folder: &Path) -> Vec<Finding> {
             .iter()
             .map(|seed| seed_file(&project, &seed.file)),
     );
-    match up::specs(&project, &state, up::Settings::default()) {
+    let etcd = match Access::given(&EtcdOptions::default()) {
+        Ok(given) => given.unwrap_or_else(registry::usual),
+        Err(failure) => {
+            let fix = "correct that variable of the environment";
+            findings.push(Finding::bad("etcd", failure.to_string(), fix));
+            return findings;
+        }
+    };
+    let settings = up::Settings {
+        etcd: Some(&etcd),
+        ..up::Settings::default()
+    };
+    match up::specs(&project, &state, settings) {
         Ok(specs) => {
             for spec in &specs {
                 findings.push(configuration(spec).await);
@@ -215,6 +228,9 @@ fn seed_file(project: &Project, file: &Path) -> Finding {
 async fn configuration(spec: &Spec) -> Finding {
     let check = format!("configuration of {}", spec.service);
     let mut program = Command::new(&spec.program);
+    for name in &spec.hidden {
+        program.env_remove(name);
+    }
     program
         .args(&spec.arguments)
         .arg("--print-config")

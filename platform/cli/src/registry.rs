@@ -55,6 +55,14 @@ pub(crate) fn port(base: Option<u16>) -> Result<u16, Failure> {
     }
 }
 
+/// The local etcd where it usually is.
+pub(crate) fn usual() -> Access {
+    Access::local(format!(
+        "http://{}",
+        SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))
+    ))
+}
+
 /// Opens the local etcd on `port`, with the data of earlier runs.
 pub(crate) fn open(state: &StateFolder, port: u16) -> Result<Etcd, Failure> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -144,6 +144,7 @@ pub(crate) fn specs(
             arguments: arguments(name, &project.root),
             environment: environment(name, service, state, settings),
             socket: settings.sockets.and_then(|all| all.get(name)).cloned(),
+            hidden: settings.etcd.map(Access::foreign).unwrap_or_default(),
             folder: project.root.clone(),
             drain_max: DRAIN_MAX,
         });
@@ -265,6 +266,9 @@ impl Running {
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
         let show = Show::new(logs.clone(), args.output, access.urls());
+        if let Some(ignored) = access.ignored() {
+            show.note(&ignored);
+        }
         if let Some(etcd) = etcd {
             let kept = registry::keep(etcd, state.clone(), tasks.clone(), show.clone());
             tasks.spawn("local etcd", kept);

@@ -23,6 +23,15 @@ const ENDPOINTS: &str = "GANTRY_ETCD__ENDPOINTS";
 const USER: &str = "GANTRY_ETCD__USER";
 const PASSWORD: &str = "GANTRY_ETCD__PASSWORD";
 const PASSWORD_FILE: &str = "GANTRY_ETCD__PASSWORD__FILE";
+const NAME: &str = "GANTRY_ETCD__TLS__SERVER_NAME";
+
+/// Those that name files, in the order of their options.
+const FILES: [&str; 4] = [
+    "GANTRY_ETCD__TLS__CA",
+    "GANTRY_ETCD__TLS__CERTIFICATE",
+    "GANTRY_ETCD__TLS__KEY",
+    PASSWORD_FILE,
+];
 
 /// Keys, and the options that give them; a longer key before those it begins with.
 const OPTIONS: [(&str, &str); 8] = [
@@ -44,6 +53,9 @@ config::section! {
     }
 }
 
+/// Names and values.
+type Variables = Vec<(String, String)>;
+
 /// How an etcd is reached, without a password.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Access {
@@ -51,41 +63,69 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// As the options say, over the variables of services in our own environment; none where no
-    /// etcd is named.
+    /// As the options say, over the variables of services in our own environment; none where
+    /// neither names an etcd.
     ///
     /// # Errors
     ///
     /// If a service would refuse it.
     pub(crate) fn given(options: &EtcdOptions) -> Result<Option<Self>, Failure> {
-        let Some(urls) = &options.etcd else {
-            return Ok(None);
-        };
-        let own = config::variables_of(SECTION).into_iter();
-        let mut variables: BTreeMap<_, _> = own.filter(|(name, _)| *name != PASSWORD).collect();
-        let urls: Vec<_> = urls.split(',').map(str::trim).collect();
-        variables.insert(ENDPOINTS.to_owned(), urls.join(","));
-        if let Some(user) = &options.etcd_user {
-            variables.insert(USER.to_owned(), user.clone());
-        }
-        if let Some(name) = &options.etcd_server_name {
-            variables.insert("GANTRY_ETCD__TLS__SERVER_NAME".to_owned(), name.clone());
-        }
+        Self::given_over(options, config::variables_of(SECTION))
+    }
+
+    fn given_over(options: &EtcdOptions, own: Variables) -> Result<Option<Self>, Failure> {
         let here = current_folder()?;
+        let mut variables = BTreeMap::new();
+        for (name, value) in &own {
+            // Services run in the project's folder, which may be another one.
+            let value = if FILES.contains(&name.as_str()) && !value.is_empty() {
+                absolute(&here, Path::new(value))?
+            } else {
+                value.clone()
+            };
+            variables.insert(name.clone(), value);
+        }
+        // Handed on as it came, and never kept.
+        let password = variables.remove(PASSWORD);
+        if let Some(urls) = &options.etcd {
+            let urls: Vec<_> = urls.split(',').map(str::trim).collect();
+            variables.insert(ENDPOINTS.to_owned(), urls.join(","));
+        }
+        let urls = variables.get(ENDPOINTS);
+        if urls.is_none_or(|urls| urls.trim().is_empty()) {
+            return options.beside().map_or(Ok(None), |option| {
+                Err(Failure::usage(format!(
+                    "{option}: expected --etcd URL beside it, or {ENDPOINTS} in the environment"
+                )))
+            });
+        }
+        let by_file = variables.contains_key(PASSWORD_FILE);
+        if password.is_some() && by_file && options.etcd_password_file.is_none() {
+            return Err(Failure::usage(format!(
+                "{PASSWORD} and {PASSWORD_FILE} are both set; unset one of them"
+            )));
+        }
+        for (name, text) in [
+            (USER, &options.etcd_user),
+            (NAME, &options.etcd_server_name),
+        ] {
+            if let Some(text) = text {
+                variables.insert(name.to_owned(), text.clone());
+            }
+        }
         let files = [
-            ("GANTRY_ETCD__TLS__CA", &options.etcd_ca),
-            ("GANTRY_ETCD__TLS__CERTIFICATE", &options.etcd_certificate),
-            ("GANTRY_ETCD__TLS__KEY", &options.etcd_key),
-            (PASSWORD_FILE, &options.etcd_password_file),
+            &options.etcd_ca,
+            &options.etcd_certificate,
+            &options.etcd_key,
+            &options.etcd_password_file,
         ];
-        for (name, file) in files {
+        for (name, file) in FILES.into_iter().zip(files) {
             if let Some(file) = file {
-                // Services run in the project's folder, which may be another one.
                 variables.insert(name.to_owned(), absolute(&here, file)?);
             }
         }
         let access = Self { variables };
-        access.config()?;
+        access.read(own)?;
         Ok(Some(access))
     }
 
@@ -107,16 +147,48 @@ impl Access {
         variables.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Variables of our own environment that no service may inherit: they are not of this etcd.
+    pub(crate) fn foreign(&self) -> Vec<String> {
+        self.foreign_of(config::variables_of(SECTION))
+    }
+
+    fn foreign_of(&self, own: Variables) -> Vec<String> {
+        let own = own.into_iter().map(|(name, _)| name);
+        let foreign = own.filter(|name| {
+            let inherited = name == PASSWORD && self.wants_password();
+            !inherited && !self.variables.contains_key(name)
+        });
+        foreign.collect()
+    }
+
+    /// What of our own environment counts for nothing, in a line; none where all of it does, or an
+    /// option is in its place.
+    pub(crate) fn ignored(&self) -> Option<String> {
+        let mut foreign = self.foreign();
+        foreign.retain(|name| name != PASSWORD || !self.variables.contains_key(PASSWORD_FILE));
+        foreign.sort();
+        (!foreign.is_empty()).then(|| {
+            let (names, urls) = (foreign.join(", "), self.urls());
+            format!("the services use etcd at {urls} alone; ignored in the environment: {names}")
+        })
+    }
+
+    /// Whether there is a user whose password has to be in our own environment.
+    fn wants_password(&self) -> bool {
+        self.variables.contains_key(USER) && !self.variables.contains_key(PASSWORD_FILE)
+    }
+
     /// The settings, with the password where a user wants one.
     pub(crate) fn config(&self) -> Result<app::Etcd, Failure> {
-        let mut sources = Sources::new().variables(self.variables());
-        if self.variables.contains_key(USER) {
-            let own = config::variables_of(SECTION).into_iter();
-            let secret = own.filter(|(name, _)| name == PASSWORD || name == PASSWORD_FILE);
-            // Of two for one key the later holds.
-            sources = Sources::new().variables(secret).variables(self.variables());
-        }
-        match config::load::<Settings>(sources) {
+        self.read(config::variables_of(SECTION))
+    }
+
+    fn read(&self, own: Variables) -> Result<app::Etcd, Failure> {
+        let secret = own.into_iter().filter(|(name, _)| {
+            self.wants_password() && (name == PASSWORD || name == PASSWORD_FILE)
+        });
+        let sources = Sources::new().variables(secret);
+        match config::load::<Settings>(sources.variables(self.variables())) {
             Ok(loaded) => Ok(loaded.config().etcd.clone()),
             Err(faults) => {
                 let lines: Vec<_> = faults.iter().map(|fault| self.explain(fault)).collect();
@@ -217,6 +289,107 @@ mod tests {
         let config = Access::given(&given).unwrap().unwrap().config().unwrap();
         assert_eq!("hidden", config.password.expose());
         assert_eq!(2, config.endpoints.len());
+    }
+
+    fn own(variables: &[(&str, &str)]) -> Variables {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        variables.iter().map(owned).collect()
+    }
+
+    /// Goal: variables of the environment name an etcd as options do, with paths that hold in any
+    /// folder; options go above them, also a password's file above the password itself.
+    /// Method: an etcd by variables alone; the same with options beside it.
+    #[test]
+    fn options_go_above_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "by file").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret, mode).unwrap();
+        let environment = own(&[
+            (ENDPOINTS, "https://10.0.0.1:2379"),
+            ("GANTRY_ETCD__TLS__CA", "pki/ca.pem"),
+            ("GANTRY_ETCD__TIMEOUT", "2s"),
+            (USER, "gantry"),
+            (PASSWORD, "by variable"),
+        ]);
+        let named = |options: &EtcdOptions| {
+            let access = Access::given_over(options, environment.clone());
+            access.unwrap().expect("an etcd is named")
+        };
+        let access = named(&EtcdOptions::default());
+        let ca = std::env::current_dir().unwrap().join("pki/ca.pem");
+        assert_eq!("https://10.0.0.1:2379", access.urls());
+        assert_eq!(
+            ca.to_str().unwrap(),
+            access.variables["GANTRY_ETCD__TLS__CA"]
+        );
+        assert!(!access.variables.contains_key(PASSWORD), "kept");
+        let config = access.read(environment.clone()).unwrap();
+        assert_eq!("by variable", config.password.expose());
+        assert!(access.foreign_of(environment.clone()).is_empty());
+
+        let access = named(&EtcdOptions {
+            etcd_user: Some("other".to_owned()),
+            etcd_password_file: Some(secret),
+            ..options("https://10.0.0.2:2379")
+        });
+        let config = access.read(environment.clone()).unwrap();
+        assert_eq!(
+            ("by file", Some("other")),
+            (config.password.expose(), config.user.as_deref())
+        );
+        assert_eq!(["https://10.0.0.2:2379"], config.endpoints[..]);
+        assert_eq!([PASSWORD], access.foreign_of(environment)[..]);
+    }
+
+    /// Goal: what the environment says of another etcd reaches neither the local one's services nor
+    /// those of an etcd without a user.
+    /// Method: what is not handed on.
+    #[test]
+    fn another_etcds_variables_are_foreign() {
+        let environment = own(&[
+            (USER, "gantry"),
+            (PASSWORD, "x"),
+            ("GANTRY_ETCD__TLS__CA", "y"),
+        ]);
+        let local = Access::local("http://127.0.0.1:2379".to_owned());
+        let names = environment.iter().map(|(name, _)| name.clone());
+        assert_eq!(names.collect::<Vec<_>>(), local.foreign_of(environment));
+        let environment = own(&[(PASSWORD, "x")]);
+        let open = Access::given_over(&options("http://10.0.0.1:2379"), environment.clone());
+        assert_eq!(
+            [PASSWORD],
+            open.unwrap().unwrap().foreign_of(environment)[..]
+        );
+    }
+
+    /// Goal: an option or a variable that says how an etcd is reached, where none is named, is not
+    /// taken for one; two passwords are refused, as a service does.
+    /// Method: each once.
+    #[test]
+    fn half_an_etcd_is_none() {
+        let user = own(&[(USER, "gantry"), (ENDPOINTS, "")]);
+        assert_eq!(
+            None,
+            Access::given_over(&EtcdOptions::default(), user.clone()).unwrap()
+        );
+        let ca = EtcdOptions {
+            etcd_ca: Some(PathBuf::from("/ca.pem")),
+            ..EtcdOptions::default()
+        };
+        let said = Access::given_over(&ca, user).unwrap_err().to_string();
+        assert!(
+            said.contains("--etcd-ca") && said.contains(ENDPOINTS),
+            "{said}"
+        );
+        let both = own(&[(PASSWORD, "hunter2"), (PASSWORD_FILE, "/secret")]);
+        let said = Access::given_over(&options("http://10.0.0.1:2379"), both);
+        let said = said.unwrap_err().to_string();
+        assert!(
+            said.contains(PASSWORD_FILE) && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 
     /// Goal: what cannot be is refused in one line that names the option to mend it, and shows no

@@ -34,6 +34,8 @@ pub(crate) struct Spec {
     pub(crate) environment: Vec<(String, String)>,
     /// Where gantry listens for it.
     pub(crate) socket: Option<Socket>,
+    /// Variables of gantry's own environment that its processes do not inherit.
+    pub(crate) hidden: Vec<String>,
     /// Where its processes run.
     pub(crate) folder: PathBuf,
     /// How long a drain may take before the process is killed.
@@ -248,6 +250,7 @@ impl<W: World> Instance<W> {
             program: self.spec.program.clone(),
             arguments: self.spec.arguments.clone(),
             environment: environment::of(&self.spec, self.place, *self.paused.borrow()),
+            hidden: self.spec.hidden.clone(),
             folder: self.spec.folder.clone(),
         }
     }

@@ -139,7 +139,11 @@ impl World for System {
         ]);
         arguments.extend(launch.arguments.iter().map(OsString::from));
         // This very program, even if a build has replaced its file since.
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        for name in &launch.hidden {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(arguments)
             .envs(launch.environment.iter().map(|(key, value)| (key, value)))
             .current_dir(&launch.folder)

@@ -63,8 +63,9 @@ pub(crate) struct Launch {
     pub(crate) socket: Option<Socket>,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
-    /// On top of what `gantry` itself has.
+    /// On top of what `gantry` itself has, but for what is `hidden`.
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) hidden: Vec<String>,
     pub(crate) folder: PathBuf,
 }
 

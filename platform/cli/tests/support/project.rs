@@ -64,9 +64,15 @@ impl Project {
     }
 
     pub(crate) fn up(&self, arguments: &[&str]) -> Up {
+        self.up_with(&[], arguments)
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn up_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Up {
         let mut command = self.command(&["up", "--output", "json", "--port-base", "0"]);
         let mut child = command
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

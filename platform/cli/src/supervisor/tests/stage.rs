@@ -181,6 +181,7 @@ impl Play {
                     arguments: Vec::new(),
                     environment: Vec::new(),
                     socket: None,
+                    hidden: Vec::new(),
                     folder: PathBuf::from("/"),
                     drain_max: DRAIN_MAX,
                 }),
