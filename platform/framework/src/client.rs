@@ -239,6 +239,7 @@ impl Call {
             });
             match timer.bound(exchange(slot, request, &mut outgoing)).await {
                 Ok(Ok(response)) => {
+                    picked.heard();
                     return Ok(Answered {
                         response,
                         timer,

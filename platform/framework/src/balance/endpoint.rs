@@ -59,6 +59,8 @@ pub struct Picked {
     since: Instant,
     /// Whether it was sent to find out how the endpoint does now.
     trial: bool,
+    /// Whether anything was heard of its answer.
+    heard: bool,
     measured: bool,
 }
 
@@ -69,6 +71,7 @@ impl Picked {
             endpoint,
             since: now,
             trial: false,
+            heard: false,
             measured: false,
         }
     }
@@ -88,6 +91,18 @@ impl Picked {
 
     pub(super) async fn slot(&self) -> Result<Slot, NoSlot> {
         self.endpoint.subchannel.slot().await
+    }
+
+    /// The answer's headers are there. A server may send them early, so they measure nothing, but
+    /// whoever sends them does not stand still: the next trial does not wait for the end of a stream.
+    pub fn heard(&mut self) {
+        if std::mem::replace(&mut self.heard, true) {
+            return;
+        }
+        if self.trial {
+            self.endpoint.load.end_trial();
+        }
+        self.endpoint.load.heard();
     }
 
     /// The answer begins: its first message, not its headers, which a server may send early.
@@ -145,9 +160,7 @@ impl Drop for Picked {
         if !self.measured {
             self.judged(Verdict::Ignored);
         }
-        if self.trial {
-            self.endpoint.load.end_trial();
-        }
+        self.heard();
         self.endpoint.load.end();
     }
 }

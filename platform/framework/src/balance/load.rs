@@ -18,6 +18,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// The same for one that failed: one that stands still has lost its connections by then, as it
 /// answers no pings (those of the usual configuration), and costs no call more.
 const SILENCE_CHARGED: Duration = Duration::from_secs(15);
+const CALL: u64 = 1;
+const UNHEARD: u64 = 1 << 32;
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;
 
@@ -33,7 +35,9 @@ pub(super) struct Load {
     epoch: Instant,
     /// Seconds as `f32` above, milliseconds since `epoch` of the last measurement below.
     latency: AtomicU64,
-    pending: AtomicUsize,
+    /// Calls in flight below, in units of [`CALL`], and those of them of whose answer nothing was
+    /// heard above, in units of [`UNHEARD`].
+    calls: AtomicU64,
     /// Calls in flight when it began anew: they were not sent to find out how it does now.
     pending_before: AtomicUsize,
     /// Whether the latency holds a penalty.
@@ -49,7 +53,7 @@ impl Load {
         Self {
             epoch,
             latency: AtomicU64::new(0),
-            pending: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
             pending_before: AtomicUsize::new(0),
             charged: AtomicBool::new(false),
             proven: AtomicBool::new(false),
@@ -104,7 +108,8 @@ impl Load {
 
     /// Begins a trial, where one says something: a call to an endpoint that is long silent, as its
     /// last answer was slow or failed, and that may do well by now. At most one at a time, and none
-    /// where calls are in flight, as these will tell: one that stands still holds no more of them.
+    /// where calls wait for their answers to begin, as these will tell: one that stands still holds
+    /// no more of them. A stream whose answer has begun tells nothing more, however long it lasts.
     pub(super) fn begin_trial(&self, at: u32) -> bool {
         let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
         let silence = if self.charged.load(Ordering::Relaxed) {
@@ -114,7 +119,7 @@ impl Load {
         };
         let silent = at.wrapping_sub(stamp);
         latency > 0.0
-            && self.pending() == 0
+            && self.calls.load(Ordering::Relaxed) < UNHEARD
             && silent < u32::MAX / 2
             && u128::from(silent) >= silence.as_millis()
             && !self.on_trial.swap(true, Ordering::Relaxed)
@@ -179,16 +184,25 @@ impl Load {
         debug_assert!(updated.is_ok(), "the update is unconditional");
     }
 
+    /// Calls in flight.
+    #[allow(clippy::cast_possible_truncation)]
     pub(super) fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.calls.load(Ordering::Relaxed) as u32 as usize
     }
 
+    /// A call begins.
     pub(super) fn begin(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(UNHEARD + CALL, Ordering::Relaxed);
     }
 
+    /// Something was heard of a call's answer, or never will be; once for each.
+    pub(super) fn heard(&self) {
+        self.calls.fetch_sub(UNHEARD, Ordering::Relaxed);
+    }
+
+    /// A call is over, after that.
     pub(super) fn end(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.calls.fetch_sub(CALL, Ordering::Relaxed);
     }
 }
 
@@ -300,8 +314,27 @@ mod tests {
         load.begin();
         assert!(cost(&load, now) > cost(&other, now));
         load.observe(MS, now);
+        load.heard();
         load.end();
         assert!((latency_ms(&load, now) - 1.0).abs() < 0.01);
+    }
+
+    /// Goal: one that is long silent is tried by one call at a time, until something is heard of it.
+    /// Method: a call in flight, then a trial, each before and after its answer begins.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_one_trial_at_a_time() {
+        let load = Load::new(Instant::now());
+        load.observe(50 * MS, Instant::now());
+        let at = millis(load.epoch, Instant::now() + SILENCE);
+        assert!(!load.begin_trial(at - 1));
+        load.begin();
+        assert!(!load.begin_trial(at));
+        load.heard();
+        assert!(load.begin_trial(at));
+        assert!(!load.begin_trial(at));
+        load.end_trial();
+        assert!(load.begin_trial(at));
+        assert_eq!(1, load.pending());
     }
 
     /// Goal: a latency is inherited as it fades, a penalty is not, and calls are not.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     net::addr,
-    peer::{Manners, Peer},
+    peer::{Manners, Peer, QUIET},
     *,
 };
 use crate::{
@@ -159,11 +159,18 @@ async fn failing_at_once(answers: &[&[(&'static str, &'static str)]]) -> usize {
 }
 
 /// Goal: one that stood still for a while holds one call more at most, and has its share again soon
-/// after it goes on.
+/// after it goes on; streams whose answers have begun change nothing about that, not even where one
+/// is itself the call that finds out.
 /// Method: two peers; one stands still for five seconds, with callers that give up after one; then
-/// count for a second, three seconds later.
+/// count for a second, three seconds later. The same with quiet streams from before, and with one
+/// that finds out.
 #[tokio::test(start_paused = true)]
 async fn one_that_stood_still_has_its_share_soon() {
+    stood_still(false).await;
+    stood_still(true).await;
+}
+
+async fn stood_still(streams: bool) {
     fastrand::seed(42);
     let net = Net::default();
     let manners = Manners {
@@ -174,6 +181,13 @@ async fn one_that_stood_still_has_its_share_soon() {
     let caller = Caller::new(&net, &[addr(1), addr(2)]);
     let second = Duration::from_secs(1);
     load(&caller, 4, Instant::now() + second).await;
+    let mut open = Vec::new();
+    let quiet = || HealthCheckRequest {
+        service: QUIET.to_owned(),
+    };
+    for _ in 0..if streams { 8 } else { 0 } {
+        open.push(caller.client().watch(quiet()).await.unwrap());
+    }
 
     peers[1].stand_still(true);
     let callers: Vec<_> = (0..4)
@@ -194,11 +208,20 @@ async fn one_that_stood_still_has_its_share_soon() {
     assert!(held <= 4 + 4, "{held}");
 
     peers[1].stand_still(false);
+    let tried = peers[1].handled_count();
+    let finds_out = async {
+        while streams && peers[1].handled_count() == tried {
+            open.truncate(8);
+            open.push(caller.client().watch(quiet()).await.unwrap());
+        }
+    };
+    patient(finds_out).await;
     load(&caller, 4, Instant::now() + 3 * second).await;
     let before = peers.each_ref().map(Peer::handled_count);
     load(&caller, 4, Instant::now() + second).await;
     let shares = [0, 1].map(|number| peers[number].handled_count() - before[number]);
-    assert!(shares[1] > 100, "{shares:?}");
+    assert!(shares[1] > 100, "{shares:?}, {streams}");
+    drop(open);
     caller.stop().await;
 }
 
