@@ -19,6 +19,8 @@ use gantry::{
     BoxError,
     app::{App, Identity, testing::Service},
     config::Live,
+    journal::Journal,
+    shutdown::Tasks,
 };
 use gantry_store::{Config, Database, Timestamp};
 use orders::{
@@ -80,7 +82,7 @@ impl Books {
         let store = Store::new(Database::open(&file("orders.db"), ORDERS).await.unwrap());
         let path = folder.path().join("bank.db");
         let toml = format!("[database]\nurl = 'sqlite:{}'\n", path.display());
-        let _bank = Service::start(identity("bank"), &toml, bank::start)
+        let bank_service = Service::start(identity("bank"), &toml, bank::start)
             .await
             .unwrap();
         let bank = BankStore::new(Database::open(&file("bank.db"), BANK).await.unwrap());
@@ -91,10 +93,10 @@ impl Books {
             .await
             .unwrap();
         let config = Live::fixed(payments::config::Bank {
-            url: format!("http://{}", _bank.address()),
+            url: format!("http://{}", bank_service.address()),
             ..payments::config::Bank::default()
         });
-        let money = payments::bank::Bank::new(config).unwrap();
+        let money = payments::bank::Bank::new(config, Tasks::new(Journal::new())).unwrap();
         let money = PaymentsHandler::new(PaymentsStore::new(payments), money);
         let (stock, money) = serve(handler, money);
         let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {
@@ -117,7 +119,7 @@ impl Books {
             store,
             placing,
             service,
-            _bank,
+            _bank: bank_service,
         }
     }
 
@@ -239,14 +241,12 @@ async fn another_finishes_what_one_began() {
             let mut second = JoinSet::new();
             second.spawn(async move { placing.advance(taken_over, claim).await.unwrap() });
             // From here on everything passes, as it comes.
-            let passing = tokio::spawn(async move {
-                let mut steps = steps;
-                while steps.any().await {}
-            });
+            let mut passing = JoinSet::new();
+            passing.spawn(async move { while steps.any().await {} });
             second.join_all().await;
             drop(held);
             first.join_all().await;
-            passing.abort();
+            drop(passing);
             let order = books.now(&order).await;
             assert_eq!(OrderState::Confirmed, order.state, "{last:?} {dropped}");
             let stock = books.stock("TEA").await;

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use gantry::{call, config::Live, deadline::Deadline, telemetry::http::Client as Telemetry};
+use gantry::{
+    call, config::Live, deadline::Deadline, shutdown::Tasks, telemetry::http::Client as Telemetry,
+};
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::TokioTimer,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -37,6 +39,16 @@ struct Shared {
     turns: Semaphore,
     config: Live<config::Bank>,
     telemetry: Telemetry,
+}
+
+/// Runs the client's connections.
+#[derive(Clone)]
+struct Owner(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Owner {
+    fn execute(&self, connection: F) {
+        self.0.spawn("connection to the bank", connection);
+    }
 }
 
 /// `http://host[:port]`.
@@ -101,18 +113,18 @@ struct Fault {
 }
 
 impl Bank {
-    /// Calls the bank at the address of `config`. Does no I/O.
+    /// Calls the bank at the address of `config`, over connections that `tasks` own. Does no I/O.
     ///
     /// # Errors
     ///
     /// If that is no address.
-    pub fn new(config: Live<config::Bank>) -> Result<Self, UrlError> {
+    pub fn new(config: Live<config::Bank>, tasks: Tasks) -> Result<Self, UrlError> {
         let now = config.load();
         let url = parse(&now.url)?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(now.timeout));
-        let client = Client::builder(TokioExecutor::new())
+        let client = Client::builder(Owner(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(now.idle_max)
