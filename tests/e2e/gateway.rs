@@ -3,6 +3,9 @@
 use std::{process::Command, time::Duration};
 
 use gantry::client::Reflection;
+use gantry_api::admin::v1::{
+    ListEndpointsRequest, PauseRegistrationRequest, admin_service_client::AdminServiceClient,
+};
 use gantry_harness::{
     etcd::{self, Data, Version},
     process::{self, Service},
@@ -264,6 +267,51 @@ async fn large_data(url: &str) {
         let put = client.put(key, vec![b'x'; 100_000], None).await;
         put.expect("it takes 100 kB");
     }
+}
+
+/// Goal: a name that goes while it is reachable is let go of once it is not, though the registry says
+/// nothing more.
+/// Method: beside another service, take a probe that was called out of the registry, and end it once
+/// it is not listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_for_good_is_let_go_of() {
+    let Some(etcd) = etcd::Etcd::start(Version::V36).await else {
+        return;
+    };
+    let _other = process::service("catalog")
+        .set("ETCD__ENDPOINTS", etcd.url())
+        .start()
+        .await;
+    let mut probe = replica(&etcd.url()).start().await;
+    let gateway = gateway(&etcd.url()).await;
+    served(&gateway).await;
+    let mut admin = AdminServiceClient::new(channel(&[probe.side_address]));
+    let paused = admin.pause_registration(PauseRegistrationRequest {}).await;
+    paused.expect("it is registered");
+    wait::until("it not to be listed", SOON, async || {
+        let listed = Reflection::of(channel(&[gateway.address])).await;
+        let (_, services) = listed.expect("it has reflection");
+        (!services.iter().any(|it| it == SERVICE)).then_some(())
+    })
+    .await;
+    let still = client(&gateway).wait(wait_for(0)).await;
+    still.expect("it is reachable");
+    assert!(is_known(&gateway).await);
+
+    probe.signal(Signal::TERM);
+    probe.ended(SOON).await;
+    wait::until("it to be let go of", SOON, async || {
+        (!is_known(&gateway).await).then_some(())
+    })
+    .await;
+}
+
+/// Whether a gateway has the probe among those whom it calls.
+async fn is_known(gateway: &Service) -> bool {
+    let mut admin = AdminServiceClient::new(channel(&[gateway.side_address]));
+    let answer = admin.list_endpoints(ListEndpointsRequest::default()).await;
+    let called = answer.expect("the side port answers").into_inner();
+    called.endpoints.iter().any(|it| it.client == "probe")
 }
 
 /// Goal: as long as the registry was not read, nothing is unknown, by reflection no more than by a

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use gantry::{
@@ -10,7 +11,11 @@ use gantry::{
     discovery::{Directory, Services, Unfound},
     status::{self, Refusal},
 };
+use tokio::time;
 use tonic::{Code, Status};
+
+/// How long a name that went, and is not reachable any more, may be kept.
+const TIDY_PAUSE: Duration = Duration::from_secs(10);
 
 /// The services that are registered, and a channel to each name that was called; clones share them.
 #[derive(Debug, Clone)]
@@ -146,17 +151,28 @@ impl Backends {
 
     /// Lets go of names that went and are not reachable, for ever. Calls in flight go on.
     pub async fn tidy(mut self) {
-        while self.directory.changed().await.is_ok() {
-            let services = self.directory.services().unwrap_or_default();
-            let registered: BTreeSet<_> = services.values().collect();
-            let mut called = self.called();
-            let gone: Vec<_> = called.backends.keys().cloned().collect();
-            for name in gone {
-                if !registered.contains(&name) && !called.is_ready(&name) {
-                    called.backends.remove(&name);
-                    called.names.retain(|_, it| *it != name);
-                    self.clients.release(&name);
-                }
+        loop {
+            self.release();
+            // Both are cancel-safe. A name may go first and not be reachable only later.
+            tokio::select! {
+                changed = self.directory.changed() => if changed.is_err() {
+                    return;
+                },
+                () = time::sleep(TIDY_PAUSE) => {}
+            }
+        }
+    }
+
+    fn release(&self) {
+        let services = self.directory.services().unwrap_or_default();
+        let registered: BTreeSet<_> = services.values().collect();
+        let mut called = self.called();
+        let gone: Vec<_> = called.backends.keys().cloned().collect();
+        for name in gone {
+            if !registered.contains(&name) && !called.is_ready(&name) {
+                called.backends.remove(&name);
+                called.names.retain(|_, it| *it != name);
+                self.clients.release(&name);
             }
         }
     }

@@ -117,31 +117,42 @@ type Names<'a> = BTreeSet<&'a Arc<str>>;
 impl Keeper {
     /// Runs until no reader is left.
     async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
+        let publish = self.publish.clone();
         loop {
+            // Not an arm of its own: it comes in time however many updates wait.
+            if self.expire(Instant::now()) {
+                self.tell();
+            }
             let wake = self.listed.values().filter_map(|it| it.until).min();
-            let publish = self.publish.clone();
             // Every arm is cancel-safe: an update is taken whole or not at all.
             tokio::select! {
                 biased;
                 () = publish.closed() => return,
                 update = updates.recv() => match update {
-                    Some(update) => if !self.take_in(update) {
-                        continue;
+                    Some(update) => if self.take_in(update) {
+                        self.tell();
                     },
                     None => return,
                 },
-                () = time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                    let now = Instant::now();
-                    self.listed.retain(|_, it| it.until.is_none_or(|until| until > now));
-                    // What another name serves is taken over by that.
-                    self.list(now, false);
-                }
+                () = time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
-            self.tell();
         }
     }
 
-    /// Says whether it was a list, or a change of one.
+    /// Lets go of services whose time is over, or hands them to another name that serves them. Says
+    /// whether there were any.
+    fn expire(&mut self, now: Instant) -> bool {
+        let before = self.listed.len();
+        let is_over = |it: &Listed| it.until.is_some_and(|until| until <= now);
+        self.listed.retain(|_, it| !is_over(it));
+        let expired = self.listed.len() < before;
+        if expired {
+            self.list(now, false);
+        }
+        expired
+    }
+
+    /// Says whether anything of it is an instance's.
     fn take_in(&mut self, update: Update) -> bool {
         let lost = match update {
             Update::List(pairs, _) => {
@@ -153,11 +164,15 @@ impl Keeper {
                 true
             }
             Update::Changes(changes) => {
+                let mut ours = false;
                 for change in changes {
-                    match change {
+                    ours |= match change {
                         Change::Put(pair) => self.put(pair),
-                        Change::Delete(key) => drop(self.instances.remove(&key)),
-                    }
+                        Change::Delete(key) => self.instances.remove(&key).is_some(),
+                    };
+                }
+                if !ours {
+                    return false;
                 }
                 self.instances.is_empty()
             }
@@ -170,19 +185,21 @@ impl Keeper {
         true
     }
 
-    /// Whatever else is in etcd is passed over.
-    fn put(&mut self, (key, value): Pair) {
-        self.instances.remove(&key);
+    /// Says whether it is an instance's, or was; whatever else is in etcd is passed over.
+    fn put(&mut self, (key, value): Pair) -> bool {
+        let before = self.instances.remove(&key);
         let services = layout::services(&value);
         let name = std::str::from_utf8(&key)
             .ok()
             .and_then(|key| Some(key.rsplit_once('/')?.0));
         let Some(name) = name.filter(|_| !services.is_empty()) else {
-            return;
+            return before.is_some();
         };
-        if self.instances.len() < ENTRIES_MAX {
+        let room = self.instances.len() < ENTRIES_MAX;
+        if room {
             self.instances.insert(key.clone(), (name.into(), services));
         }
+        room || before.is_some()
     }
 
     /// Lists what the instances serve, and for a while what they served. `lost` says whether it is
@@ -229,5 +246,44 @@ impl Keeper {
             *last = Some(Arc::new(next));
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::etcd::pages::Position;
+
+    /// Goal: a service whose time is over goes, however many updates wait.
+    /// Method: let the time pass over a full queue, whose end ends the keeper.
+    #[tokio::test(start_paused = true)]
+    async fn updates_do_not_hold_up_an_expiry() {
+        let value = r#"{"Op":0,"Addr":"10.0.0.1:1","Metadata":{"services":["shop.Orders"]}}"#;
+        let pair = |key: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+        let position = Position {
+            cluster: 1,
+            revision: 1,
+        };
+        let (publish, services) = watch::channel(None);
+        let journal = Journal::new();
+        let mut keeper = Keeper {
+            instances: BTreeMap::new(),
+            listed: HashMap::new(),
+            outage: Outage::none(EVERYTHING, journal.clone()),
+            journal,
+            publish,
+        };
+        keeper.take_in(Update::List(vec![pair("orders/1")], position));
+        keeper.take_in(Update::List(Vec::new(), position));
+        let (sender, updates) = mpsc::channel(UPDATES);
+        for number in 0..UPDATES {
+            let change = Change::Delete(format!("logs/{number}").into_bytes());
+            sender.try_send(Update::Changes(vec![change])).unwrap();
+        }
+        drop(sender);
+        time::advance(HOLD).await;
+        keeper.run(updates).await;
+        let listed = services.borrow().clone();
+        assert_eq!(Some(0), listed.map(|it| it.len()));
     }
 }
