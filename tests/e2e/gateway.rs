@@ -7,8 +7,9 @@ use gantry_api::admin::v1::{
     ListEndpointsRequest, PauseRegistrationRequest, admin_service_client::AdminServiceClient,
 };
 use gantry_harness::{
-    etcd::{self, Data, Version},
-    process::{self, Service},
+    authority::Authority,
+    etcd::{self, Asks, Data, Version},
+    process::{self, Builder, Service},
     tools,
     wait::{self, SOON},
 };
@@ -312,6 +313,42 @@ async fn is_known(gateway: &Service) -> bool {
     let answer = admin.list_endpoints(ListEndpointsRequest::default()).await;
     let called = answer.expect("the side port answers").into_inner();
     called.endpoints.iter().any(|it| it.client == "probe")
+}
+
+/// Goal: in an etcd with users the gateway needs the rights that docs/operating.md says, and no more.
+/// Method: its own keys alone, which is told and makes it not ready; then to read all beside.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_it_needs_are_as_written() {
+    let authority = Authority::new("one");
+    let Some(etcd) = etcd::Etcd::secured(&authority, Asks::Password).await else {
+        return;
+    };
+    let grant = |arguments: &[&str]| {
+        let granted = ["role", "grant-permission", "edge"];
+        etcd.must(&[&granted[..], arguments, &["--prefix=true"]].concat());
+    };
+    etcd.must(&["role", "add", "edge"]);
+    etcd.must(&["user", "add", "edge:edge"]);
+    etcd.must(&["user", "grant-role", "edge", "edge"]);
+    grant(&["readwrite", "gateway/"]);
+    let known = |service: Builder, who: &str| {
+        service
+            .set("ETCD__ENDPOINTS", etcd.url())
+            .set("ETCD__TLS__CA", authority.ca().display())
+            .set("ETCD__USER", who)
+            .set("ETCD__PASSWORD", who)
+    };
+    let _probe = known(replica(&etcd.url()), "root").start().await;
+    let mut gateway = known(process::service("gateway"), "edge").spawn();
+    wait::until("it to say what is refused", SOON, async || {
+        let refused = gateway.output().contains("permission denied");
+        let ready = gateway.get("/readyz").await?;
+        (refused && ready.starts_with("HTTP/1.1 503")).then_some(())
+    })
+    .await;
+    grant(&["read", ""]);
+    gateway.ready().await;
+    served(&gateway).await;
 }
 
 /// Goal: as long as the registry was not read, nothing is unknown, by reflection no more than by a
