@@ -35,6 +35,7 @@ mod http;
 mod messages;
 mod observe;
 mod protocol;
+pub mod reflection;
 mod rescue;
 mod router;
 mod trailers;

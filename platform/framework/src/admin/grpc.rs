@@ -6,11 +6,17 @@ use gantry_api::admin::v1::{self, admin_service_server::AdminServiceServer};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
-use tonic_reflection::server::{Builder, Error};
+use tonic_reflection::pb::{
+    v1::server_reflection_server::ServerReflectionServer as V1,
+    v1alpha::server_reflection_server::ServerReflectionServer as V1Alpha,
+};
 use tower::Service;
 
 use super::service::Admin;
-use crate::status::Refusal;
+use crate::{
+    server::reflection::{Malformed, Reflection},
+    status::Refusal,
+};
 
 /// Largest request taken; the longest has a log filter in it.
 const REQUEST_MAX: usize = 16 * 1_024;
@@ -45,24 +51,18 @@ impl Grpc {
     /// # Errors
     ///
     /// If the descriptors that were compiled in cannot be read.
-    pub(crate) fn new(admin: Admin) -> Result<Self, Error> {
-        let described =
-            || Builder::configure().register_encoded_file_descriptor_set(v1::DESCRIPTORS);
+    pub(crate) fn new(admin: Admin) -> Result<Self, Malformed> {
+        let names = [AdminServiceServer::<Admin>::NAME, V1::<Reflection>::NAME];
+        let described = Reflection::new(names.map(str::to_owned), [v1::DESCRIPTORS])?;
         let admin = AdminServiceServer::new(admin).max_decoding_message_size(REQUEST_MAX);
         let mut grpc = Self {
             services: Vec::new(),
         };
         grpc.add(admin);
-        grpc.add(
-            described()
-                .build_v1()?
-                .max_decoding_message_size(REQUEST_MAX),
-        );
-        grpc.add(
-            described()
-                .build_v1alpha()?
-                .max_decoding_message_size(REQUEST_MAX),
-        );
+        let reflection = V1::new(described.clone());
+        grpc.add(reflection.max_decoding_message_size(REQUEST_MAX));
+        let reflection = V1Alpha::new(described);
+        grpc.add(reflection.max_decoding_message_size(REQUEST_MAX));
         Ok(grpc)
     }
 

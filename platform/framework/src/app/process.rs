@@ -54,7 +54,7 @@ pub(super) enum StartError {
     #[error("describe the services")]
     Describe(#[from] reflection::Error),
     #[error("describe the side port")]
-    DescribeSidePort(#[from] tonic_reflection::server::Error),
+    DescribeSidePort(#[from] crate::server::reflection::Malformed),
     #[error("serve the platform's own services")]
     Own(#[from] DescriptorError),
     #[error("start {service}")]

@@ -1,8 +1,15 @@
 //! Describes the services to whoever asks: gRPC reflection, v1 and v1alpha.
 
-use tonic_reflection::server::Builder;
+use tonic::server::NamedService as _;
+use tonic_reflection::pb::{
+    v1::{self, server_reflection_server::ServerReflectionServer as V1},
+    v1alpha::{self, server_reflection_server::ServerReflectionServer as V1Alpha},
+};
 
-use crate::server::{DescriptorError, Router};
+use crate::server::{
+    DescriptorError, Router,
+    reflection::{Malformed, Reflection},
+};
 
 /// What a service is named that describes the others.
 pub(super) const SERVICE: &str = "grpc.reflection.v1.ServerReflection";
@@ -11,38 +18,20 @@ pub(super) const SERVICE: &str = "grpc.reflection.v1.ServerReflection";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("read the descriptors of the services")]
-    Descriptors(#[from] tonic_reflection::server::Error),
+    Descriptors(#[from] Malformed),
     #[error("serve reflection")]
     Router(#[from] DescriptorError),
 }
 
 /// Adds both versions of reflection for all that `router` has so far, and for themselves.
 pub(super) fn add(router: Router) -> Result<Router, Error> {
-    let descriptors = router.descriptors().to_vec();
-    let names: Vec<_> = router.services().map(str::to_owned).collect();
-    let described = || {
-        let builder = descriptors
-            .iter()
-            .fold(Builder::configure(), |builder, set| {
-                builder.register_encoded_file_descriptor_set(set)
-            });
-        let builder = names.iter().fold(builder, Builder::with_service_name);
-        builder
-            .with_service_name(SERVICE)
-            .with_service_name("grpc.reflection.v1alpha.ServerReflection")
-            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(
-                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-            )
-            .include_reflection_service(false)
-    };
-    let router = router.add_plain(
-        described().build_v1()?,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-    )?;
-    let router = router.add_plain(
-        described().build_v1alpha()?,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    )?;
+    let own = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
+    let names = router
+        .services()
+        .chain([V1::<Reflection>::NAME, V1Alpha::<Reflection>::NAME]);
+    let sets = router.descriptors().iter().copied().chain(own);
+    let described = Reflection::new(names.map(str::to_owned), sets)?;
+    let router = router.add_plain(V1::new(described.clone()), own[0])?;
+    let router = router.add_plain(V1Alpha::new(described), own[1])?;
     Ok(router)
 }
