@@ -16,7 +16,7 @@ use super::{
     feed::{Change, Feed, Pair, Update},
     layout,
     outage::Outage,
-    pages::ENTRIES_MAX,
+    pages::{ENTRIES_MAX, too_many},
     resolver::UPDATES,
     view::HOLD,
 };
@@ -198,6 +198,8 @@ impl Keeper {
         let room = self.instances.len() < ENTRIES_MAX;
         if room {
             self.instances.insert(key.clone(), (name.into(), services));
+        } else {
+            self.outage.fail(&too_many("watch", ""));
         }
         room || before.is_some()
     }

@@ -20,7 +20,9 @@ const PAGE: i64 = 100;
 const PAGE_MAX: i64 = 1_000;
 /// The largest value that is looked at: far more than an instance needs in any layout.
 pub(super) const VALUE_MAX: usize = 64 << 10;
-/// Entries of one prefix at most: far more than a name has, and a bound all the same.
+/// Entries of one prefix at most: far more than a name has, and a bound all the same. What comes
+/// beyond over a watch is left out and told of, also when others go, until the next list; a list
+/// with more is refused.
 pub(super) const ENTRIES_MAX: usize = 100_000;
 
 /// Where etcd is in its history.

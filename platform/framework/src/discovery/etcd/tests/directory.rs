@@ -136,6 +136,30 @@ async fn a_registry_that_lost_everything_is_waited_for() {
     assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
 }
 
+/// Goal: what is followed has a bound, and what is left out beyond it is told of, once.
+/// Method: as many instances as are listed; then three more over the watch.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_out_is_told() {
+    let capture = capture();
+    let fake = Fake::new();
+    for number in 1..=ENTRIES_MAX {
+        register(&fake, &format!("orders/{number}"), &["shop.Orders"]);
+    }
+    let directory = follow(&fake);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    settle().await;
+    for number in 1..=3 {
+        register(&fake, &format!("stock/{number}"), &["shop.Stock"]);
+    }
+    settle().await;
+    assert_eq!(Err(Unfound::Unregistered), directory.find("shop.Stock"));
+    let lines = capture.lines();
+    let told = lines
+        .iter()
+        .filter(|it| it.message().contains("the registry cannot be read"));
+    assert_eq!(1, told.count());
+}
+
 /// Goal: an outage is told once, and its end.
 /// Method: an etcd that answers nothing for an hour, then all.
 #[tokio::test(start_paused = true)]
