@@ -2,11 +2,12 @@
 //!
 //! A [`Balancer`] holds the endpoints of one target, connected, and picks among those that are
 //! ready: two at random, the cheaper one wins (power of two choices). The cost is the endpoint's
-//! recent latency times its calls in flight; an endpoint that fails fast is charged a penalty
-//! instead of its latency, so that failing attracts no calls. One that is ready again after its
-//! connections failed begins anew, as one that was never measured: one call at a time until it has
-//! answered. One that was slow or failed, and got no call for a while since, gets one now and then
-//! to find out whether it still does.
+//! recent latency times its calls in flight, or these alone where two are about as fast, so that
+//! replicas of one kind share alike however few calls there are. An endpoint that fails fast is
+//! charged a penalty instead of its latency, so that failing attracts no calls. One that is ready
+//! again after its connections failed begins anew, as one that was never measured: one call at a
+//! time until it has answered. One that was slow or failed, and got no call for a while since, gets
+//! one now and then to find out whether it still does.
 //!
 //! Picking reads one snapshot and a few atomics and takes no lock. Everything that changes (the
 //! resolver's list, an endpoint's state) goes through one task, which publishes a new snapshot.

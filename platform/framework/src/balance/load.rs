@@ -18,6 +18,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// The same for one that failed: one that stands still has lost its connections by then, as it
 /// answers no pings (those of the usual configuration), and costs no call more.
 const SILENCE_CHARGED: Duration = Duration::from_secs(15);
+/// Latencies that differ by no more than this factor are alike: by less, replicas of one kind do.
+const ALIKE: f32 = 1.5;
 const CALL: u64 = 1;
 const UNHEARD: u64 = 1 << 32;
 /// Shortest latency; zero stands for "never measured".
@@ -83,13 +85,32 @@ impl Load {
         self.latency.store(0, Ordering::Relaxed);
     }
 
+    /// Whether a call does as well here as at `other`, or better. `at` is in [`millis`].
+    ///
+    /// Where latencies are alike, the calls in flight alone decide: without many of them every call
+    /// would go to the fastest, by however little it is that, or was when last measured.
+    pub(super) fn is_as_good_as(&self, other: &Self, at: u32) -> bool {
+        let (here, there) = (self.latency_at(at), other.latency_at(at));
+        let alike = here
+            .zip(there)
+            .is_some_and(|(here, there)| here <= there * ALIKE && there <= here * ALIKE);
+        if alike {
+            return self.pending() <= other.pending();
+        }
+        self.cost_by(here) <= other.cost_by(there)
+    }
+
     /// Higher is worse; only the order of two costs means anything. `at` is in [`millis`].
     pub(super) fn cost(&self, at: u32) -> f64 {
+        self.cost_by(self.latency_at(at))
+    }
+
+    fn cost_by(&self, latency: Option<f32>) -> f64 {
         let pending = self.pending();
         // Precise far beyond any number of calls in flight.
         #[allow(clippy::cast_precision_loss)]
         let calls = pending as f64;
-        match self.latency_at(at) {
+        match latency {
             Some(latency) => f64::from(latency) * (calls + 1.0),
             None if pending <= self.pending_before.load(Ordering::Relaxed) => 0.0,
             None => UNMEASURED_COST + calls,

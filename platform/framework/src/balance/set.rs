@@ -103,7 +103,7 @@ impl Set {
                 let other = fastrand::usize(..ready.len() - 1);
                 let other = if other < first { other } else { other + 1 };
                 let (first, other) = (&ready[first], &ready[other]);
-                Some(if first.load.cost(at) <= other.load.cost(at) {
+                Some(if first.load.is_as_good_as(&other.load, at) {
                     first
                 } else {
                     other
