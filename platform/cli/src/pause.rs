@@ -80,8 +80,11 @@ async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<Stri
         // It was told, and takes its time.
         Err(Unchanged::Late(failure)) => Err(failure),
         Err(Unchanged::Refused(failure)) => {
-            control::pause(state, instance, before).await?;
-            Err(failure)
+            let undone = control::pause(state, instance, before).await;
+            Err(match undone {
+                Ok(_) => failure,
+                Err(undo) => not_undone(&failure, paused, &undo),
+            })
         }
     }
 }
@@ -97,6 +100,14 @@ fn taken_back(registration: &Registration) -> String {
         "is paused, also after a restart, and goes on serving; it may be found until its lease \
          runs out (≤ {ttl} s while etcd runs): {cause}"
     )
+}
+
+/// A change that failed, and of which the running `up` kept its part.
+fn not_undone(failure: &Failure, paused: bool, undo: &Failure) -> Failure {
+    let next = if paused { "not be" } else { "be" };
+    let text =
+        format!("{failure}; and its next process will {next} registered all the same: {undo}");
+    Failure::new(failure.exit(), text)
 }
 
 /// Why a registration is not as wanted.
@@ -146,5 +157,26 @@ async fn tell(admin: &mut AdminServiceClient<Channel>, wanted: State) -> Result<
     } else {
         let asked = admin.resume_registration(ResumeRegistrationRequest {});
         asked.await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: why a change failed comes first, and what became of the undoing after it.
+    /// Method: two failures.
+    #[test]
+    fn the_real_reason_comes_first() {
+        let failed = Failure::new(Exit::Usage, "it does not register");
+        let said = not_undone(
+            &failed,
+            true,
+            &Failure::failed("`gantry up` has ended meanwhile"),
+        );
+        assert_eq!(Exit::Usage, said.exit());
+        let expected = "it does not register; and its next process will not be registered all the \
+                        same: `gantry up` has ended meanwhile";
+        assert_eq!(expected, said.to_string());
     }
 }

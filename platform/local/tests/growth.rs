@@ -85,14 +85,9 @@ async fn history_is_bounded_by_its_bytes() {
     }
 }
 
-/// Goal: a file that has grown does not stay so for ever.
-/// Method: many large keys, all but the last deleted and compacted away. The file gives nothing
-/// back for that, as what is left is at its end; once it is opened again it does.
-#[tokio::test]
-async fn a_grown_file_shrinks_when_it_is_opened() {
-    let folder = tempfile::tempdir().unwrap();
-    let length = || fs::metadata(folder.path().join("etcd.redb")).unwrap().len();
-    with(kept(folder.path()), async |mut client| {
+/// Makes a file of more than 30 MB that holds little.
+async fn grown(folder: &Path) {
+    with(kept(folder), async |mut client| {
         for number in 0..40 {
             put(&mut client, &format!("large/{number}"), MIB - KIB).await;
         }
@@ -103,14 +98,47 @@ async fn a_grown_file_shrinks_when_it_is_opened() {
         client.compact(last, None).await.unwrap();
     })
     .await;
-    assert!(length() > 30_000_000, "{} bytes", length());
+    assert!(length(folder) > 30_000_000, "{} bytes", length(folder));
+}
 
+fn length(folder: &Path) -> u64 {
+    fs::metadata(folder.join("etcd.redb")).unwrap().len()
+}
+
+/// Goal: a file that has grown does not stay so for ever.
+/// Method: many large keys, all but the last deleted and compacted away. The file gives nothing
+/// back for that, as what is left is at its end; once it is opened again it does.
+#[tokio::test]
+async fn a_grown_file_shrinks_when_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    grown(folder.path()).await;
     for _ in 0..2 {
         with(kept(folder.path()), async |mut client| {
             let there = read(&mut client, 0).await.unwrap();
             assert_eq!(MIB - KIB, there.kvs()[0].value().len());
         })
         .await;
-        assert!(length() < 8_000_000, "{} bytes", length());
+        let length = length(folder.path());
+        assert!(length < 8_000_000, "{length} bytes");
     }
+}
+
+/// Goal: a file that cannot shrink is served from as it is.
+/// Method: such a file with a savepoint, which keeps it from that; read and write.
+#[tokio::test]
+async fn a_file_that_cannot_shrink_is_used_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    grown(folder.path()).await;
+    let database = redb::Database::open(folder.path().join("etcd.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    write.persistent_savepoint().unwrap();
+    write.commit().unwrap();
+    drop(database);
+    with(kept(folder.path()), async |mut client| {
+        let there = read(&mut client, 0).await.unwrap();
+        assert_eq!(MIB - KIB, there.kvs()[0].value().len());
+        put(&mut client, "k", 1).await;
+    })
+    .await;
+    assert!(length(folder.path()) > 30_000_000);
 }

@@ -76,6 +76,8 @@ pub(crate) struct Status {
     pub(crate) state: State,
     pub(crate) place: Place,
     pub(crate) pid: Option<u32>,
+    /// Whether a process is about to have one, and was told by its environment already.
+    pub(crate) launching: bool,
     pub(crate) restarts: u32,
     /// When the running process was started.
     pub(crate) since: Option<Instant>,
@@ -117,6 +119,7 @@ impl<W: World> Instance<W> {
             state: State::Exited,
             place,
             pid: None,
+            launching: false,
             restarts: 0,
             since: None,
             ended: None,
@@ -166,17 +169,23 @@ impl<W: World> Instance<W> {
     /// Starts a process and stays with it to its end.
     async fn one_process(&mut self, machine: &mut Machine) -> Gone {
         machine.launched();
+        // Before it is looked whether that begins paused: whoever pauses it sees one or the other.
+        self.update(|status| status.launching = true);
         let launch = self.launch();
         let mut process = match self.world.start(&launch) {
             Ok(process) => process,
             Err(error) => {
+                self.update(|status| status.launching = false);
                 let program = launch.program.display();
                 return Gone::Ended(Ended::Failed(format!("{program}: {}", chain(&error))));
             }
         };
         let pid = process.pid();
         self.publish(machine, Some(pid));
-        self.update(|status| status.since = Some(Instant::now()));
+        self.update(|status| {
+            status.launching = false;
+            status.since = Some(Instant::now());
+        });
         loop {
             // All arms are cancel-safe: a look that is cut short is taken again.
             tokio::select! {

@@ -58,7 +58,7 @@ pub(super) struct Member {
 pub(crate) struct Marked {
     /// How it was before.
     pub(crate) before: bool,
-    /// Whether it has a process, which began as it was before.
+    /// Whether it has a process, which may have begun as it was before.
     pub(crate) running: bool,
 }
 
@@ -137,8 +137,10 @@ impl Roster {
             return Err(busy(&id.service));
         }
         let before = member.paused.send_replace(paused);
-        // Looked at after that: a process that begins later begins as is wanted.
-        let running = member.status.borrow().pid.is_some();
+        // Looked at after that: a process that begins later begins as is wanted. One that is just
+        // beginning may have looked before.
+        let status = member.status.borrow();
+        let running = status.pid.is_some() || status.launching;
         Ok(Marked { before, running })
     }
 

@@ -17,7 +17,7 @@ use prost::Message as _;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::engine::{Change, Journal, KeyValue, Place, Saved};
-use gantry::BoxError;
+use gantry::{BoxError, status::chain};
 
 /// The file's name within its folder.
 const FILE: &str = "etcd.redb";
@@ -187,29 +187,22 @@ impl Store {
             source,
         };
         fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let mut database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(&path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-                DatabaseError::Storage(redb::StorageError::Io(error))
-                    if error.kind() != std::io::ErrorKind::InvalidData =>
-                {
-                    failed(error.into())
-                }
-                error => StoreError::Damaged {
-                    path: path.clone(),
-                    source: error.into(),
-                },
-            })?;
+        let mut database = open_file(&path)?;
         let identity = begin(&database, &path)?;
         let (saved, content) = read(&database).map_err(|source| StoreError::Damaged {
             path: path.clone(),
             source,
         })?;
         let length = fs::metadata(&path).map_err(|error| failed(error.into()))?;
-        if length.len() > SPARE + SPARE_FACTOR * content {
-            database.compact().map_err(|error| failed(error.into()))?;
+        if length.len() > SPARE + SPARE_FACTOR * content
+            && let Err(error) = database.compact()
+        {
+            // It is as good as before, and no reason not to serve from it. One whose disk failed
+            // takes no more writes until it is opened again.
+            let (file, error) = (path.display(), chain(&error));
+            tracing::warn!(%file, error, "the file is larger than it need be, and did not shrink");
+            drop(database);
+            database = open_file(&path)?;
         }
         let store = Self {
             shared: Arc::new(Shared {
@@ -288,6 +281,28 @@ impl Store {
             self.shared.size.store(metadata.len(), Ordering::Relaxed);
         }
     }
+}
+
+/// Opens the file, which is made where it is missing.
+fn open_file(path: &Path) -> Result<Database, StoreError> {
+    let builder = &mut Database::builder();
+    let opened = builder.set_cache_size(CACHE).create(path);
+    opened.map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+            DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
+                let source = error.into();
+                StoreError::Open { path, source }
+            }
+            error => {
+                let source = error.into();
+                StoreError::Damaged { path, source }
+            }
+        }
+    })
 }
 
 /// Makes the tables where they are missing, and says who this store is.

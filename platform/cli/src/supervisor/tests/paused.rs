@@ -1,4 +1,4 @@
-use super::stage::{Play, restart};
+use super::stage::{Meanwhile, Play, restart};
 use crate::supervisor::{operation::Progress, *};
 
 const VARIABLE: &str = "GANTRY_REGISTRATION__PAUSED";
@@ -69,6 +69,23 @@ async fn one_without_a_process_is_paused() {
     let serves = |status: &Status| status.state == State::Serving;
     play.until("orders-1", serves).await;
     assert!(play.began_paused("orders-1"));
+}
+
+/// Goal: one whose process is just being started has one that has to be told, as it may have been
+/// started without knowing.
+/// Method: pause it while the next process is started, after a crash.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_being_started_is_told() {
+    let play = Play::serving(&["orders-1"]).await;
+    let (told, marked) = std::sync::mpsc::channel();
+    let supervisor = play.supervisor.clone();
+    play.scene().meanwhile = Meanwhile(Some(Box::new(move || {
+        told.send(supervisor.pause("orders-1", true)).unwrap();
+    })));
+    play.crashed_and_back("orders-1").await;
+    assert!(!play.began_paused("orders-1"), "it was too late for that");
+    let marked = marked.try_recv().unwrap().unwrap();
+    assert!(marked.running);
 }
 
 /// Goal: nobody is paused who may be replaced meanwhile, nor who is not there.

@@ -48,6 +48,18 @@ pub(super) struct Scene {
     pub(super) sick: HashSet<String>,
     /// Instances whose processes end at once, and how.
     pub(super) failing: HashMap<String, Ended>,
+    /// What happens while the next process is being started.
+    pub(super) meanwhile: Meanwhile,
+}
+
+/// Something that happens once.
+#[derive(Default)]
+pub(super) struct Meanwhile(pub(super) Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Meanwhile").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Scene {
@@ -126,6 +138,10 @@ impl World for Stage {
     }
 
     fn start(&self, launch: &Launch) -> io::Result<Actor> {
+        let meanwhile = self.scene.lock().unwrap().meanwhile.0.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut scene = self.scene.lock().unwrap();
         scene.started.push((Instant::now(), launch.clone()));
         let pid = u32::try_from(scene.started.len()).unwrap();
