@@ -28,6 +28,8 @@ async fn etcdctl_shows_who_is_registered() {
         let mut expected: Vec<_> = system
             .instances()
             .iter()
+            // These are known by their addresses.
+            .filter(|it| !["bank", "gateway"].contains(&it.name.as_str()))
             .map(|it| format!("{}/{}", it.name, it.address))
             .collect();
         expected.sort_unstable();

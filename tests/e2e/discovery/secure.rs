@@ -44,19 +44,24 @@ fn trusting(service: Builder, authority: &Authority) -> Builder {
     service.set("ETCD__TLS__CA", authority.ca().display())
 }
 
-/// Waits until `/readyz` says what is in the way of the registration, and in the log, too; neither
-/// may name the password.
-async fn complains(service: &Service, words: &str, secret: &str) {
+/// What is said of a client without a certificate: etcd may have closed the connection before it
+/// was read why.
+pub(super) const UNPROVEN: [&str; 2] = ["CertificateRequired", "closed before HTTP/2 SETTINGS"];
+
+/// Waits until `/readyz` says what is in the way of the registration, in one of these ways, and in the
+/// log, too; neither may name the password.
+async fn complains(service: &Service, words: &[&str], secret: &str) {
     let told = wait::until("a reason in /readyz", SOON, async || {
         let answer = service.get("/readyz").await?;
         let told = answer.contains("REGISTERING: ") && !answer.contains("under way");
         told.then_some(answer)
     });
     let ready = told.await;
-    assert!(ready.contains(words), "{words}: {ready}");
+    let says = |text: &str| words.iter().any(|it| text.contains(it));
+    assert!(says(&ready), "{words:?}: {ready}");
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     let log = service.output();
-    assert!(log.contains(words), "{log}");
+    assert!(says(&log), "{log}");
     assert!(!log.contains(secret) && !ready.contains(secret), "{log}");
 }
 
@@ -105,7 +110,7 @@ async fn a_wrong_password_is_told_and_survived() {
     };
     let mine = "not-the-one-etcd-has";
     let mut probe = known(replica(&etcd.url()), &authority, mine).spawn();
-    complains(&probe, "invalid user ID or password", mine).await;
+    complains(&probe, &["invalid user ID or password"], mine).await;
 
     // To change one the command asks a terminal.
     etcd.must(&["user", "delete", "gantry"]);
@@ -131,12 +136,12 @@ async fn what_is_wrong_is_told() {
         .spawn();
     complains(
         &untrusted,
-        "invalid peer certificate: UnknownIssuer",
+        &["invalid peer certificate: UnknownIssuer"],
         PASSWORD,
     )
     .await;
-    complains(&nobody, "user name is empty", PASSWORD).await;
-    complains(&elsewhere, "permission denied", PASSWORD).await;
+    complains(&nobody, &["user name is empty"], PASSWORD).await;
+    complains(&elsewhere, &["permission denied"], PASSWORD).await;
 }
 
 /// Goal: where etcd asks for a certificate, ours is shown, and is enough to say who we are; who
@@ -160,5 +165,5 @@ async fn a_certificate_says_who_we_are() {
     call(&front).await;
 
     let unproven = known(replica(&etcd.url()), &authority, PASSWORD).spawn();
-    complains(&unproven, "CertificateRequired", PASSWORD).await;
+    complains(&unproven, &UNPROVEN, PASSWORD).await;
 }
