@@ -7,6 +7,7 @@ mod discovery;
 mod drain;
 mod gateway;
 mod live_config;
+mod money;
 mod paused;
 mod support;
 mod up;

@@ -153,15 +153,7 @@ impl Service {
 
     /// Gets a path of the side port: head and body as they came; none without an answer.
     pub async fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.side_address).await.ok()?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.side_address
-        );
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
+        get(self.side_address, path).await
     }
 
     /// Everything it printed so far.
@@ -255,4 +247,14 @@ pub fn free_address() -> SocketAddr {
     listener
         .local_addr()
         .expect("a bound socket has an address")
+}
+
+/// What `GET path` at `address` answers, head and body; none where nothing answers.
+pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
 }
