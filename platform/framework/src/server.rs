@@ -49,7 +49,7 @@ use protocol::Protocol;
 use rescue::Rescue;
 use wire::Wire;
 
-pub use http::Calls;
+pub use http::{Calls, HttpService};
 pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 

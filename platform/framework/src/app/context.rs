@@ -1,25 +1,19 @@
 //! What a service builds itself from while it starts.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, future::Future, mem};
+use std::{collections::BTreeSet, fmt, future::Future, mem};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
-use tower::Service;
 
 use super::{Identity, drain::Hook, registry::Registry};
 use crate::{
-    BoxError,
     client::{Channel, Clients},
     config::{Live, Section},
     contract,
     discovery::Directory,
     health::{Check, Health},
     journal::Journal,
-    server::{DescriptorError, Generated, Router},
+    server::{DescriptorError, Generated, HttpService, Router},
     shutdown::Tasks,
 };
 
@@ -136,17 +130,7 @@ impl<C: Section> App<C> {
     /// # Panics
     ///
     /// If there is one already.
-    pub fn serve_http<S, B>(&mut self, server: S)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub fn serve_http(&mut self, server: impl HttpService) {
         self.router = mem::take(&mut self.router).http(server);
     }
 

@@ -52,8 +52,13 @@ pub(super) type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sy
 /// An answer on its way.
 type Answering = BoxFuture<Response<Body>, Infallible>;
 
-/// Forgets the type of `service`.
-pub(super) fn handler<S, B>(service: S) -> Handler
+/// Answers requests that are not gRPC; every tower service that cannot fail is one.
+pub trait HttpService: Clone + Send + Sync + 'static {
+    /// Begins to answer.
+    fn answer(self, request: Request<Incoming>) -> BoxFuture<Response<Body>, Infallible>;
+}
+
+impl<S, B> HttpService for S
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
@@ -64,10 +69,15 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Arc::new(move |request| {
-        let answer = service.clone().call(request);
+    fn answer(mut self, request: Request<Incoming>) -> Answering {
+        let answer = self.call(request);
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })
-    })
+    }
+}
+
+/// Forgets the type of `service`.
+pub(super) fn handler(service: impl HttpService) -> Handler {
+    Arc::new(move |request| service.clone().answer(request))
 }
 
 /// Makes calls to what this process serves, as if they had come over the wire. It is in the

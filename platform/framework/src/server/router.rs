@@ -3,16 +3,13 @@
 use std::{collections::HashSet, convert::Infallible, fmt, sync::Arc};
 
 use ::http::{Request, Response};
-use bytes::Bytes;
-use hyper::body::Incoming;
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::IdempotencyLevel};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 
-use super::{Inbound, dispatch::Handler, http};
+use super::{HttpService, Inbound, dispatch::Handler, http};
 use crate::{
-    BoxError,
     contract::{Idempotency, MessageLimits, Method, Server},
     status::Refusal,
 };
@@ -168,17 +165,7 @@ impl Router {
     ///
     /// If there is one already.
     #[must_use]
-    pub fn http<S, B>(mut self, server: S) -> Self
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub fn http(mut self, server: impl HttpService) -> Self {
         assert!(self.http.is_none(), "other requests are served already");
         self.http = Some(http::handler(server));
         self
