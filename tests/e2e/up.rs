@@ -150,10 +150,10 @@ async fn everything_can_be_replaced_and_scaled() {
 }
 
 /// Goal: a second `up` in the same folder is refused; `stop` drains the first, which exits with 0.
-/// Method: start both, then stop.
+/// Method: start both, then stop. The first is told of a socket of its own, which is no service's.
 #[tokio::test]
 async fn there_is_one_at_a_time_and_it_drains() {
-    let mut system = System::up(&[]);
+    let mut system = System::up_with(&[("LISTEN_FDS", "1")], &[]);
     let children: Vec<_> = system
         .instances()
         .into_iter()

@@ -30,9 +30,6 @@ pub(crate) const VERB: &str = "run-child";
 /// Its option that says that standard input is a socket to hand on.
 pub(crate) const SOCKET: &str = "--socket";
 
-/// Where those who are handed sockets look for the first of them (`sd_listen_fds(3)`).
-const SOCKETS_START: i32 = 3;
-
 /// Becomes `command`, and dies with the process `parent`; with `socket`, standard input is a socket
 /// that the service is to listen at. Returns only what went wrong.
 ///
@@ -56,8 +53,9 @@ pub(crate) fn become_child(parent: u32, socket: bool, command: &[OsString]) -> F
     command.args(arguments);
     if socket {
         match hand_on() {
-            Ok(count) => {
-                command.env("LISTEN_FDS", count.to_string());
+            Ok(socket) => {
+                command.env("LISTEN_FDS", "1");
+                command.env("LISTEN_FDS_FIRST_FD", socket.to_string());
                 command.env("LISTEN_PID", std::process::id().to_string());
             }
             Err(error) => return Failure::failed(format!("hand on a socket: {error}")),
@@ -67,12 +65,12 @@ pub(crate) fn become_child(parent: u32, socket: bool, command: &[OsString]) -> F
     Failure::failed(format!("start {}: {error}", program.display()))
 }
 
-/// Moves standard input to where handed-on sockets are, and puts nothing in its place. Answers how
-/// many descriptors there are, counted from the first such one: the socket is the last of them,
-/// behind those that were open already.
+/// Moves standard input to where handed-on sockets are, and puts nothing in its place. Answers its
+/// number there: usually 3, which is where those who are handed sockets look (`sd_listen_fds(3)`),
+/// but what was open already may have that.
 fn hand_on() -> io::Result<i32> {
     // A duplicate survives `exec`, and is the lowest number that is free.
     let socket = rustix::io::dup(rustix::stdio::stdin())?.into_raw_fd();
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(socket - SOCKETS_START + 1)
+    Ok(socket)
 }

@@ -293,6 +293,47 @@ async fn a_cancelled_order_keeps_nothing() {
     }
 }
 
+/// Goal: whoever has lost an order to another writes nothing down about it, and ends nothing of it.
+/// Method: two claims on one order in each of its states; every write by the first, then a step by
+/// the second; then the order is cancelled under a third.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_claims_move_nothing() {
+    let books = Books::open(|catalog, payments| (catalog, payments)).await;
+    books.product("TEA").await;
+    let (order, mut lost) = books.place("TEA").await;
+    let late = Timestamp::now().after(LIFETIME);
+    let way = [
+        OrderState::Pending,
+        OrderState::Reserved,
+        OrderState::Paid,
+        OrderState::Confirmed,
+    ];
+    for (from, to) in way.into_iter().zip(way.into_iter().skip(1)) {
+        let claim = books.claim_late(&order).await.unwrap();
+        let step = Move { from, to };
+        let moved = books.store.step(&lost, step, &[], late).await;
+        assert!(!moved.unwrap(), "{from:?}");
+        let reason = CancelReason::TimedOut;
+        let given_up = books.store.give_up(&lost, reason, late).await;
+        assert!(!given_up.unwrap(), "{from:?}");
+        assert_eq!(from, books.now(&order).await.state);
+        let moved = books.store.step(&claim, step, &[], Timestamp::now()).await;
+        assert!(moved.unwrap(), "{from:?}");
+        lost = claim;
+    }
+    let reason = CancelReason::Requested;
+    let claim = books
+        .store
+        .cancel(&order.id, reason, Timestamp::now())
+        .await;
+    assert_ne!(Some(&lost), claim.as_ref().unwrap().as_ref());
+    books.store.settled(&lost).await.unwrap();
+    assert!(
+        books.claim_late(&order).await.is_some(),
+        "it holds something still"
+    );
+}
+
 /// Goal: one that finds too little stock, and is overtaken, undoes nothing of what the other did.
 /// Method: one is answered that stock is short, a unit is delivered, and another takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

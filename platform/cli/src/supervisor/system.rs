@@ -40,6 +40,14 @@ use crate::shim;
 /// Longest a look at an instance's health may take.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
+/// What tells a process of sockets handed to it: those of gantry itself are not its services'.
+const HANDED_ON: [&str; 4] = [
+    "LISTEN_FDS",
+    "LISTEN_FDS_FIRST_FD",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+];
+
 /// Starts real processes.
 #[derive(Debug)]
 pub(crate) struct System {
@@ -140,7 +148,8 @@ impl World for System {
         arguments.extend(launch.arguments.iter().map(OsString::from));
         // This very program, even if a build has replaced its file since.
         let mut command = Command::new("/proc/self/exe");
-        for name in &launch.hidden {
+        let hidden = launch.hidden.iter().map(String::as_str);
+        for name in hidden.chain(HANDED_ON) {
             command.env_remove(name);
         }
         let mut child = command
