@@ -109,9 +109,10 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
         load(RATE, "catalog", LIST),
         load(RATE / 4, "accounts", KEYS),
         load(RATE / 4, "orders", HEALTH),
-        // By one address, whose instances take its socket over from each other.
-        Load::start_at(RATE / 4, &system.address("gateway"), &url, LIST, seconds),
     ];
+    // By one address, whose instances take its socket over from each other.
+    let gateway = system.address("gateway");
+    let through = Load::start_at(RATE / 4, &gateway, &url, LIST, seconds);
     for round in 0..rounds {
         let mut watches = JoinSet::new();
         for row in system.instances() {
@@ -144,5 +145,6 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
         report.all_ok();
         assert!(report.endpoints() > 2, "{} endpoints", report.endpoints());
     }
+    through.finish().await?.all_ok();
     Ok(())
 }
