@@ -162,8 +162,7 @@ impl Store {
                 .execute()
                 .await?;
         }
-        record(&mut transaction, &order.id).await?;
-        transaction.commit().await?;
+        record(transaction, &order.id).await?;
         let claim = Claim::first(&order.id);
         Ok(Placed::New(order, claim))
     }
@@ -277,8 +276,7 @@ impl Store {
         if moved == 0 {
             return Ok(false);
         }
-        record(&mut transaction, order_id).await?;
-        transaction.commit().await?;
+        record(transaction, order_id).await?;
         Ok(true)
     }
 
@@ -295,11 +293,11 @@ impl Store {
     }
 }
 
-/// Writes down the step that the order's row has just made.
-async fn record(transaction: &mut Transaction, order_id: &str) -> Result<(), Error> {
+/// Writes down the step that the order's row has just made, and commits it with that.
+async fn record(mut transaction: Transaction, order_id: &str) -> Result<(), Error> {
     let insert = transaction.statement(&INSERT_CHANGE).bind(order_id);
     insert.execute().await?;
-    Ok(())
+    transaction.commit().await
 }
 
 async fn complete_read(transaction: &mut Transaction, row: &Row) -> Result<Order, Error> {

@@ -139,8 +139,7 @@ impl Store {
                 .execute()
                 .await?;
         }
-        record(&mut transaction, &claim.order_id).await?;
-        transaction.commit().await?;
+        record(transaction, &claim.order_id).await?;
         Ok(true)
     }
 
@@ -173,8 +172,7 @@ impl Store {
         if moved == 0 {
             return Ok(false);
         }
-        record(&mut transaction, &claim.order_id).await?;
-        transaction.commit().await?;
+        record(transaction, &claim.order_id).await?;
         Ok(true)
     }
 
@@ -207,8 +205,7 @@ impl Store {
         let Some(row) = row else {
             return Ok(None);
         };
-        record(&mut transaction, order_id).await?;
-        transaction.commit().await?;
+        record(transaction, order_id).await?;
         Claim::read(order_id, &row).map(Some)
     }
 
