@@ -19,7 +19,7 @@ mod peer;
 #[path = "support/project.rs"]
 mod project;
 
-use load::{CHAT, ECHO, FAIL, GATHER, HANG, REPEAT, counted, ended, load, number};
+use load::{CHAT, ECHO, FAIL, GATHER, HANG, REPEAT, counted, counted_at, ended, load, number};
 use peer::{Peer, Version};
 use project::{Project, pid};
 
@@ -215,10 +215,8 @@ fn a_scenario_mixes_methods_by_weight() {
 fn calls_are_counted_by_endpoint() {
     let peers = [peer(), peer()];
     let addresses = peers.each_ref().map(|peer| peer.address.to_string());
-    let mut command = load(&addresses.join(","), &[REPEAT, r#"{"count": 20}"#]);
-    command.args(["--concurrency=64", "--count=400", "--output=json"]);
-    let (code, report, _) = ended(&command.output().unwrap());
-    let report: Value = serde_json::from_str(&report).unwrap();
+    let arguments = [REPEAT, r#"{"count": 20}"#, "--count=400"];
+    let (code, report) = counted_at(64, &addresses.join(","), &arguments);
     assert_eq!(0, code, "{report}");
     let endpoints = report["endpoints"].as_array().unwrap();
     let found: BTreeSet<_> = endpoints
