@@ -34,8 +34,8 @@ config::section! {
         pub password: Secret = Secret::default(), restart;
         /// Longest wait for one answer.
         pub timeout: Duration = Duration::from_secs(3), in TIMEOUT, restart;
-        /// Folder in which the last known endpoints of each name are kept, for a start without
-        /// etcd; they are not kept without one.
+        /// Folder in which the last known endpoints of each name, and for a gateway the services that
+        /// are registered, are kept for a start without etcd; they are not kept without one.
         pub snapshots: Option<PathBuf> = None, restart;
         /// Encrypts the connections; for `https` endpoints.
         pub tls: optional section Tls, restart;

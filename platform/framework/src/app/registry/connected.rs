@@ -111,7 +111,7 @@ impl Registry {
 
     /// Follows all that is registered.
     pub(in crate::app) fn directory(&self, tasks: &Tasks, journal: Journal) -> Directory {
-        discovery::etcd::directory(self.etcd.clone(), tasks, journal)
+        discovery::etcd::directory(self.etcd.clone(), self.snapshots.clone(), tasks, journal)
     }
 
     /// The connections to etcd.

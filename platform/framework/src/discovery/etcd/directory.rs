@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use super::{
     outage::Outage,
     pages::{ENTRIES_MAX, too_many},
     resolver::UPDATES,
+    snapshot::{FIRST_LIST_MAX, Snapshot, Writer},
     view::HOLD,
 };
 use crate::{
@@ -32,9 +34,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What is read, in the log and the journal.
 const EVERYTHING: &str = "every service";
 
-/// Begins to follow all of `etcd`, in a task of `tasks`.
+/// Begins to follow all of `etcd`, in a task of `tasks`. With a folder for `snapshots` a process that
+/// starts without etcd finds what it knew last.
 #[must_use]
-pub fn follow(etcd: Etcd, tasks: &Tasks, journal: Journal) -> Directory {
+pub fn follow(
+    etcd: Etcd,
+    snapshots: Option<PathBuf>,
+    tasks: &Tasks,
+    journal: Journal,
+) -> Directory {
     let (publish, services) = watch::channel(None);
     let feed = Feed {
         etcd,
@@ -45,13 +53,7 @@ pub fn follow(etcd: Etcd, tasks: &Tasks, journal: Journal) -> Directory {
     let stopping = tasks.stopping();
     tasks.spawn("registry directory", async move {
         let (sender, updates) = mpsc::channel(UPDATES);
-        let keeper = Keeper {
-            instances: BTreeMap::new(),
-            listed: HashMap::new(),
-            outage: Outage::none(EVERYTHING, journal.clone()),
-            journal,
-            publish,
-        };
+        let keeper = Keeper::new(snapshots.as_deref(), publish, journal);
         // On the heap: etcd's clients are large.
         let both = Box::pin(async { tokio::join!(feed.run(sender), keeper.run(updates)) });
         stopping.run_until_cancelled(both).await;
@@ -68,6 +70,9 @@ struct Keeper {
     outage: Outage,
     journal: Journal,
     publish: watch::Sender<Option<Arc<Services>>>,
+    /// Whether there was a list.
+    read: bool,
+    snapshot: Option<Writer<Arc<Services>>>,
 }
 
 /// One service that is listed.
@@ -115,15 +120,45 @@ impl Listed {
 type Names<'a> = BTreeSet<&'a Arc<str>>;
 
 impl Keeper {
+    fn new(
+        snapshots: Option<&Path>,
+        publish: watch::Sender<Option<Arc<Services>>>,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            instances: BTreeMap::new(),
+            listed: HashMap::new(),
+            outage: Outage::none(EVERYTHING, journal.clone()),
+            journal,
+            publish,
+            read: false,
+            snapshot: snapshots.map(|folder| Writer::new(Snapshot::of_services(folder))),
+        }
+    }
+
     /// Runs until no reader is left.
     async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         let publish = self.publish.clone();
+        let mut remember = self.remember().await;
         loop {
+            let now = Instant::now();
             // Not an arm of its own: it comes in time however many updates wait.
-            if self.expire(Instant::now()) {
+            if self.expire(now) {
                 self.tell();
             }
-            let wake = self.listed.values().filter_map(|it| it.until).min();
+            if remember.is_some_and(|at| at <= now) {
+                // So long without a list: what the disk remembers is the best there is.
+                remember = None;
+                if !self.read {
+                    self.tell();
+                }
+            }
+            if let Some(writer) = &mut self.snapshot {
+                writer.write(now);
+            }
+            let expiry = self.listed.values().filter_map(|it| it.until).min();
+            let write = self.snapshot.as_ref().and_then(Writer::due);
+            let wake = [expiry, remember, write].into_iter().flatten().min();
             // Every arm is cancel-safe: an update is taken whole or not at all.
             tokio::select! {
                 biased;
@@ -134,9 +169,20 @@ impl Keeper {
                     },
                     None => return,
                 },
-                () = time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+                () = time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }
+    }
+
+    /// Takes in what the disk remembers. Says until when a list is waited for, where that is any.
+    async fn remember(&mut self) -> Option<Instant> {
+        let begun = Instant::now();
+        let remembered = self.snapshot.as_ref()?.read().await?;
+        for (service, name) in &*remembered {
+            let listed = Listed::new(Arc::clone(name));
+            self.listed.insert(Arc::clone(service), listed);
+        }
+        (!remembered.is_empty()).then_some(begun + FIRST_LIST_MAX)
     }
 
     /// Lets go of services whose time is over, or hands them to another name that serves them. Says
@@ -161,7 +207,8 @@ impl Keeper {
                 for pair in pairs {
                     self.put(pair);
                 }
-                true
+                // What is only remembered is likelier to have gone, unless nothing is there.
+                std::mem::replace(&mut self.read, true) || self.instances.is_empty()
             }
             Update::Changes(changes) => {
                 let mut ours = false;
@@ -238,14 +285,20 @@ impl Keeper {
         }
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
         let services = self.listed.iter();
         let next: Services = services
             .map(|(service, listed)| (Arc::clone(service), Arc::clone(&listed.name)))
             .collect();
+        let next = Arc::new(next);
+        if let Some(writer) = &mut self.snapshot
+            && self.read
+        {
+            writer.want(&next, Instant::now());
+        }
         self.publish.send_if_modified(|last| {
-            let changed = last.as_deref() != Some(&next);
-            *last = Some(Arc::new(next));
+            let changed = last.as_ref() != Some(&next);
+            *last = Some(next);
             changed
         });
     }
@@ -267,14 +320,7 @@ mod tests {
             revision: 1,
         };
         let (publish, services) = watch::channel(None);
-        let journal = Journal::new();
-        let mut keeper = Keeper {
-            instances: BTreeMap::new(),
-            listed: HashMap::new(),
-            outage: Outage::none(EVERYTHING, journal.clone()),
-            journal,
-            publish,
-        };
+        let mut keeper = Keeper::new(None, publish, Journal::new());
         keeper.take_in(Update::List(vec![pair("orders/1")], position));
         keeper.take_in(Update::List(Vec::new(), position));
         let (sender, updates) = mpsc::channel(UPDATES);

@@ -4,7 +4,6 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, spawn_blocking},
     time::{self, Instant},
 };
 
@@ -13,7 +12,7 @@ use super::{
     feed::{Change, Feed, Pair, Update},
     outage::Outage,
     pages::{ENTRIES_MAX, too_many},
-    snapshot::Snapshot,
+    snapshot::{FIRST_LIST_MAX, Snapshot, Writer},
     view::View,
 };
 use crate::{
@@ -26,10 +25,6 @@ use crate::{
 
 /// Shortest time between two lists that readers get; changes in between come together.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Shortest time between two snapshots on disk.
-const SNAPSHOT_PAUSE: Duration = Duration::from_secs(1);
-/// How long etcd may take to give a first list before the snapshot takes its place.
-const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
 /// Values that cannot be used are told of one by one up to so many, then by their number.
 const MALFORMED_TOLD: usize = 3;
 /// Updates read ahead; beyond these etcd's stream waits.
@@ -119,7 +114,7 @@ struct Keeper {
     dirty: bool,
     told: Option<Instant>,
     begun: Instant,
-    snapshot: Option<Writer>,
+    snapshot: Option<Writer<Arc<[Endpoint]>>>,
 }
 
 impl Keeper {
@@ -127,7 +122,7 @@ impl Keeper {
         let snapshot = shared
             .snapshots
             .as_ref()
-            .map(|folder| Writer::new(Snapshot::new(folder, shared.layout.as_str(), name)));
+            .map(|folder| Writer::new(Snapshot::of_name(folder, shared.layout.as_str(), name)));
         let target: Value = name.to_owned().into();
         Self {
             layout: shared.layout,
@@ -148,7 +143,8 @@ impl Keeper {
     /// Runs until no reader is left.
     async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         if let Some(writer) = &self.snapshot {
-            self.view = View::remembering(writer.read().await);
+            let remembered = writer.read().await;
+            self.view = View::remembering(remembered.unwrap_or_default().to_vec());
         }
         let resolutions = self.resolutions.clone();
         loop {
@@ -303,78 +299,5 @@ impl Keeper {
             *last = next;
             changed
         });
-    }
-}
-
-/// Writes snapshots off the async threads, one at a time, the newest at last.
-struct Writer {
-    snapshot: Snapshot,
-    wanted: Option<Arc<[Endpoint]>>,
-    written: Option<Arc<[Endpoint]>>,
-    next: Option<Instant>,
-    running: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn new(snapshot: Snapshot) -> Self {
-        Self {
-            snapshot,
-            wanted: None,
-            written: None,
-            next: None,
-            running: None,
-        }
-    }
-
-    async fn read(&self) -> Vec<Endpoint> {
-        let snapshot = self.snapshot.clone();
-        let path = snapshot.path().display().to_string();
-        let read = spawn_blocking(move || snapshot.read()).await;
-        match read {
-            Ok(Ok(endpoints)) => endpoints,
-            Ok(Err(error)) => {
-                tracing::warn!(file = path, %error, "the snapshot of a name cannot be read");
-                Vec::new()
-            }
-            // The runtime is going down.
-            Err(_) => Vec::new(),
-        }
-    }
-
-    /// When something waits to be written.
-    fn due(&self) -> Option<Instant> {
-        self.wanted.as_ref().and(self.next)
-    }
-
-    fn want(&mut self, endpoints: &Arc<[Endpoint]>, now: Instant) {
-        if self.written.as_ref() == Some(endpoints) {
-            self.wanted = None;
-            return;
-        }
-        self.wanted = Some(Arc::clone(endpoints));
-        self.next.get_or_insert(now);
-    }
-
-    fn write(&mut self, now: Instant) {
-        if self.due().is_none_or(|due| due > now) {
-            return;
-        }
-        // The disk is slow: the newest list later, not every list.
-        self.next = Some(now + SNAPSHOT_PAUSE);
-        let busy = self.running.as_ref();
-        if busy.is_some_and(|task| !task.is_finished()) {
-            return;
-        }
-        let Some(endpoints) = self.wanted.take() else {
-            return;
-        };
-        self.written = Some(Arc::clone(&endpoints));
-        let snapshot = self.snapshot.clone();
-        self.running = Some(spawn_blocking(move || {
-            if let Err(error) = snapshot.write(&endpoints) {
-                let file = snapshot.path().display();
-                tracing::warn!(%file, %error, "the snapshot of a name cannot be written");
-            }
-        }));
     }
 }

@@ -1,34 +1,94 @@
-//! The last known endpoints of a name on disk, for a start without etcd.
+//! What was known last on disk, for a start without etcd: the endpoints of a name, and the services
+//! that are registered.
 //!
 //! Written beside and moved into place, so that a reader sees a whole file or the one before. A
 //! file that cannot be read or written costs a warning, never a call.
 
 use std::{
-    fmt::Write as _,
-    fs, io,
-    io::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
+    fmt::Write as _, fs, io, io::Write as _, marker::PhantomData, net::SocketAddr, path::Path,
+    sync::Arc, time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
 
-use crate::discovery::{Attributes, Endpoint};
+use crate::discovery::{Attributes, Endpoint, Services};
 
 /// The version of the file's form; another one is not read.
 const VERSION: u32 = 1;
 /// A file at most; a larger one is not ours.
 const SIZE_MAX: u64 = 64 << 20;
 
+/// How long etcd may take to give a first list before the snapshot takes its place.
+pub(super) const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
+/// Shortest time between two snapshots on disk.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is kept on disk.
+pub(super) trait Kept: Clone + PartialEq + Send + 'static {
+    /// Its form there.
+    type Form: Serialize + DeserializeOwned + Send;
+
+    /// As it is written.
+    fn form(&self) -> Self::Form;
+    /// As it was read.
+    fn of(form: Self::Form) -> Self;
+}
+
 #[derive(Serialize, Deserialize)]
-struct File {
+struct File<T> {
     version: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// What every version of a file says.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Endpoints {
     endpoints: Vec<Row>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(super) struct Names {
+    services: Services,
+}
+
+impl Kept for Arc<[Endpoint]> {
+    type Form = Endpoints;
+
+    fn form(&self) -> Endpoints {
+        let endpoints = self.iter().map(Into::into).collect();
+        Endpoints { endpoints }
+    }
+
+    fn of(form: Endpoints) -> Self {
+        form.endpoints.into_iter().map(Into::into).collect()
+    }
+}
+
+impl Kept for Arc<Services> {
+    type Form = Names;
+
+    fn form(&self) -> Names {
+        let services = Services::clone(self);
+        Names { services }
+    }
+
+    fn of(form: Names) -> Self {
+        Self::new(form.services)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Row {
     addr: SocketAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<Arc<str>>,
@@ -40,15 +100,25 @@ struct Row {
     weight_percent: Option<u32>,
 }
 
-/// Where the endpoints of one name are kept.
-#[derive(Debug, Clone)]
-pub(super) struct Snapshot {
-    path: PathBuf,
+/// Where something is kept.
+#[derive(Debug)]
+pub(super) struct Snapshot<T> {
+    path: Arc<Path>,
+    kept: PhantomData<fn() -> T>,
 }
 
-impl Snapshot {
-    /// For `name`, as resolved by `scheme`, in `folder`.
-    pub(super) fn new(folder: &Path, scheme: &str, name: &str) -> Self {
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self {
+            path: Arc::clone(&self.path),
+            kept: PhantomData,
+        }
+    }
+}
+
+impl Snapshot<Arc<[Endpoint]>> {
+    /// The endpoints of `name`, as resolved by `scheme`, in `folder`.
+    pub(super) fn of_name(folder: &Path, scheme: &str, name: &str) -> Self {
         // A name is free text; what is not plain is written in hexadecimal.
         let plain = name.bytes().fold(String::new(), |mut plain, byte| {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
@@ -58,33 +128,49 @@ impl Snapshot {
             }
             plain
         });
+        Self::at(&folder.join(format!("{scheme}-{plain}.json")))
+    }
+}
+
+impl Snapshot<Arc<Services>> {
+    /// The services that are registered, in `folder`.
+    pub(super) fn of_services(folder: &Path) -> Self {
+        Self::at(&folder.join("services.json"))
+    }
+}
+
+impl<T: Kept> Snapshot<T> {
+    fn at(path: &Path) -> Self {
         Self {
-            path: folder.join(format!("{scheme}-{plain}.json")),
+            path: path.into(),
+            kept: PhantomData,
         }
     }
 
     /// What was written last; nothing where there is no file.
-    pub(super) fn read(&self) -> io::Result<Vec<Endpoint>> {
+    fn read(&self) -> io::Result<Option<T>> {
         let size = match fs::metadata(&self.path) {
             Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         if size > SIZE_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let file: File = serde_json::from_slice(&fs::read(&self.path)?)?;
-        if file.version != VERSION {
-            return Ok(Vec::new());
+        let bytes = fs::read(&self.path)?;
+        let versioned: Versioned = serde_json::from_slice(&bytes)?;
+        if versioned.version != VERSION {
+            return Ok(None);
         }
-        Ok(file.endpoints.into_iter().map(Into::into).collect())
+        let file: File<T::Form> = serde_json::from_slice(&bytes)?;
+        Ok(Some(T::of(file.content)))
     }
 
-    /// Writes `endpoints` down in place of what was there.
-    pub(super) fn write(&self, endpoints: &[Endpoint]) -> io::Result<()> {
+    /// Writes `what` down in place of what was there.
+    fn write(&self, what: &T) -> io::Result<()> {
         let file = File {
             version: VERSION,
-            endpoints: endpoints.iter().map(Into::into).collect(),
+            content: what.form(),
         };
         let folder = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
@@ -100,9 +186,81 @@ impl Snapshot {
         // asked for.
         fs::File::open(folder)?.sync_all()
     }
+}
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+/// Writes snapshots off the async threads, one at a time, the newest at last.
+pub(super) struct Writer<T> {
+    snapshot: Snapshot<T>,
+    wanted: Option<T>,
+    written: Option<T>,
+    next: Option<Instant>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl<T: Kept> Writer<T> {
+    pub(super) fn new(snapshot: Snapshot<T>) -> Self {
+        Self {
+            snapshot,
+            wanted: None,
+            written: None,
+            next: None,
+            running: None,
+        }
+    }
+
+    /// What was written last, if it can be read.
+    pub(super) async fn read(&self) -> Option<T> {
+        let snapshot = self.snapshot.clone();
+        let read = spawn_blocking(move || snapshot.read()).await;
+        match read {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(error)) => {
+                let file = self.snapshot.path.display();
+                tracing::warn!(%file, %error, "a snapshot of the registry cannot be read");
+                None
+            }
+            // The runtime is going down.
+            Err(_) => None,
+        }
+    }
+
+    /// When something waits to be written.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.wanted.as_ref().and(self.next)
+    }
+
+    /// `what` is to be written, unless it was already.
+    pub(super) fn want(&mut self, what: &T, now: Instant) {
+        if self.written.as_ref() == Some(what) {
+            self.wanted = None;
+            return;
+        }
+        self.wanted = Some(what.clone());
+        self.next.get_or_insert(now);
+    }
+
+    /// Begins to write what is due.
+    pub(super) fn write(&mut self, now: Instant) {
+        if self.due().is_none_or(|due| due > now) {
+            return;
+        }
+        // The disk is slow: the newest list later, not every list.
+        self.next = Some(now + PAUSE);
+        let busy = self.running.as_ref();
+        if busy.is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let Some(wanted) = self.wanted.take() else {
+            return;
+        };
+        self.written = Some(wanted.clone());
+        let snapshot = self.snapshot.clone();
+        self.running = Some(spawn_blocking(move || {
+            if let Err(error) = snapshot.write(&wanted) {
+                let file = snapshot.path.display();
+                tracing::warn!(%file, %error, "a snapshot of the registry cannot be written");
+            }
+        }));
     }
 }
 
@@ -143,10 +301,10 @@ mod tests {
     fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("a/b");
-        let snapshot = Snapshot::new(&deep, "etcd", "shop/orders ü");
-        assert!(snapshot.read().unwrap().is_empty());
+        let snapshot = Snapshot::of_name(&deep, "etcd", "shop/orders ü");
+        assert!(snapshot.read().unwrap().is_none());
 
-        let endpoints: Vec<Endpoint> = vec![
+        let endpoints: Arc<[Endpoint]> = Arc::new([
             "10.0.0.1:1".parse::<SocketAddr>().unwrap().into(),
             Endpoint {
                 addr: "[::1]:2".parse().unwrap(),
@@ -156,18 +314,23 @@ mod tests {
                     ..Attributes::default()
                 },
             },
-        ];
+        ]);
         snapshot.write(&endpoints).unwrap();
-        assert_eq!(endpoints, snapshot.read().unwrap());
+        assert_eq!(Some(endpoints), snapshot.read().unwrap());
         assert_eq!(
             1,
             fs::read_dir(&deep).unwrap().count(),
             "nothing is left aside"
         );
 
-        fs::write(snapshot.path(), "{\"version\":1,").unwrap();
+        let services = Snapshot::of_services(&deep);
+        let names = Arc::new(Services::from([("shop.Orders".into(), "orders".into())]));
+        services.write(&names).unwrap();
+        assert_eq!(Some(names), services.read().unwrap());
+
+        fs::write(&snapshot.path, "{\"version\":1,").unwrap();
         assert!(snapshot.read().is_err());
-        fs::write(snapshot.path(), "{\"version\":2,\"endpoints\":[]}").unwrap();
-        assert!(snapshot.read().unwrap().is_empty());
+        fs::write(&snapshot.path, "{\"version\":2,\"others\":[]}").unwrap();
+        assert!(snapshot.read().unwrap().is_none());
     }
 }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
@@ -18,8 +18,14 @@ use crate::{
 };
 
 fn follow(fake: &Fake) -> Directory {
+    follow_with(fake, None)
+}
+
+fn follow_with(fake: &Fake, snapshots: Option<&Path>) -> Directory {
     let journal = Journal::new();
-    etcd::directory(fake.etcd(), &Tasks::new(journal.clone()), journal)
+    let tasks = Tasks::new(journal.clone());
+    let snapshots = snapshots.map(Path::to_owned);
+    etcd::directory(fake.etcd(), snapshots, &tasks, journal)
 }
 
 fn register(fake: &Fake, key: &str, services: &[&str]) {
@@ -115,6 +121,90 @@ async fn one_that_restarts_is_not_forgotten() {
     let took = is(&directory, "shop.Orders", Err(Unfound::Unregistered)).await;
     let grace = Duration::from_secs(5);
     assert!((grace..grace + 5 * MS).contains(&took), "{took:?}");
+}
+
+/// Goal: the time that a service is listed without an instance is counted from when the last one
+/// went, whatever else comes and goes meanwhile.
+/// Method: its last instance goes, and another's comes or goes every half second.
+#[tokio::test(start_paused = true)]
+async fn others_that_come_and_go_keep_no_service_listed() {
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let directory = follow(&fake);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    settle().await;
+    register(&fake, "stock/10.0.0.1:2", &["shop.Stock"]);
+    is(&directory, "shop.Stock", Ok("stock")).await;
+
+    fake.delete("orders/10.0.0.1:1");
+    for _ in 0..6 {
+        register(&fake, "stock/10.0.0.1:3", &["shop.Stock"]);
+        time::sleep(500 * MS).await;
+        fake.delete("stock/10.0.0.1:3");
+        time::sleep(500 * MS).await;
+    }
+    assert_eq!(Err(Unfound::Unregistered), directory.find("shop.Orders"));
+}
+
+/// Goal: one that starts while etcd is away finds what was registered when it was last there; what
+/// went meanwhile is forgotten soon, unless etcd lost everything.
+/// Method: follow two services with a folder; start anew with an etcd that does not answer, let it
+/// answer without one of them, then start anew with an empty one.
+#[tokio::test(start_paused = true)]
+async fn a_start_without_etcd_finds_what_was_registered() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = Some(folder.path());
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    register(&fake, "stock/10.0.0.1:2", &["shop.Stock"]);
+    let directory = follow_with(&fake, snapshots);
+    is(&directory, "shop.Stock", Ok("stock")).await;
+    let written = folder.path().join("services.json");
+    until("the snapshot", || written.exists().then_some(())).await;
+    drop(directory);
+
+    fake.faults(|faults| faults.unanswered.extend([Kind::Range]));
+    let directory = follow_with(&fake, snapshots);
+    assert_eq!(Err(Unfound::Unread), directory.find("shop.Orders"));
+    let took = is(&directory, "shop.Orders", Ok("orders")).await;
+    let first = Duration::from_secs(1);
+    assert!((first..first + 5 * MS).contains(&took), "{took:?}");
+    time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(Ok(Arc::from("stock")), directory.find("shop.Stock"));
+    fake.delete("stock/10.0.0.1:2");
+    fake.faults(|faults| faults.unanswered.clear());
+    is(&directory, "shop.Stock", Err(Unfound::Unregistered)).await;
+    assert_eq!(Ok(Arc::from("orders")), directory.find("shop.Orders"));
+    until("the snapshot", || {
+        let text = fs::read_to_string(&written).unwrap();
+        (!text.contains("shop.Stock")).then_some(())
+    })
+    .await;
+    drop(directory);
+
+    let directory = follow_with(&Fake::new(), snapshots);
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    let took = is(&directory, "shop.Orders", Err(Unfound::Unregistered)).await;
+    assert!(took > Duration::from_secs(30), "{took:?}");
+}
+
+/// Goal: a snapshot that is broken costs a warning, and nothing else.
+/// Method: garbage in its place.
+#[tokio::test(start_paused = true)]
+async fn a_broken_snapshot_is_passed_over() {
+    let capture = capture();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("services.json"), "{").unwrap();
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let directory = follow_with(&fake, Some(folder.path()));
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    let lines = capture.lines();
+    let told = lines.iter().filter(|it| {
+        it.message()
+            .contains("snapshot of the registry cannot be read")
+    });
+    assert_eq!(1, told.count());
 }
 
 /// Goal: a registry that loses everything takes no service away before its instances had time to
