@@ -31,6 +31,8 @@ pub enum Fate {
     NotSent,
     /// It left, and the peer's transport says that no handler saw it.
     Refused,
+    /// As refused, because the peer ends the connection in good order: another one takes it.
+    LeftBehind,
     /// It may have been processed, in part or whole.
     MaybeProcessed,
 }
@@ -42,13 +44,14 @@ impl Fate {
     /// at or below it go on, and end with an I/O error if the connection closes first.
     #[must_use]
     pub fn of_stream(error: &h2::Error) -> Self {
-        let refused = error.is_remote()
-            && (error.is_go_away()
-                || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)));
-        if refused {
-            Self::Refused
-        } else {
-            Self::MaybeProcessed
+        if !error.is_remote() {
+            return Self::MaybeProcessed;
+        }
+        match error.reason() {
+            Some(Reason::NO_ERROR) if error.is_go_away() => Self::LeftBehind,
+            _ if error.is_go_away() => Self::Refused,
+            Some(Reason::REFUSED_STREAM) if error.is_reset() => Self::Refused,
+            _ => Self::MaybeProcessed,
         }
     }
 }
@@ -92,7 +95,9 @@ pub fn judge(end: End<'_>, fair: bool) -> Verdict {
             Some(code) => judge_code(code, || Pushback::read(trailers), fair),
             None => Verdict::Hard,
         },
-        End::Failed(Fate::NotSent | Fate::Refused) | End::Dropped => Verdict::Ignored,
+        End::Failed(Fate::NotSent | Fate::Refused | Fate::LeftBehind) | End::Dropped => {
+            Verdict::Ignored
+        }
         End::Failed(Fate::MaybeProcessed) | End::Malformed => Verdict::Hard,
         End::DeadlinePassed => judge_code(Code::DeadlineExceeded, || None, fair),
     }
@@ -230,8 +235,9 @@ mod tests {
             Verdict::Hard,
             judge(End::Failed(Fate::MaybeProcessed), true)
         );
-        assert_eq!(Verdict::Ignored, judge(End::Failed(Fate::NotSent), true));
-        assert_eq!(Verdict::Ignored, judge(End::Failed(Fate::Refused), true));
+        for unseen in [Fate::NotSent, Fate::Refused, Fate::LeftBehind] {
+            assert_eq!(Verdict::Ignored, judge(End::Failed(unseen), true));
+        }
         assert_eq!(Verdict::Ignored, judge(End::Dropped, true));
         assert_eq!(Verdict::Hard, judge(End::DeadlinePassed, true));
         assert_eq!(Verdict::Ignored, judge(End::DeadlinePassed, false));

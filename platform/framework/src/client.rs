@@ -25,7 +25,6 @@ mod targets;
 mod timer;
 
 use std::{
-    mem,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -63,6 +62,14 @@ const MARGIN: Duration = Duration::from_millis(1);
 /// When a call that found no endpoint is worth another try: connections are tried again about as
 /// often, and a line has moved by then.
 const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a request is sent again that a peer refused before it was seen.
+const REFUSED_MAX: u32 = 1;
+
+/// How often one that a peer left behind when it went. More than gRFC A6's one: each costs a
+/// connection that ends in good order, so it cannot go round, and where everything is restarted in
+/// turn a call may meet more than one that goes.
+const LEFT_BEHIND_MAX: u32 = 3;
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
@@ -222,7 +229,7 @@ impl Call {
         let (mut head, body) = request.into_parts();
         let mut outgoing = Outgoing::new(body);
         let mut which = Try::First;
-        let mut refused = false;
+        let mut repeats = Repeats::default();
         loop {
             let place = timer.bound(self.target.balancer.place()).await;
             let (mut picked, slot) = place
@@ -255,12 +262,7 @@ impl Call {
                     }
                     picked.judged(classify::judge(failed.end(), fair));
                     attempt.end(failed.status.code());
-                    let again = match failed.fate {
-                        Some(Fate::NotSent) => true,
-                        Some(Fate::Refused) => !mem::replace(&mut refused, true),
-                        Some(Fate::MaybeProcessed) | None => false,
-                    };
-                    if !again || !outgoing.rewind() {
+                    if !repeats.allow(failed.fate) || !outgoing.rewind() {
                         return Err(failed.status);
                     }
                     which = Try::Transparent;
@@ -281,6 +283,27 @@ impl Call {
             self.target.name,
             self.began.elapsed()
         ))
+    }
+}
+
+/// Which requests that reached no handler are sent again (gRFC A6).
+#[derive(Debug, Default)]
+struct Repeats {
+    refused: u32,
+    left_behind: u32,
+}
+
+impl Repeats {
+    /// Whether one with this fate is; counts it.
+    fn allow(&mut self, fate: Option<Fate>) -> bool {
+        let (count, max) = match fate {
+            Some(Fate::NotSent) => return true,
+            Some(Fate::Refused) => (&mut self.refused, REFUSED_MAX),
+            Some(Fate::LeftBehind) => (&mut self.left_behind, LEFT_BEHIND_MAX),
+            Some(Fate::MaybeProcessed) | None => return false,
+        };
+        *count += 1;
+        *count <= max
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
 
 pub(super) const NO_ERROR: u32 = 0;
 pub(super) const REFUSED_STREAM: u32 = 7;
+pub(super) const ENHANCE_YOUR_CALM: u32 = 11;
 pub(super) const CANCEL: u32 = 8;
 
 /// A `HealthCheckResponse` that says SERVING, as a gRPC message.

@@ -118,6 +118,70 @@ async fn requests_above_the_last_stream_are_sent_again() {
     assert!(peers.await.unwrap().next().await.is_none());
 }
 
+/// Goal: a call that meets one endpoint after the other just as it goes is answered by the next, and
+/// not tried for ever.
+/// Method: connections that go in good order before they take the request, so many and one more; each
+/// is made at once.
+#[tokio::test(start_paused = true)]
+async fn a_call_outlives_several_that_go() {
+    for (goes, expected) in [(3, Code::Ok), (4, Code::Unavailable)] {
+        let net = Net::default();
+        let mut listener = net.listen(addr(1));
+        let caller = Caller::new(&net, &[addr(1)]);
+        let calls = calls(&caller, 1);
+        let began = Instant::now();
+        let peers = spawn(async move {
+            let mut gone = Vec::new();
+            for _ in 0..goes {
+                let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+                peer.request().await;
+                peer.goaway(0, raw::NO_ERROR).await;
+                gone.push(peer);
+            }
+            let mut last = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+            let sent = tokio::time::timeout(10_000 * MS, last.request()).await;
+            if let Ok(stream) = sent {
+                last.answer(stream).await;
+            }
+            (gone, last, sent.is_ok())
+        });
+        assert_eq!(vec![expected], outcomes(calls).await);
+        if expected == Code::Ok {
+            assert!(began.elapsed() < 100 * MS, "{:?}", began.elapsed());
+        }
+        let (.., sent) = peers.await.unwrap();
+        assert_eq!(expected == Code::Ok, sent);
+        caller.stop().await;
+    }
+}
+
+/// Goal: a GOAWAY that is no goodbye is a refusal: the request is sent once more.
+/// Method: a peer that says at every request that it is asked too much.
+#[tokio::test(start_paused = true)]
+async fn a_complaint_is_no_goodbye() {
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let caller = Caller::new(&net, &[addr(1)]);
+    let peers = spawn(async move {
+        let mut requests = 0;
+        while let Some(io) = listener.recv().await {
+            let mut peer = Raw::accept(io, &[]).await;
+            if tokio::time::timeout(10_000 * MS, peer.request())
+                .await
+                .is_err()
+            {
+                break;
+            }
+            requests += 1;
+            peer.goaway(0, raw::ENHANCE_YOUR_CALM).await;
+        }
+        requests
+    });
+    assert_eq!(Code::Unavailable, code(&caller.check("x").await));
+    assert_eq!(2, peers.await.unwrap());
+    caller.stop().await;
+}
+
 /// Goal: a GOAWAY of our own says nothing of what the peer processed: the request is not sent again.
 /// Method: a peer that takes a request, then breaks the protocol; what its next connection is sent.
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client::{self, SendRequest};
+use h2::{
+    Reason,
+    client::{self, SendRequest},
+};
 use http::{Request, uri::Authority, uri::Scheme};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +72,8 @@ pub(super) struct Shared {
     reason: OnceLock<String>,
     /// The peer complained about our pings.
     calm_wanted: AtomicBool,
+    /// The peer ended the connection in good order.
+    said_goodbye: AtomicBool,
     /// How often it may be pinged.
     pub(super) leave_to_ping: Leave,
 }
@@ -207,6 +212,7 @@ impl Shared {
             retired: CancellationToken::new(),
             reason: OnceLock::new(),
             calm_wanted: AtomicBool::new(false),
+            said_goodbye: AtomicBool::new(false),
             leave_to_ping,
         }
     }
@@ -231,6 +237,21 @@ impl Shared {
         drop(self.reason.set(reason.into()));
         self.retired.cancel();
         self.pool.changed.notify_one();
+    }
+
+    /// Takes no more calls, because of `error`.
+    pub(super) fn retire_by(&self, error: &h2::Error) {
+        if error.is_go_away() && error.is_remote() {
+            let noted = match error.reason() {
+                Some(Reason::ENHANCE_YOUR_CALM) => Some(&self.calm_wanted),
+                Some(Reason::NO_ERROR) => Some(&self.said_goodbye),
+                _ => None,
+            };
+            if let Some(noted) = noted {
+                noted.store(true, Ordering::SeqCst);
+            }
+        }
+        self.retire(status::chain(error));
     }
 
     /// Why the connection takes no more calls.
@@ -259,6 +280,11 @@ impl Shared {
 
     pub(super) fn streams_max(&self) -> usize {
         self.streams_max.load(Ordering::SeqCst)
+    }
+
+    /// Whether the peer ended the connection in good order.
+    pub(super) fn said_goodbye(&self) -> bool {
+        self.said_goodbye.load(Ordering::SeqCst)
     }
 
     /// Whether the peer ended the connection because of our pings.
@@ -347,9 +373,13 @@ impl Driver {
             self.probe = None;
         }
         match std::pin::Pin::new(&mut self.connection).poll(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready("closed by the peer".to_owned()),
+            Poll::Ready(Ok(())) => {
+                // Also where a GOAWAY left no stream: the probe knows.
+                self.probe(cx);
+                return Poll::Ready("closed by the peer".to_owned());
+            }
             Poll::Ready(Err(error)) => {
-                self.notice(&error);
+                self.shared.retire_by(&error);
                 return Poll::Ready(status::chain(&error));
             }
             Poll::Pending => {}
@@ -359,13 +389,7 @@ impl Driver {
         if before < streams_max {
             self.shared.pool.serve();
         }
-        if let Some(probe) = &mut self.probe
-            && let Poll::Ready(Err(error)) = probe.poll_ready(cx)
-        {
-            self.probe = None;
-            self.notice(&error);
-            self.shared.retire(status::chain(&error));
-        }
+        self.probe(cx);
         if let Some(keepalive) = &mut self.keepalive
             && keepalive
                 .poll_dead(&self.shared.leave_to_ping, cx)
@@ -379,9 +403,13 @@ impl Driver {
         Poll::Pending
     }
 
-    fn notice(&self, error: &h2::Error) {
-        if error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
-            self.shared.calm_wanted.store(true, Ordering::SeqCst);
+    /// Finds out whether the peer said that it takes no more calls.
+    fn probe(&mut self, cx: &mut Context<'_>) {
+        if let Some(probe) = &mut self.probe
+            && let Poll::Ready(Err(error)) = probe.poll_ready(cx)
+        {
+            self.probe = None;
+            self.shared.retire_by(&error);
         }
     }
 }

@@ -119,7 +119,7 @@ fn on_the_wire(head: Request<()>, shared: &Shared) -> Result<Request<()>, Failed
 fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
     if error.is_go_away() || error.is_io() || error.is_reset() {
         // The connection is over, whether or not its driver has noticed yet.
-        shared.retire(status::chain(error));
+        shared.retire_by(error);
         return Failed {
             fate: Some(Fate::NotSent),
             status: lost(shared, error),
@@ -132,7 +132,7 @@ fn not_sent(error: &h2::Error, shared: &Shared) -> Failed {
         )));
     }
     // A connection out of stream ids; fixed by another one, so it counts as refused: one more try.
-    shared.retire(status::chain(error));
+    shared.retire_by(error);
     Failed {
         fate: Some(Fate::Refused),
         status: lost(shared, error),
@@ -161,11 +161,14 @@ fn failed(error: &h2::Error, shared: &Shared) -> Failed {
     Failed { fate, status }
 }
 
-/// The connection's own reason says more than the stream's, which is a broken pipe at best.
+/// The connection's own reason says more than the stream's, which is a broken pipe at best; where
+/// the peer had said goodbye first, both are wanted.
 fn lost(shared: &Shared, error: &h2::Error) -> Status {
+    let own = status::chain(error);
     let reason = match shared.reason() {
-        Some(reason) => reason.to_owned(),
-        None => status::chain(error),
+        Some(reason) if own.contains(reason) => own,
+        Some(reason) => format!("{reason} ({own})"),
+        None => own,
     };
     Refusal::ConnectionLost.status(format!("connection to {} lost: {reason}", shared.peer))
 }

@@ -24,6 +24,8 @@ use crate::{backoff::Backoff, shutdown::Tasks, status};
 
 /// A connection that lasted less is no success: the next one waits.
 const LIFE_MIN: Duration = Duration::from_secs(1);
+/// How many such in a row may end in good order before the next one waits all the same.
+const GOODBYES_MAX: u32 = 3;
 /// How often connections beyond the first are looked at; one unused at two looks in a row goes.
 const IDLE: Duration = Duration::from_secs(30);
 /// Keepalive intervals grow at most this often for a peer that wants calm.
@@ -57,6 +59,8 @@ struct Owned {
     not_before: Instant,
     error: Option<Arc<str>>,
     calm: u32,
+    /// Connections in a row that ended young and in good order.
+    goodbyes: u32,
     /// When idle connections are looked for.
     next_look: Instant,
 }
@@ -79,6 +83,7 @@ impl Supervisor {
             not_before: Instant::now(),
             error: None,
             calm: 0,
+            goodbyes: 0,
             next_look: Instant::now() + IDLE,
         };
         loop {
@@ -151,8 +156,9 @@ impl Supervisor {
             }
             if dead.since.elapsed() >= LIFE_MIN {
                 owned.backoff.reset();
+                owned.goodbyes = 0;
             } else if owned.live.is_empty() {
-                owned.not_before = Instant::now() + owned.backoff.next_pause();
+                owned.ended_young(shared.said_goodbye());
             }
         }
     }
@@ -289,6 +295,16 @@ impl Owned {
     /// Whether the next connection waits for its time.
     fn pauses(&self) -> bool {
         Instant::now() < self.not_before
+    }
+
+    /// The last connection ended soon after it was made. Whoever said goodbye has another in its
+    /// place, as at a restart; or does nothing else, which is no success either.
+    fn ended_young(&mut self, said_goodbye: bool) {
+        if said_goodbye && self.goodbyes < GOODBYES_MAX {
+            self.goodbyes += 1;
+        } else {
+            self.not_before = Instant::now() + self.backoff.next_pause();
+        }
     }
 
     /// Connections that may take calls soon.
