@@ -74,6 +74,8 @@ pub(super) struct Shared {
     calm_wanted: AtomicBool,
     /// The peer ended the connection in good order.
     said_goodbye: AtomicBool,
+    /// A call was answered.
+    answered: AtomicBool,
     /// How often it may be pinged.
     pub(super) leave_to_ping: Leave,
 }
@@ -97,8 +99,10 @@ pub(super) enum SetupError {
     Connect(#[source] std::io::Error),
     #[error("HTTP/2 preface")]
     Preface(#[source] h2::Error),
-    #[error("closed before HTTP/2 SETTINGS: {0}")]
-    Closed(String),
+    #[error("closed before HTTP/2 SETTINGS by the peer")]
+    Left,
+    #[error("closed before HTTP/2 SETTINGS")]
+    Closed(#[source] h2::Error),
     #[error("no HTTP/2 connection within {0:?}")]
     Timeout(std::time::Duration),
 }
@@ -137,8 +141,8 @@ impl Connection {
         });
         // Until SETTINGS arrive the connection is driven from here, so that giving up closes it.
         poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Err("by the peer".to_owned())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(status::chain(&error))),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(SetupError::Left)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(SetupError::Closed(error))),
             Poll::Pending => {
                 let streams_max = connection.max_concurrent_send_streams();
                 if streams_max == STREAMS_BEFORE_SETTINGS {
@@ -148,8 +152,7 @@ impl Connection {
                 Poll::Ready(Ok(()))
             }
         })
-        .await
-        .map_err(SetupError::Closed)?;
+        .await?;
 
         let driver = Driver {
             connection,
@@ -167,11 +170,15 @@ impl Connection {
         if !shared.is_usable() {
             return None;
         }
-        Self::open_unchecked(connection)
+        Self::place(connection, true)
     }
 
     /// As [`Connection::open`], for the health watch that finds out whether calls may be sent.
-    pub(super) fn open_unchecked(connection: &Arc<Self>) -> Option<Slot> {
+    pub(super) fn open_to_watch(connection: &Arc<Self>) -> Option<Slot> {
+        Self::place(connection, false)
+    }
+
+    fn place(connection: &Arc<Self>, is_call: bool) -> Option<Slot> {
         let shared = &connection.shared;
         let streams_max = shared.streams_max.load(Ordering::SeqCst);
         shared
@@ -182,6 +189,7 @@ impl Connection {
             .ok()
             .map(|_| Slot {
                 connection: Arc::clone(connection),
+                is_call,
             })
     }
 
@@ -213,6 +221,7 @@ impl Shared {
             reason: OnceLock::new(),
             calm_wanted: AtomicBool::new(false),
             said_goodbye: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             leave_to_ping,
         }
     }
@@ -287,6 +296,11 @@ impl Shared {
         self.said_goodbye.load(Ordering::SeqCst)
     }
 
+    /// Whether a call was answered, the health watch aside.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Whether the peer ended the connection because of our pings.
     pub(super) fn calm_wanted(&self) -> bool {
         self.calm_wanted.load(Ordering::SeqCst)
@@ -310,11 +324,20 @@ impl fmt::Debug for Shared {
 #[derive(Debug)]
 pub struct Slot {
     connection: Arc<Connection>,
+    is_call: bool,
 }
 
 impl Slot {
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.connection.shared
+    }
+
+    /// The stream's answer began.
+    pub(super) fn answered(&self) {
+        // Read first: written once, it stays in every core's cache.
+        if self.is_call && !self.shared().has_answered() {
+            self.shared().answered.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Opens the stream.

@@ -66,6 +66,7 @@ pub async fn exchange(
         .map_err(|error| not_sent(&error, slot.shared()))?;
     let mut pump = (!last).then(|| Pump::new(stream));
     let response = head_of_answer(response, &mut pump, outgoing, slot.shared()).await?;
+    slot.answered();
     let rest = outgoing.commit();
     let (parts, stream) = response.into_parts();
     let pump = pump.map(|pump| Running::spawn(pump, rest, &slot.shared().tasks));

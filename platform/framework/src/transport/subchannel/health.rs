@@ -99,7 +99,7 @@ impl tower::Service<Request<Body>> for OnConnection {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let slot = Connection::open_unchecked(&self.0);
+        let slot = Connection::open_to_watch(&self.0);
         Box::pin(async move {
             let slot =
                 slot.ok_or_else(|| Refusal::NoEndpoint.status("no place for a health watch"))?;

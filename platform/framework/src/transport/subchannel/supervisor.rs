@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{backoff::Backoff, shutdown::Tasks, status};
 
-/// A connection that lasted less is no success: the next one waits.
+/// A connection that lasted less is no success, unless it took calls and ended in good order: the
+/// next one waits.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 /// How many such in a row may end in good order before the next one waits all the same.
 const GOODBYES_MAX: u32 = 3;
@@ -154,7 +155,8 @@ impl Supervisor {
             if shared.calm_wanted() {
                 owned.calm = (owned.calm + 1).min(CALM_MAX);
             }
-            if dead.since.elapsed() >= LIFE_MIN {
+            let took_calls = shared.has_answered() && shared.said_goodbye();
+            if took_calls || dead.since.elapsed() >= LIFE_MIN {
                 owned.backoff.reset();
                 owned.goodbyes = 0;
             } else if owned.live.is_empty() {
@@ -250,10 +252,10 @@ impl Supervisor {
                 });
             }
             Err(error) => {
+                owned.ended_young(matches!(error, SetupError::Left));
                 let error = status::chain(&error);
                 tracing::debug!(endpoint = %self.endpoint.addr, error, "no connection");
                 owned.error = Some(error.into());
-                owned.not_before = Instant::now() + owned.backoff.next_pause();
             }
         }
     }
