@@ -55,7 +55,7 @@ use crate::{
     telemetry::{self, Telemetry},
 };
 use descriptors::Descriptors;
-use process::{Process, Running};
+use process::{Process, Running, StartError};
 use settings::Settings;
 
 /// Something failed while starting or running.
@@ -116,6 +116,8 @@ where
     C: Section,
     S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
 {
+    // Before there are threads: it takes variables out of the environment.
+    let socket = config::inherited_socket().map_err(StartError::Inherited)?;
     // Before the first await, and before threads that could be interrupted.
     let signals = Signals::install(|| drop(io::stdout().flush()))?;
     let mut builder = runtime::Builder::new_multi_thread();
@@ -124,9 +126,10 @@ where
     }
     let runtime = builder.thread_name(identity.name).enable_all().build()?;
     let ended = runtime.block_on(async {
-        let process = prepare(identity, loaded, |named, config, tasks| {
+        let mut process = prepare(identity, loaded, |named, config, tasks| {
             Ok(Some(telemetry::init(named, config, tasks)?))
         })?;
+        process.socket = socket;
         until_drained(process, start, signals).await
     });
     runtime.shutdown_timeout(BLOCKING_GRACE);
@@ -160,6 +163,7 @@ fn prepare<C: Section>(
         journal,
         stop: Stop::new(),
         platform,
+        socket: None,
         descriptors: Descriptors::raise(),
         telemetry,
     })

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     future::Future,
     io, mem,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     pin::Pin,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
@@ -32,7 +32,7 @@ use crate::{
     BoxError,
     admin::{self, Admin, Grpc, Pages, SidePort},
     client::Clients,
-    config::{self, Live, Section},
+    config::{Live, Section},
     discovery::Announcement,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
@@ -74,6 +74,8 @@ pub(super) struct Process<C> {
     pub(super) stop: Stop,
     /// The platform's own tasks, which end after everything else.
     pub(super) platform: Tasks,
+    /// Where to listen, if whoever started the process handed a socket to it.
+    pub(super) socket: Option<TcpListener>,
     /// How many files and sockets there may be.
     pub(super) descriptors: Descriptors,
     /// Where the process tells what it does; none where a test does not want to know.
@@ -99,12 +101,13 @@ struct Bound {
 impl Bound {
     async fn bind<C: Section>(
         settings: &Settings<C>,
+        socket: Option<TcpListener>,
         descriptors: Descriptors,
     ) -> Result<Self, StartError> {
         let all = settings.live.load();
         let platform = &all.first;
         let limits = descriptors.fit(&platform.limits);
-        let listener = match config::inherited_socket().map_err(StartError::Inherited)? {
+        let listener = match socket {
             Some(socket) => Listener::lent(&platform.listen, socket, limits.live())?,
             None => Listener::bind(&platform.listen, limits.live())?,
         };
@@ -119,13 +122,13 @@ impl Bound {
 
 impl<C: Section> Process<C> {
     /// Starts the service. Once this returns it serves, or has been asked to stop already.
-    pub(super) async fn start<S>(self, start: S) -> Result<Running, StartError>
+    pub(super) async fn start<S>(mut self, start: S) -> Result<Running, StartError>
     where
         S: AsyncFnOnce(&mut App<C>) -> Result<(), BoxError>,
     {
         let Identity { name, version, .. } = self.identity;
         self.journal.record(Kind::Starting, name, version);
-        let bound = Bound::bind(&self.settings, self.descriptors).await?;
+        let bound = Bound::bind(&self.settings, self.socket.take(), self.descriptors).await?;
         let side_address = bound.side_port.local_addr();
         let registry = self
             .settings

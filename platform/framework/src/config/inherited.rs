@@ -9,7 +9,8 @@ use std::{
 use listenfd::ListenFd;
 
 /// The listening socket of TCP that was handed to this process, by the variables of
-/// `sd_listen_fds(3)`; the first of several. It is given once: who asks again gets none.
+/// `sd_listen_fds(3)`; the first of several. It is given once: who asks again gets none. The
+/// variables are taken out of the environment, so ask before there are threads.
 ///
 /// # Errors
 ///

@@ -149,3 +149,35 @@ fn end_of(prefix: &[u8]) -> Vec<u8> {
     }
     vec![0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a smaller page is asked for where an answer is too large, and nowhere else.
+    /// Method: what the decoder, a proxy and etcd itself say with the same codes, and others.
+    #[test]
+    fn a_smaller_page_answers_size_alone() {
+        let refused = |code, message: &str| {
+            is_too_large(&Error::Refused {
+                what: "range",
+                code: status::code_name(code),
+                message: message.to_owned(),
+            })
+        };
+        assert!(refused(
+            Code::OutOfRange,
+            "decoded message length too large"
+        ));
+        assert!(refused(Code::ResourceExhausted, "message larger than max"));
+        assert!(!refused(
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision has been compacted"
+        ));
+        assert!(!refused(
+            Code::ResourceExhausted,
+            "etcdserver: too many requests"
+        ));
+        assert!(!refused(Code::Unavailable, "etcdserver: no leader"));
+    }
+}
