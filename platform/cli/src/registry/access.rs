@@ -53,8 +53,9 @@ config::section! {
     }
 }
 
-/// Names and values.
-type Variables = Vec<(String, String)>;
+/// A name and its value.
+type Variable = (String, String);
+type Variables = Vec<Variable>;
 
 /// How an etcd is reached, without a password.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +71,13 @@ impl Access {
     ///
     /// If a service would refuse it.
     pub(crate) fn given(options: &EtcdOptions) -> Result<Option<Self>, Failure> {
-        Self::given_over(options, config::variables_of(SECTION))
+        Self::given_over(options, &config::variables_of(SECTION))
     }
 
-    fn given_over(options: &EtcdOptions, own: Variables) -> Result<Option<Self>, Failure> {
+    fn given_over(options: &EtcdOptions, own: &[Variable]) -> Result<Option<Self>, Failure> {
         let here = current_folder()?;
         let mut variables = BTreeMap::new();
-        for (name, value) in &own {
+        for (name, value) in own {
             // Services run in the project's folder, which may be another one.
             let value = if FILES.contains(&name.as_str()) && !value.is_empty() {
                 absolute(&here, Path::new(value))?
@@ -180,18 +181,21 @@ impl Access {
 
     /// The settings, with the password where a user wants one.
     pub(crate) fn config(&self) -> Result<app::Etcd, Failure> {
-        self.read(config::variables_of(SECTION))
+        self.read(&config::variables_of(SECTION))
     }
 
-    fn read(&self, own: Variables) -> Result<app::Etcd, Failure> {
-        let secret = own.into_iter().filter(|(name, _)| {
+    fn read(&self, own: &[Variable]) -> Result<app::Etcd, Failure> {
+        let secret = own.iter().filter(|(name, _)| {
             self.wants_password() && (name == PASSWORD || name == PASSWORD_FILE)
         });
-        let sources = Sources::new().variables(secret);
+        let sources = Sources::new().variables(secret.cloned());
         match config::load::<Settings>(sources.variables(self.variables())) {
             Ok(loaded) => Ok(loaded.config().etcd.clone()),
             Err(faults) => {
-                let lines: Vec<_> = faults.iter().map(|fault| self.explain(fault)).collect();
+                let lines: Vec<_> = faults
+                    .iter()
+                    .map(|fault| self.explain(fault, own))
+                    .collect();
                 Err(Failure::usage(lines.join("; ")))
             }
         }
@@ -202,8 +206,8 @@ impl Access {
         Ok(app::etcd(&self.config()?, tasks, &Journal::new()))
     }
 
-    /// A fault in the words of the options.
-    fn explain(&self, fault: &Fault) -> String {
+    /// A fault in the words of the options, or of the variable in `own` that has it.
+    fn explain(&self, fault: &Fault, own: &[Variable]) -> String {
         let user = self
             .variables
             .get(USER)
@@ -214,17 +218,22 @@ impl Access {
                  --etcd-password-file FILE"
             );
         }
-        let said = OPTIONS
-            .iter()
-            .fold(fault.reason.clone(), |said, (key, option)| {
-                said.replace(key, option)
-            });
-        match &fault.origin {
-            Origin::Variable(name) if !self.variables.contains_key(name) => {
-                format!("{name}: {said}")
-            }
-            _ => said,
+        if let Origin::Variable(name) = &fault.origin
+            && own.iter().any(|own| own.0 == *name && self.holds(own))
+        {
+            return format!("{name}: {}", fault.reason);
         }
+        let said = fault.reason.clone();
+        OPTIONS
+            .iter()
+            .fold(said, |said, (key, option)| said.replace(key, option))
+    }
+
+    /// Whether a variable of our own is in force, and no option in its place.
+    fn holds(&self, (name, value): &Variable) -> bool {
+        let held = self.variables.get(name);
+        // A path was made to hold in any folder.
+        held.is_none_or(|held| Path::new(held).ends_with(value))
     }
 }
 
@@ -314,7 +323,7 @@ mod tests {
             (PASSWORD, "by variable"),
         ]);
         let named = |options: &EtcdOptions| {
-            let access = Access::given_over(options, environment.clone());
+            let access = Access::given_over(options, &environment);
             access.unwrap().expect("an etcd is named")
         };
         let access = named(&EtcdOptions::default());
@@ -325,7 +334,7 @@ mod tests {
             access.variables["GANTRY_ETCD__TLS__CA"]
         );
         assert!(!access.variables.contains_key(PASSWORD), "kept");
-        let config = access.read(environment.clone()).unwrap();
+        let config = access.read(&environment).unwrap();
         assert_eq!("by variable", config.password.expose());
         assert!(access.foreign_of(environment.clone()).is_empty());
 
@@ -334,7 +343,7 @@ mod tests {
             etcd_password_file: Some(secret),
             ..options("https://10.0.0.2:2379")
         });
-        let config = access.read(environment.clone()).unwrap();
+        let config = access.read(&environment).unwrap();
         assert_eq!(
             ("by file", Some("other")),
             (config.password.expose(), config.user.as_deref())
@@ -357,7 +366,7 @@ mod tests {
         let names = environment.iter().map(|(name, _)| name.clone());
         assert_eq!(names.collect::<Vec<_>>(), local.foreign_of(environment));
         let environment = own(&[(PASSWORD, "x")]);
-        let open = Access::given_over(&options("http://10.0.0.1:2379"), environment.clone());
+        let open = Access::given_over(&options("http://10.0.0.1:2379"), &environment);
         assert_eq!(
             [PASSWORD],
             open.unwrap().unwrap().foreign_of(environment)[..]
@@ -372,24 +381,39 @@ mod tests {
         let user = own(&[(USER, "gantry"), (ENDPOINTS, "")]);
         assert_eq!(
             None,
-            Access::given_over(&EtcdOptions::default(), user.clone()).unwrap()
+            Access::given_over(&EtcdOptions::default(), &user).unwrap()
         );
         let ca = EtcdOptions {
             etcd_ca: Some(PathBuf::from("/ca.pem")),
             ..EtcdOptions::default()
         };
-        let said = Access::given_over(&ca, user).unwrap_err().to_string();
+        let said = Access::given_over(&ca, &user).unwrap_err().to_string();
         assert!(
             said.contains("--etcd-ca") && said.contains(ENDPOINTS),
             "{said}"
         );
         let both = own(&[(PASSWORD, "hunter2"), (PASSWORD_FILE, "/secret")]);
-        let said = Access::given_over(&options("http://10.0.0.1:2379"), both);
+        let said = Access::given_over(&options("http://10.0.0.1:2379"), &both);
         let said = said.unwrap_err().to_string();
         assert!(
             said.contains(PASSWORD_FILE) && !said.contains("hunter2"),
             "{said}"
         );
+    }
+
+    /// Goal: a mistake in the environment is told by the name of its variable, where no option took
+    /// its place.
+    /// Method: an address that is none, by variable, and by an option above a right one.
+    #[test]
+    fn mistakes_of_the_environment_are_told_by_variable() {
+        let wrong = own(&[(ENDPOINTS, "etcd.internal")]);
+        let said = Access::given_over(&EtcdOptions::default(), &wrong).unwrap_err();
+        let said = said.to_string();
+        assert!(said.starts_with("GANTRY_ETCD__ENDPOINTS: "), "{said}");
+        assert!(!said.contains("--etcd"), "{said}");
+        let right = own(&[(ENDPOINTS, "http://10.0.0.1:2379")]);
+        let said = Access::given_over(&options("etcd.internal"), &right).unwrap_err();
+        assert!(!said.to_string().contains(ENDPOINTS), "{said}");
     }
 
     /// Goal: what cannot be is refused in one line that names the option to mend it, and shows no
