@@ -231,9 +231,12 @@ impl Access {
 
     /// Whether a variable of our own is in force, and no option in its place.
     fn holds(&self, (name, value): &Variable) -> bool {
-        let held = self.variables.get(name);
+        let Some(held) = self.variables.get(name) else {
+            return true;
+        };
         // A path was made to hold in any folder.
-        held.is_none_or(|held| Path::new(held).ends_with(value))
+        let is_file = FILES.contains(&name.as_str()) && !value.is_empty();
+        held == value || (is_file && Path::new(held).ends_with(value))
     }
 }
 
@@ -412,8 +415,10 @@ mod tests {
         assert!(said.starts_with("GANTRY_ETCD__ENDPOINTS: "), "{said}");
         assert!(!said.contains("--etcd"), "{said}");
         let right = own(&[(ENDPOINTS, "http://10.0.0.1:2379")]);
-        let said = Access::given_over(&options("etcd.internal"), &right).unwrap_err();
-        assert!(!said.to_string().contains(ENDPOINTS), "{said}");
+        for beside in [right, own(&[(ENDPOINTS, "")]), own(&[(ENDPOINTS, "it:1")])] {
+            let said = Access::given_over(&options("ftp://it:1"), &beside).unwrap_err();
+            assert!(!said.to_string().contains(ENDPOINTS), "{said}");
+        }
     }
 
     /// Goal: what cannot be is refused in one line that names the option to mend it, and shows no

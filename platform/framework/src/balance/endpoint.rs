@@ -66,7 +66,7 @@ pub struct Picked {
 
 impl Picked {
     pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
-        endpoint.load.begin();
+        endpoint.load.begin(now);
         Self {
             endpoint,
             since: now,

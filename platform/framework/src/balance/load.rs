@@ -2,7 +2,7 @@
 //! flight.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -22,6 +22,11 @@ const SILENCE_CHARGED: Duration = Duration::from_secs(15);
 const ALIKE: f32 = 1.5;
 const CALL: u64 = 1;
 const UNHEARD: u64 = 1 << 32;
+/// One that owes an answer to so many calls stands still, where nothing was heard of it for longer
+/// than this, and for much longer than it takes as a rule: it costs what it has taken already.
+const OWED_MIN: u64 = 4;
+const QUIET_MIN: f32 = 0.1;
+const QUIET_FACTOR: f32 = 10.0;
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;
 
@@ -40,6 +45,8 @@ pub(super) struct Load {
     /// Calls in flight below, in units of [`CALL`], and those of them of whose answer nothing was
     /// heard above, in units of [`UNHEARD`].
     calls: AtomicU64,
+    /// When a call began while nothing was owed, in milliseconds since `epoch`.
+    owing_since: AtomicU32,
     /// Calls in flight when it began anew: they were not sent to find out how it does now.
     pending_before: AtomicUsize,
     /// Whether the latency holds a penalty.
@@ -56,6 +63,7 @@ impl Load {
             epoch,
             latency: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            owing_since: AtomicU32::new(0),
             pending_before: AtomicUsize::new(0),
             charged: AtomicBool::new(false),
             proven: AtomicBool::new(false),
@@ -119,12 +127,26 @@ impl Load {
 
     /// The average latency as of `now`, in seconds; none before the first measurement.
     pub(super) fn latency(&self, now: Instant) -> Option<f32> {
-        self.latency_at(millis(self.epoch, now))
+        let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
+        let at = millis(self.epoch, now);
+        (latency > 0.0).then(|| latency * fading(at.wrapping_sub(stamp)))
     }
 
+    /// The same, or for how long it has been standing still.
     fn latency_at(&self, at: u32) -> Option<f32> {
         let (latency, stamp) = unpack(self.latency.load(Ordering::Relaxed));
-        (latency > 0.0).then(|| latency * fading(at.wrapping_sub(stamp)))
+        if latency <= 0.0 {
+            return None;
+        }
+        let silent = at.wrapping_sub(stamp);
+        let average = latency * fading(silent);
+        if self.calls.load(Ordering::Relaxed) < OWED_MIN * UNHEARD {
+            return Some(average);
+        }
+        let owing = at.wrapping_sub(self.owing_since.load(Ordering::Relaxed));
+        let quiet = seconds(silent.min(owing));
+        let still = quiet > QUIET_MIN && quiet > QUIET_FACTOR * average;
+        Some(if still { quiet } else { average })
     }
 
     /// Begins a trial, where one says something: a call to an endpoint that is long silent, as its
@@ -211,9 +233,13 @@ impl Load {
         self.calls.load(Ordering::Relaxed) as u32 as usize
     }
 
-    /// A call begins.
-    pub(super) fn begin(&self) {
-        self.calls.fetch_add(UNHEARD + CALL, Ordering::Relaxed);
+    /// A call begins at `now`.
+    pub(super) fn begin(&self, now: Instant) {
+        let before = self.calls.fetch_add(UNHEARD + CALL, Ordering::Relaxed);
+        if before < UNHEARD {
+            let at = millis(self.epoch, now);
+            self.owing_since.store(at, Ordering::Relaxed);
+        }
     }
 
     /// Something was heard of a call's answer, or never will be; once for each.
@@ -237,13 +263,18 @@ pub(super) fn millis(epoch: Instant, now: Instant) -> u32 {
         .wrapping_add(elapsed.subsec_millis())
 }
 
-/// What is left of a value after `millis`.
-fn fading(millis: u32) -> f32 {
+/// A difference of [`millis`] in seconds.
+fn seconds(millis: u32) -> f32 {
     // A stamp slightly ahead of a racing reader's clock is no time at all.
     if millis > u32::MAX / 2 {
-        return 1.0;
+        return 0.0;
     }
-    (-Duration::from_millis(millis.into()).as_secs_f32() / DECAY.as_secs_f32()).exp()
+    Duration::from_millis(millis.into()).as_secs_f32()
+}
+
+/// What is left of a value after `millis`.
+fn fading(millis: u32) -> f32 {
+    (-seconds(millis) / DECAY.as_secs_f32()).exp()
 }
 
 fn pack(latency: f32, stamp: u32) -> u64 {
@@ -312,7 +343,7 @@ mod tests {
         let (fresh, slow) = (Load::new(Instant::now()), Load::new(Instant::now()));
         slow.observe(Duration::from_mins(1), now);
         assert!(cost(&fresh, now) < cost(&slow, now));
-        fresh.begin();
+        fresh.begin(now);
         assert!(cost(&fresh, now) > cost(&slow, now));
     }
 
@@ -324,15 +355,15 @@ mod tests {
         let now = Instant::now();
         let (load, other) = (Load::new(Instant::now()), Load::new(Instant::now()));
         other.observe(10 * MS, now);
-        load.begin();
-        load.begin();
+        load.begin(Instant::now());
+        load.begin(Instant::now());
         load.charge(Duration::from_secs(5), now);
         assert!(cost(&load, now) > cost(&other, now));
 
         load.begin_anew();
         assert_eq!(None, load.latency(now));
         assert!(cost(&load, now) < cost(&other, now));
-        load.begin();
+        load.begin(Instant::now());
         assert!(cost(&load, now) > cost(&other, now));
         load.observe(MS, now);
         load.heard();
@@ -348,7 +379,7 @@ mod tests {
         load.observe(50 * MS, Instant::now());
         let at = millis(load.epoch, Instant::now() + SILENCE);
         assert!(!load.begin_trial(at - 1));
-        load.begin();
+        load.begin(Instant::now());
         assert!(!load.begin_trial(at));
         load.heard();
         assert!(load.begin_trial(at));
@@ -356,6 +387,46 @@ mod tests {
         load.end_trial();
         assert!(load.begin_trial(at));
         assert_eq!(1, load.pending());
+    }
+
+    /// Goal: one that stands still soon costs more than one that is slow for the moment, and no more
+    /// once it answers; what is not owed, or not for long, is nothing to go by.
+    /// Method: one that answered in 2 ms owes answers beside one that took 250 ms.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_owes_answers_stands_still() {
+        let start = Instant::now();
+        let (fast, slow) = (Load::new(start), Load::new(start));
+        fast.observe(2 * MS, start);
+        slow.observe(250 * MS, start);
+        // Idle so far: silence alone says nothing.
+        let later = start + 400 * MS;
+        for _ in 0..4 {
+            fast.begin(later);
+        }
+        let wins = |now| fast.is_as_good_as(&slow, millis(start, now));
+        assert!(wins(later + 90 * MS), "not for long");
+        assert!(!wins(later + 120 * MS), "{}", cost(&fast, later + 120 * MS));
+        assert!(latency_ms(&fast, later + 120 * MS) < 3.0, "as a rule");
+
+        fast.answered(2 * MS, later + 120 * MS);
+        fast.heard();
+        assert!(wins(later + 120 * MS), "it answers");
+        assert!(wins(later + 400 * MS), "three are too few");
+    }
+
+    /// Goal: one whose calls take long as a rule does not stand still while they do.
+    /// Method: one that takes a second owes answers for nine.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_long_does_not_stand_still() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.observe(Duration::from_secs(1), start);
+        for _ in 0..8 {
+            load.begin(start);
+        }
+        let later = start + Duration::from_secs(3);
+        let average = f64::from(load.latency(later).unwrap());
+        assert!((cost(&load, later) - average * 9.0).abs() < 1e-3);
     }
 
     /// Goal: a latency is inherited as it fades, a penalty is not, and calls are not.
@@ -366,7 +437,7 @@ mod tests {
         let (slow, failed) = (Load::new(Instant::now()), Load::new(Instant::now()));
         tokio::time::advance(MS).await;
         slow.observe(50 * MS, now);
-        slow.begin();
+        slow.begin(now);
         failed.observe(50 * MS, now);
         failed.charge(Duration::from_secs(5), now);
 

@@ -14,6 +14,8 @@ pub type Services = BTreeMap<Arc<str>, Arc<str>>;
 #[derive(Debug, Clone)]
 pub struct Directory {
     services: watch::Receiver<Option<Arc<Services>>>,
+    /// Whether they were read, and are not only remembered from before.
+    current: watch::Receiver<bool>,
 }
 
 /// Why there is no name for a service.
@@ -31,10 +33,21 @@ impl Directory {
     /// Follows what `services` says; nothing until the registry was read.
     #[must_use]
     pub fn following(services: watch::Receiver<Option<Arc<Services>>>) -> Self {
-        Self { services }
+        let (_, current) = watch::channel(true);
+        Self { services, current }
     }
 
-    /// All there are now; nothing before the registry was read.
+    /// Follows what `services` says, which is remembered from before until `current` is true: what
+    /// is not among them may be registered all the same.
+    #[must_use]
+    pub fn remembering(
+        services: watch::Receiver<Option<Arc<Services>>>,
+        current: watch::Receiver<bool>,
+    ) -> Self {
+        Self { services, current }
+    }
+
+    /// All there are now, or those that are remembered; nothing before either was read.
     #[must_use]
     pub fn services(&self) -> Option<Arc<Services>> {
         self.services.borrow().clone()
@@ -48,10 +61,15 @@ impl Directory {
     pub fn find(&self, service: &str) -> Result<Arc<str>, Unfound> {
         let services = self.services.borrow();
         let services = services.as_ref().ok_or(Unfound::Unread)?;
-        services.get(service).cloned().ok_or(Unfound::Unregistered)
+        let unfound = if *self.current.borrow() {
+            Unfound::Unregistered
+        } else {
+            Unfound::Unread
+        };
+        services.get(service).cloned().ok_or(unfound)
     }
 
-    /// Completes once the registry was read. Cancel-safe.
+    /// Completes once there are services to be found, read or remembered. Cancel-safe.
     ///
     /// # Errors
     ///

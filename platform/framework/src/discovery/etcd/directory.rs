@@ -44,6 +44,7 @@ pub fn follow(
     journal: Journal,
 ) -> Directory {
     let (publish, services) = watch::channel(None);
+    let (current, is_current) = watch::channel(false);
     let feed = Feed {
         etcd,
         prefix: String::new(),
@@ -53,12 +54,12 @@ pub fn follow(
     let stopping = tasks.stopping();
     tasks.spawn("registry directory", async move {
         let (sender, updates) = mpsc::channel(UPDATES);
-        let keeper = Keeper::new(snapshots.as_deref(), publish, journal);
+        let keeper = Keeper::new(snapshots.as_deref(), publish, current, journal);
         // On the heap: etcd's clients are large.
         let both = Box::pin(async { tokio::join!(feed.run(sender), keeper.run(updates)) });
         stopping.run_until_cancelled(both).await;
     });
-    Directory::following(services)
+    Directory::remembering(services, is_current)
 }
 
 /// One instance: its name, and what it serves.
@@ -70,8 +71,9 @@ struct Keeper {
     outage: Outage,
     journal: Journal,
     publish: watch::Sender<Option<Arc<Services>>>,
-    /// Whether there was a list.
+    /// Whether there was a list, and whether it was told.
     read: bool,
+    current: watch::Sender<bool>,
     snapshot: Option<Writer<Arc<Services>>>,
 }
 
@@ -123,6 +125,7 @@ impl Keeper {
     fn new(
         snapshots: Option<&Path>,
         publish: watch::Sender<Option<Arc<Services>>>,
+        current: watch::Sender<bool>,
         journal: Journal,
     ) -> Self {
         Self {
@@ -132,6 +135,7 @@ impl Keeper {
             journal,
             publish,
             read: false,
+            current,
             snapshot: snapshots.map(|folder| Writer::new(Snapshot::of_services(folder))),
         }
     }
@@ -301,6 +305,8 @@ impl Keeper {
             *last = Some(next);
             changed
         });
+        // After what was read: what is not there is not registered.
+        self.current.send_replace(self.read);
     }
 }
 
@@ -320,7 +326,8 @@ mod tests {
             revision: 1,
         };
         let (publish, services) = watch::channel(None);
-        let mut keeper = Keeper::new(None, publish, Journal::new());
+        let (current, _) = watch::channel(false);
+        let mut keeper = Keeper::new(None, publish, current, Journal::new());
         keeper.take_in(Update::List(vec![pair("orders/1")], position));
         keeper.take_in(Update::List(Vec::new(), position));
         let (sender, updates) = mpsc::channel(UPDATES);

@@ -9,9 +9,10 @@ use std::{
     sync::Arc, time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinError, JoinHandle, spawn_blocking},
     time::Instant,
 };
 
@@ -26,6 +27,8 @@ const SIZE_MAX: u64 = 64 << 20;
 pub(super) const FIRST_LIST_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two snapshots on disk.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Time before one that could not be written is tried again.
+const PAUSE_FAILED: Duration = Duration::from_secs(30);
 
 /// What is kept on disk.
 pub(super) trait Kept: Clone + PartialEq + Send + 'static {
@@ -191,10 +194,12 @@ impl<T: Kept> Snapshot<T> {
 /// Writes snapshots off the async threads, one at a time, the newest at last.
 pub(super) struct Writer<T> {
     snapshot: Snapshot<T>,
+    /// What is to be written, until it is.
     wanted: Option<T>,
     written: Option<T>,
     next: Option<Instant>,
-    running: Option<JoinHandle<()>>,
+    running: Option<(T, JoinHandle<io::Result<()>>)>,
+    failing: bool,
 }
 
 impl<T: Kept> Writer<T> {
@@ -205,6 +210,7 @@ impl<T: Kept> Writer<T> {
             written: None,
             next: None,
             running: None,
+            failing: false,
         }
     }
 
@@ -231,7 +237,7 @@ impl<T: Kept> Writer<T> {
 
     /// `what` is to be written, unless it was already.
     pub(super) fn want(&mut self, what: &T, now: Instant) {
-        if self.written.as_ref() == Some(what) {
+        if self.written.as_ref() == Some(what) && self.running.is_none() {
             self.wanted = None;
             return;
         }
@@ -239,28 +245,53 @@ impl<T: Kept> Writer<T> {
         self.next.get_or_insert(now);
     }
 
-    /// Begins to write what is due.
+    /// Begins to write what is due, and takes in what became of what was begun.
     pub(super) fn write(&mut self, now: Instant) {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
         // The disk is slow: the newest list later, not every list.
         self.next = Some(now + PAUSE);
-        let busy = self.running.as_ref();
-        if busy.is_some_and(|task| !task.is_finished()) {
-            return;
+        if let Some((what, task)) = &mut self.running {
+            let Some(ended) = task.now_or_never() else {
+                return;
+            };
+            let what = what.clone();
+            self.running = None;
+            if !self.has_ended(what, ended) {
+                self.next = Some(now + PAUSE_FAILED);
+                return;
+            }
         }
-        let Some(wanted) = self.wanted.take() else {
+        if self.wanted == self.written {
+            self.wanted = None;
+        }
+        let Some(wanted) = self.wanted.clone() else {
             return;
         };
-        self.written = Some(wanted.clone());
-        let snapshot = self.snapshot.clone();
-        self.running = Some(spawn_blocking(move || {
-            if let Err(error) = snapshot.write(&wanted) {
-                let file = snapshot.path.display();
-                tracing::warn!(%file, %error, "a snapshot of the registry cannot be written");
+        let (snapshot, what) = (self.snapshot.clone(), wanted.clone());
+        let task = spawn_blocking(move || snapshot.write(&what));
+        self.running = Some((wanted, task));
+    }
+
+    /// Takes in what became of writing `what`. Says whether it is written.
+    fn has_ended(&mut self, what: T, ended: Result<io::Result<()>, JoinError>) -> bool {
+        match ended {
+            Ok(Ok(())) => {
+                self.failing = false;
+                self.written = Some(what);
+                true
             }
-        }));
+            Ok(Err(error)) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    let file = self.snapshot.path.display();
+                    tracing::warn!(%file, %error, "a snapshot of the registry cannot be written");
+                }
+                false
+            }
+            // The runtime is going down.
+            Err(_) => false,
+        }
     }
 }
 

@@ -171,6 +171,8 @@ async fn a_start_without_etcd_finds_what_was_registered() {
     assert!((first..first + 5 * MS).contains(&took), "{took:?}");
     time::sleep(Duration::from_mins(5)).await;
     assert_eq!(Ok(Arc::from("stock")), directory.find("shop.Stock"));
+    // It may have come meanwhile.
+    assert_eq!(Err(Unfound::Unread), directory.find("shop.Returns"));
     fake.delete("stock/10.0.0.1:2");
     fake.faults(|faults| faults.unanswered.clear());
     is(&directory, "shop.Stock", Err(Unfound::Unregistered)).await;
@@ -186,6 +188,29 @@ async fn a_start_without_etcd_finds_what_was_registered() {
     is(&directory, "shop.Orders", Ok("orders")).await;
     let took = is(&directory, "shop.Orders", Err(Unfound::Unregistered)).await;
     assert!(took > Duration::from_secs(30), "{took:?}");
+}
+
+/// Goal: a snapshot that cannot be written is told of once, and written when it can be.
+/// Method: a file in the place of its folder, and no change of the registry after that goes.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_written_once_it_can_be() {
+    let capture = capture();
+    let folder = tempfile::tempdir().unwrap();
+    let names = folder.path().join("names");
+    fs::write(&names, "").unwrap();
+    let fake = Fake::new();
+    register(&fake, "orders/10.0.0.1:1", &["shop.Orders"]);
+    let directory = follow_with(&fake, Some(&names));
+    is(&directory, "shop.Orders", Ok("orders")).await;
+    time::sleep(Duration::from_mins(2)).await;
+    fs::remove_file(&names).unwrap();
+    let written = names.join("services.json");
+    until("the snapshot", || written.exists().then_some(())).await;
+    let lines = capture.lines();
+    let told = lines
+        .iter()
+        .filter(|it| it.message().contains("cannot be written"));
+    assert_eq!(1, told.count());
 }
 
 /// Goal: a snapshot that is broken costs a warning, and nothing else.
