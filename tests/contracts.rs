@@ -1,4 +1,5 @@
-//! What `buf lint` does not ask of our contracts: words on everything, and what a second try does.
+//! What `buf lint` does not ask of our contracts: words on everything, what a second try does, and
+//! how they are spelled in HTTP.
 
 use std::{
     fs,
@@ -147,4 +148,56 @@ fn every_rpc_says_what_a_second_try_would_do() {
         "without idempotency_level:\n{}",
         silent.join("\n")
     );
+}
+
+/// Goal: the shop is found in HTTP where people and scripts look for it; what is for services alone
+/// is not there.
+/// Method: the options as the programs carry them, against a list.
+#[test]
+fn the_shop_is_spelled_in_http_as_agreed() {
+    let mut found = Vec::new();
+    for descriptors in [
+        shop_proto::accounts::v1::DESCRIPTORS,
+        shop_proto::catalog::v1::DESCRIPTORS,
+        shop_proto::orders::v1::DESCRIPTORS,
+        shop_proto::payments::v1::DESCRIPTORS,
+    ] {
+        let pool = DescriptorPool::decode(descriptors).expect("the descriptors are whole");
+        let option = pool.get_extension_by_name("google.api.http");
+        for method in pool
+            .services()
+            .flat_map(|it| it.methods().collect::<Vec<_>>())
+        {
+            let options = method.options();
+            let Some(option) = option.as_ref().filter(|it| options.has_extension(it)) else {
+                continue;
+            };
+            let rule = options.get_extension(option);
+            let rule = rule.as_message().expect("a rule");
+            let text = |name: &str| {
+                let value = rule.get_field_by_name(name).expect("a field of a rule");
+                value.as_str().unwrap_or_default().to_owned()
+            };
+            let verb = ["get", "post"].into_iter().find(|it| !text(it).is_empty());
+            let verb = verb.expect("one of the two");
+            found.push(format!(
+                "{} {verb} {} {}",
+                method.name(),
+                text(verb),
+                text("body")
+            ));
+        }
+    }
+    let agreed = [
+        "Register post /v1/accounts:register *",
+        "Login post /v1/accounts:login *",
+        "ListProducts get /v1/products ",
+        "ImportProducts post /v1/products:import *",
+        "PlaceOrder post /v1/orders *",
+        "GetOrder get /v1/orders/{order_id} ",
+        "ListOrders get /v1/orders ",
+        "CancelOrder post /v1/orders/{order_id}:cancel *",
+        "WatchOrder get /v1/orders/{order_id}:watch ",
+    ];
+    assert_eq!(agreed.as_slice(), found);
 }

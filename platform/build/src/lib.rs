@@ -25,8 +25,8 @@
 //! - `DESCRIPTORS`, the encoded `FileDescriptorSet` of the package with all it imports, options
 //!   and comments kept, for reflection and JSON.
 //!
-//! `buf/validate/validate.proto` and the `google/protobuf` files can be imported as they are; the
-//! first is in this crate. Generated code names nothing but `::gantry`, so a contract crate needs
+//! `buf/validate/validate.proto`, `google/api/annotations.proto` and the `google/protobuf` files can
+//! be imported as they are; the first two are in this crate. Generated code names nothing but `::gantry`, so a contract crate needs
 //! `gantry` as its dependency and `gantry-build` as its build dependency, and no more.
 //!
 //! # Rules

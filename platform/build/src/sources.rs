@@ -16,7 +16,21 @@ use crate::Error;
 /// Path by which contracts import the validation options.
 pub(crate) const VALIDATE: &str = "buf/validate/validate.proto";
 
-const VALIDATE_SOURCE: &str = include_str!("../../../proto/buf/validate/validate.proto");
+/// Contracts of options that come with this crate, by the path they are imported by.
+const BUNDLED: [(&str, &str); 3] = [
+    (
+        VALIDATE,
+        include_str!("../../../proto/buf/validate/validate.proto"),
+    ),
+    (
+        "google/api/annotations.proto",
+        include_str!("../../../proto/google/api/annotations.proto"),
+    ),
+    (
+        "google/api/http.proto",
+        include_str!("../../../proto/google/api/http.proto"),
+    ),
+];
 
 /// The compiled files.
 pub(crate) struct Sources {
@@ -142,15 +156,15 @@ fn used_by(file: &FileDescriptor) -> Vec<FileDescriptor> {
     used
 }
 
-/// The options of validation, for projects that do not carry the file themselves.
+/// The options of validation and of HTTP, for projects that do not carry the files themselves.
 struct Bundled;
 
 impl FileResolver for Bundled {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        if name == VALIDATE {
-            File::from_source(name, VALIDATE_SOURCE)
-        } else {
-            Err(protox::Error::file_not_found(name))
+        let bundled = BUNDLED.iter().find(|(path, _)| *path == name);
+        match bundled {
+            Some((_, source)) => File::from_source(name, source),
+            None => Err(protox::Error::file_not_found(name)),
         }
     }
 }

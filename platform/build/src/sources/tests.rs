@@ -84,3 +84,26 @@ fn what_is_watched_exists() {
     assert_eq!(watch("bank"), [folder.path()]);
     assert_eq!(watched(folder.path(), &[]), [folder.path()]);
 }
+
+/// Goal: a project that carries neither file can use both kinds of options.
+/// Method: a contract with a rule and a mapping, alone in its folder; what its option says.
+#[test]
+fn options_come_with_the_crate() {
+    let folder = folder(&[(
+        "a/v1/a.proto",
+        "syntax = \"proto3\"; package a.v1;\
+         import \"google/api/annotations.proto\"; import \"buf/validate/validate.proto\";\
+         message M { string id = 1 [(buf.validate.field).string.uuid = true]; }\
+         service S { rpc R(M) returns (M) { option (google.api.http).get = \"/v1/{id}\"; } }",
+    )]);
+    let sources = compile(folder.path(), &[]).expect("all is well");
+    assert_eq!(sources.generated, ["a/v1/a.proto"]);
+    let service = sources.pool.get_service_by_name("a.v1.S").expect("there");
+    let method = service.methods().next().expect("it has one");
+    let option = sources.pool.get_extension_by_name("google.api.http");
+    let options = method.options();
+    let rule = options.get_extension(&option.expect("imported"));
+    let rule = rule.as_message().expect("a rule");
+    let get = rule.get_field_by_name("get").expect("a field of a rule");
+    assert_eq!(get.as_str(), Some("/v1/{id}"));
+}
