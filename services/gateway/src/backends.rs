@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,6 +17,12 @@ use tonic::{Code, Status};
 
 /// How long a name that went, and is not reachable any more, may be kept.
 const TIDY_PAUSE: Duration = Duration::from_secs(10);
+
+/// Which process serves at which address.
+pub type Instances = BTreeSet<(SocketAddr, Option<Arc<str>>)>;
+
+/// Who serves, by name.
+pub type Running = HashMap<Arc<str>, Instances>;
 
 /// The services that are registered, and a channel to each name that was called; clones share them.
 #[derive(Debug, Clone)]
@@ -84,6 +91,16 @@ impl Backend {
         found.ask(question).await
     }
 
+    /// The files of `service`, and all they import, as it has them.
+    ///
+    /// # Errors
+    ///
+    /// UNIMPLEMENTED if it has no reflection, or what it refuses the question with.
+    pub async fn files(&self, service: &str) -> Result<Vec<Vec<u8>>, Status> {
+        let (found, _) = Reflection::of(self.channel.clone()).await?;
+        found.encoded_files(service).await
+    }
+
     fn reflection(&self) -> MutexGuard<'_, Option<Reflection>> {
         let reflection = self.reflection.lock();
         reflection.unwrap_or_else(PoisonError::into_inner)
@@ -140,6 +157,18 @@ impl Backends {
     #[must_use]
     pub fn named(&self, name: &Arc<str>) -> Arc<Backend> {
         self.backend(&mut self.called(), Arc::clone(name))
+    }
+
+    /// Who serves what is called.
+    #[must_use]
+    pub fn instances(&self) -> Running {
+        let states = self.clients.states().into_iter();
+        let running = states.map(|state| {
+            let endpoints = state.endpoints.into_iter();
+            let instances = endpoints.map(|it| (it.addr, it.attributes.instance));
+            (state.name, instances.collect())
+        });
+        running.collect()
     }
 
     fn backend(&self, called: &mut Called, name: Arc<str>) -> Arc<Backend> {

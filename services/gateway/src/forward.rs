@@ -57,8 +57,9 @@ impl Service<Request<Inbound>> for Forward {
         let (mut head, body) = request.into_parts();
         // Where it goes is the channel's to say.
         head.uri = path.map(Uri::from).unwrap_or_default();
-        let answer = channel.call(Request::from_parts(head, Body::new(body)));
         Box::pin(async move {
+            // Within: the channel takes the trace and the deadline of the call that it runs in.
+            let answer = channel.call(Request::from_parts(head, Body::new(body)));
             Ok(match answer.await {
                 Ok(response) => response.map(Body::new),
                 Err(status) => status.into_http(),

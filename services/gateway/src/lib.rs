@@ -1,35 +1,66 @@
 //! One port for every service that is registered: calls go by their method's name to whoever
-//! registered it, and no service is named here.
+//! registered it, and no service is named here. What is not gRPC becomes calls by what the services
+//! say of themselves.
 
 pub mod backends;
+mod call;
+pub mod catalogue;
+pub mod config;
+pub mod edge;
 pub mod forward;
+pub mod json;
 pub mod reflection;
 
-use gantry::{BoxError, app::App, health::Check};
+use gantry::{BoxError, app::App, discovery::Directory, health::Check};
 
-use crate::{backends::Backends, forward::Forward, reflection::Merged};
+pub use config::Config;
+
+use crate::{
+    backends::Backends, catalogue::Follower, edge::Edge, forward::Forward, reflection::Merged,
+};
 
 /// Builds the service.
 ///
 /// # Errors
 ///
 /// If no registry is configured.
-pub fn start(app: &mut App<()>) -> Result<(), BoxError> {
+pub fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let directory = app
         .directory()
         .ok_or("expected etcd.endpoints, where the services are registered")?;
+    serve(app, directory)
+}
+
+/// Serves what `directory` has.
+///
+/// # Errors
+///
+/// If the descriptors of reflection are broken.
+pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError> {
     let backends = Backends::new(directory.clone(), app.clients());
-    // Gates: a gateway that knows nobody yet would refuse what others answer.
+    let (follower, catalogue) = Follower::new(backends.clone(), directory.clone());
+    // Both gate: a gateway that knows nobody yet would refuse what others answer.
     app.check(Check::gate("registry", move || {
         let mut directory = directory.clone();
         async move { Ok(directory.read().await?) }
+    }));
+    let described = catalogue.clone();
+    app.check(Check::gate("descriptors", move || {
+        let mut described = described.clone();
+        async move { Ok(described.read().await?) }
     }));
     let (tidying, stopping) = (backends.clone().tidy(), app.tasks().stopping());
     app.spawn("backends", async move {
         stopping.run_until_cancelled(tidying).await;
     });
+    let (following, stopping) = (follower.run(), app.tasks().stopping());
+    app.spawn("catalogue", async move {
+        stopping.run_until_cancelled(following).await;
+    });
     let (server, descriptors) = reflection::server(Merged::new(backends.clone()));
     app.serve_plain(server, descriptors)?;
     app.serve_others(Forward::new(backends));
+    let http = app.config().map(|config| &config.http);
+    app.serve_http(Edge::new(catalogue, http));
     Ok(())
 }

@@ -79,7 +79,22 @@ impl Reflection {
     /// `NOT_FOUND` if the server does not know it, INTERNAL if it answers nonsense, or what the call
     /// failed with.
     pub async fn files(&self, symbol: &str) -> Result<FileDescriptorSet, Status> {
-        let mut files = BTreeMap::<String, FileDescriptorProto>::new();
+        let mut file = Vec::new();
+        for encoded in self.encoded_files(symbol).await? {
+            file.push(FileDescriptorProto::decode(&*encoded).map_err(|_| nonsense(symbol))?);
+        }
+        Ok(FileDescriptorSet { file })
+    }
+
+    /// As [`Reflection::files`], byte by byte as the server has them: with the options that are
+    /// extensions, for which typed files have no room. In the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reflection::files`].
+    pub async fn encoded_files(&self, symbol: &str) -> Result<Vec<Vec<u8>>, Status> {
+        let mut files = BTreeMap::<String, Vec<u8>>::new();
+        let mut bytes = 0;
         let mut wanted = VecDeque::from([Question::FileContainingSymbol(symbol.to_owned())]);
         while let Some(question) = wanted.pop_front() {
             if let Question::FileByFilename(name) = &question
@@ -90,18 +105,18 @@ impl Reflection {
             let Answer::FileDescriptorResponse(answer) = self.ask(question).await? else {
                 return Err(nonsense(symbol));
             };
-            for bytes in answer.file_descriptor_proto {
-                let file = FileDescriptorProto::decode(&*bytes).map_err(|_| nonsense(symbol))?;
+            for encoded in answer.file_descriptor_proto {
+                let file = FileDescriptorProto::decode(&*encoded).map_err(|_| nonsense(symbol))?;
                 let imports = file.dependency.iter().cloned();
                 wanted.extend(imports.map(Question::FileByFilename));
-                files.insert(file.name().to_owned(), file);
+                bytes += encoded.len();
+                files.insert(file.name().to_owned(), encoded);
             }
-            if files.len() > FILES_MAX || wanted.len() > FILES_MAX * 16 {
+            if files.len() > FILES_MAX || wanted.len() > FILES_MAX * 16 || bytes > MESSAGE_MAX {
                 return Err(nonsense(symbol));
             }
         }
-        let file = files.into_values().collect();
-        Ok(FileDescriptorSet { file })
+        Ok(files.into_values().collect())
     }
 
     /// The answer to one question, over a stream of its own.

@@ -1,0 +1,135 @@
+//! Makes calls of requests in other protocols, by bytes that are messages already.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use futures_util::Stream;
+use gantry::server::Calls;
+use http::{HeaderMap, HeaderValue, Request, Response, header, uri::PathAndQuery};
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::BoxFuture,
+    metadata::MetadataMap,
+};
+use tower::Service;
+
+/// What of a request's headers its call is given; everything else stays behind.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// Who the caller says to be, for the backend to verify.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// How long the caller waits.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Passed {
+    /// Reads `headers`, without the deadline: each protocol has its own way to tell it.
+    ///
+    /// # Errors
+    ///
+    /// If they say two things at once.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
+        let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+        let authorization = authorizations.next().cloned();
+        if authorizations.next().is_some() {
+            return Err("the header authorization is there twice; send one");
+        }
+        Ok(Self {
+            authorization,
+            timeout: None,
+        })
+    }
+}
+
+/// Begins a call with the messages of `requests`. Dropping what it gives cancels the call.
+///
+/// # Errors
+///
+/// What the call was refused with before it answered.
+pub(crate) async fn begin(
+    calls: Calls,
+    path: PathAndQuery,
+    passed: Passed,
+    requests: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
+    let mut request = tonic::Request::new(requests);
+    if let Some(timeout) = passed.timeout {
+        request.set_timeout(timeout);
+    }
+    let mut metadata = std::mem::take(request.metadata_mut()).into_headers();
+    if let Some(authorization) = passed.authorization {
+        metadata.insert(header::AUTHORIZATION, authorization);
+    }
+    *request.metadata_mut() = MetadataMap::from_headers(metadata);
+    // Messages have passed the bounds of this process on their way here.
+    let mut grpc = Grpc::new(Through(calls))
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    let response = grpc.streaming(request, path, Whole).await?;
+    let (metadata, answers, _) = response.into_parts();
+    Ok((metadata, answers))
+}
+
+/// Where the calls go: through the layers of this process.
+#[derive(Debug)]
+struct Through(Calls);
+
+impl Service<Request<Body>> for Through {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let calls = self.0.clone();
+        Box::pin(async move { Ok(calls.call(request).await) })
+    }
+}
+
+/// Messages as they are.
+#[derive(Debug, Clone, Copy)]
+struct Whole;
+
+impl Codec for Whole {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Whole {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Whole {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}

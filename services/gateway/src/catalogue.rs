@@ -1,0 +1,73 @@
+//! What can be called in other ways than gRPC: read from the descriptors of whoever is registered.
+//!
+//! ```text
+//! registry, instances ──▶ Follower ──reflection──▶ Service (files, rules) ──▶ Api ──▶ calls
+//! ```
+//!
+//! Reading happens beside calls and never on their way: they see the last [`Api`] that was put
+//! together. What a service says is read anew when its instances change, another version of it may
+//! run then. One that cannot be read keeps what it said before, as long as it is registered, and is
+//! in no other's way.
+
+pub mod describe;
+mod follow;
+pub mod percent;
+pub mod routes;
+pub mod rule;
+pub mod template;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time};
+
+pub use self::{describe::Method, follow::Follower};
+use self::{describe::Service, routes::Routes};
+
+/// How long a request waits for the first reading, after which nothing is unknown by mistake.
+const FIRST_MAX: Duration = Duration::from_secs(5);
+
+/// Everything that is described, at one moment.
+#[derive(Debug, Default)]
+pub struct Api {
+    /// By full name.
+    pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// Who answers which path.
+    pub routes: Routes,
+}
+
+impl Api {
+    /// The method `path` calls, as gRPC spells it: `/package.Service/Method`.
+    #[must_use]
+    pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        self.services.get(service)?.methods.get(method)
+    }
+}
+
+/// Reads the newest [`Api`]; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    newest: watch::Receiver<Option<Arc<Api>>>,
+}
+
+impl Catalogue {
+    /// The newest; waits while there is none yet. None if that takes too long.
+    pub async fn api(&self) -> Option<Arc<Api>> {
+        if let Some(api) = &*self.newest.borrow() {
+            return Some(Arc::clone(api));
+        }
+        let mut newest = self.newest.clone();
+        let first = newest.wait_for(Option::is_some);
+        let first = time::timeout(FIRST_MAX, first).await.ok()?.ok()?;
+        first.clone()
+    }
+
+    /// Completes once everything that was registered has been asked. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// If that never will be.
+    pub async fn read(&mut self) -> Result<(), watch::error::RecvError> {
+        self.newest.wait_for(Option::is_some).await.map(drop)
+    }
+}

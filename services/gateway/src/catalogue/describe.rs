@@ -1,0 +1,90 @@
+//! What a service says of itself, read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use gantry::contract::prost_types::method_options::IdempotencyLevel;
+use http::uri::PathAndQuery;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+
+use super::rule::Bindings;
+
+/// Methods of one service that are described; a service with more is none.
+const METHODS_MAX: usize = 1_000;
+
+/// A service that described itself.
+#[derive(Debug)]
+pub struct Service {
+    /// Its methods by name.
+    pub methods: HashMap<String, Arc<Method>>,
+    /// Its ways in HTTP.
+    pub bindings: Bindings,
+    /// Its files, comments where it has them.
+    pub pool: DescriptorPool,
+}
+
+/// A method that can be called.
+#[derive(Debug)]
+pub struct Method {
+    /// What it takes and gives.
+    pub descriptor: MethodDescriptor,
+    /// Where it is called.
+    pub path: PathAndQuery,
+}
+
+impl Method {
+    /// Whether calling it changes nothing, so that a GET may.
+    #[must_use]
+    pub fn is_without_side_effects(&self) -> bool {
+        let options = self.descriptor.method_descriptor_proto().options.as_ref();
+        options.is_some_and(|it| it.idempotency_level() == IdempotencyLevel::NoSideEffects)
+    }
+
+    /// Whether it takes one message and gives one.
+    #[must_use]
+    pub fn is_unary(&self) -> bool {
+        !self.descriptor.is_client_streaming() && !self.descriptor.is_server_streaming()
+    }
+}
+
+/// A set of files that are encoded already.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Encoded {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    file: Vec<Vec<u8>>,
+}
+
+impl Service {
+    /// Reads what `files` say of the service `name`.
+    ///
+    /// # Errors
+    ///
+    /// If they do not belong together, or say nothing of it.
+    pub fn read(name: &str, file: Vec<Vec<u8>>) -> Result<Self, String> {
+        let set = Encoded { file }.encode_to_vec();
+        let pool = DescriptorPool::decode(set.as_slice())
+            .map_err(|error| format!("its files do not belong together: {error}"))?;
+        let service = pool
+            .get_service_by_name(name)
+            .ok_or("its files do not describe it")?;
+        if service.methods().len() > METHODS_MAX {
+            return Err(format!("it has more than {METHODS_MAX} methods"));
+        }
+        let mut methods = HashMap::new();
+        let mut bindings = Bindings::default();
+        for descriptor in service.methods() {
+            let path = format!("/{name}/{}", descriptor.name());
+            let path = PathAndQuery::try_from(path)
+                .map_err(|_| format!("`{}` is no name of a method", descriptor.name()))?;
+            let name = descriptor.name().to_owned();
+            let method = Arc::new(Method { descriptor, path });
+            bindings.read(&method);
+            methods.insert(name, method);
+        }
+        Ok(Self {
+            methods,
+            bindings,
+            pool,
+        })
+    }
+}

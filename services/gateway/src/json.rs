@@ -1,0 +1,306 @@
+//! JSON over HTTP: requests become calls by the mappings of `google.api.http`, and answers JSON.
+//!
+//! ```text
+//! request ─▶ binding ─▶ path, query, body ─▶ message ─▶ Calls ─▶ answer, line by line for streams
+//! ```
+
+mod body;
+pub mod failure;
+mod fields;
+mod node;
+mod read;
+mod scalar;
+mod stream;
+mod well_known;
+mod write;
+
+use std::{future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream as streams;
+use gantry::{
+    config::Live,
+    deadline,
+    server::Calls,
+    status::{self, Refusal},
+    telemetry::http::Route,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
+use tokio::sync::oneshot;
+use tonic::{Code, Streaming, body::Body};
+
+pub(crate) use self::well_known::is_text;
+use self::{body::Lines, node::Node, read::At};
+pub use self::{
+    body::{Held, Incoming, Share, whole},
+    failure::Failure,
+};
+use crate::{
+    call::{self, Passed},
+    catalogue::{
+        Catalogue,
+        routes::Found,
+        rule::{self, Binding},
+    },
+    config::Http,
+};
+
+/// One message.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// A message in each line.
+pub const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// How long a caller waits.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// When a request that came before the services were read is worth another try.
+const UNREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers requests in JSON; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Json {
+    catalogue: Catalogue,
+    config: Live<Http>,
+    held: Held,
+}
+
+/// An answer with `body` of a type.
+#[must_use]
+pub fn respond(status: StatusCode, content_type: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    // Answers belong to whoever asked, and are never anything but what they say.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+impl Json {
+    /// Answers for what `catalogue` has.
+    #[must_use]
+    pub fn new(catalogue: Catalogue, config: Live<Http>, held: Held) -> Self {
+        Self {
+            catalogue,
+            config,
+            held,
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let is_head = request.method() == http::Method::HEAD;
+        let response = self.answer_whole(request).await;
+        if is_head {
+            response.map(|_| Body::empty())
+        } else {
+            response
+        }
+    }
+
+    async fn answer_whole(&self, request: Request<Incoming>) -> Response<Body> {
+        let Some(api) = self.catalogue.api().await else {
+            let text = "the services have not been read yet";
+            let status = Refusal::NoEndpoint.status_with_pause(text, UNREAD_PAUSE);
+            return Failure::from(status).answer(None);
+        };
+        let (method, path) = (request.method(), request.uri().path());
+        let binding = match api.routes.find(method, path) {
+            Found::Binding(binding) => binding,
+            Found::OtherMethods(methods) => return not_allowed(method, path, &methods),
+            Found::Nothing => {
+                let text = format!("nothing answers {method} {path}");
+                let not_found = StatusCode::NOT_FOUND;
+                return Failure::of_request(not_found, Code::NotFound, text).answer(None);
+            }
+        };
+        drop(api);
+        let answer = self.run(&binding, request).await;
+        let mut response = answer.unwrap_or_else(|failure| {
+            let pool = binding.method.descriptor.parent_pool();
+            failure.answer(Some(pool))
+        });
+        let route = Route(Arc::clone(&binding.route));
+        response.extensions_mut().insert(route);
+        response
+    }
+
+    async fn run(
+        &self,
+        binding: &Arc<Binding>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Failure> {
+        let (head, body) = request.into_parts();
+        let calls = head.extensions.get::<Calls>().cloned();
+        let calls = calls.ok_or_else(|| status::broken("the request cannot make calls"))?;
+        let mut passed =
+            Passed::of(&head.headers).map_err(|text| Failure::of_header("authorization", text))?;
+        passed.timeout = timeout(&head.headers)?;
+        let config = self.config.load();
+        let method = &binding.method;
+        if !method.descriptor.is_server_streaming() {
+            // Beyond it the process would answer in our place, and not in JSON.
+            let longest = config.timeout;
+            passed.timeout = Some(passed.timeout.map_or(longest, |it| it.min(longest)));
+        }
+        let share = self
+            .held
+            .share(config.body_max.as_usize(), config.body_bytes_max.as_usize());
+        let path = method.path.clone();
+        if method.descriptor.is_client_streaming() {
+            check_lines(&head)?;
+            let (lines, fault) = Lines::new(body, share, method.descriptor.input());
+            let call = Box::pin(call::begin(calls, path, passed, lines));
+            return stream::answer(binding, call, Faults(Some(fault))).await;
+        }
+        let message = single_request(binding, &head, body, share).await?;
+        let requests = streams::iter([message]);
+        let call = Box::pin(call::begin(calls, path, passed, requests));
+        if method.descriptor.is_server_streaming() {
+            return stream::answer(binding, call, Faults(None)).await;
+        }
+        let (_, answers) = call.await?;
+        unary(binding, answers).await
+    }
+}
+
+/// The only answer of a call.
+async fn unary(
+    binding: &Binding,
+    mut answers: Streaming<Bytes>,
+) -> Result<Response<Body>, Failure> {
+    let answer = answers.message().await?;
+    let answer = answer.ok_or_else(|| status::broken("the service gave no answer"))?;
+    // The call has not ended well before its trailers say so.
+    if answers.message().await?.is_some() {
+        return Err(status::broken("the service gave more than one answer").into());
+    }
+    let output = binding.method.descriptor.output();
+    let json = write::answer(&output, binding.answer.as_ref(), &answer)?;
+    Ok(respond(
+        StatusCode::OK,
+        JSON,
+        Body::new(http_body_util::Full::from(json)),
+    ))
+}
+
+/// The only message of a call, encoded.
+async fn single_request(
+    binding: &Binding,
+    head: &request::Parts,
+    body: Incoming,
+    share: Share,
+) -> Result<Bytes, Failure> {
+    let (body, _share) = body::whole(&head.headers, body, share).await?;
+    let input = binding.method.descriptor.input();
+    let mut message = DynamicMessage::new(input.clone());
+    if !body.is_empty() {
+        if matches!(binding.body, rule::Body::None) {
+            let text = "this method takes no body; its fields go into the query";
+            return Err(Failure::of_header("body", text));
+        }
+        check_json(&head.headers)?;
+        let node = Node::read(&body).map_err(|text| Failure::of_header("body", &text))?;
+        match &binding.body {
+            rule::Body::Field(field) => {
+                let at = At::WHOLE;
+                let at = at.field(field.name());
+                if let Some(value) = read::field(field, node, &at)? {
+                    message.set_field(field, value);
+                }
+            }
+            _ => message = read::message(&input, node, At::WHOLE)?,
+        }
+    }
+    fields::from_query(binding, head.uri.query().unwrap_or_default(), &mut message)?;
+    fields::from_path(binding, head.uri.path(), &mut message)?;
+    Ok(message.encode_to_vec().into())
+}
+
+/// How long the caller waits, as gRPC spells it.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let timeout = headers.get(&GRPC_TIMEOUT).map(deadline::parse_timeout);
+    timeout.transpose().map_err(|error| {
+        let text = format!("{error}; send a number and a unit, as 500m or 10S");
+        Failure::of_header(GRPC_TIMEOUT.as_str(), &text)
+    })
+}
+
+fn not_allowed(method: &http::Method, path: &str, methods: &[String]) -> Response<Body> {
+    let methods = methods.join(", ");
+    let text = format!("{path} is not answered for {method}, but for {methods}");
+    let http = StatusCode::METHOD_NOT_ALLOWED;
+    let failure = Failure::of_request(http, Code::Unimplemented, text);
+    failure.with_header(header::ALLOW, &methods).answer(None)
+}
+
+/// Refuses a body that is not JSON.
+fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+    check_type(headers, &["application/json"])
+}
+
+/// Refuses a stream of requests that is not lines of JSON.
+fn check_lines(head: &request::Parts) -> Result<(), Failure> {
+    if let Some(query) = head.uri.query().filter(|it| !it.is_empty()) {
+        let field = scalar::shown(query);
+        let text = "is in the query; this method takes everything in its body";
+        return Err(Failure::of_header(field, text));
+    }
+    check_type(
+        &head.headers,
+        &[
+            "application/x-ndjson",
+            "application/ndjson",
+            "application/json",
+        ],
+    )
+}
+
+fn check_type(headers: &HeaderMap, taken: &[&str]) -> Result<(), Failure> {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if let Some(encoding) = encoding.filter(|it| *it != "identity") {
+        let text = format!("content-encoding: expected none, found {encoding:?}");
+        return Err(Failure::media_type(text));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let found = content_type.map(|it| it.to_str().unwrap_or_default());
+    let (media, parameters) = found
+        .unwrap_or_default()
+        .split_once(';')
+        .unwrap_or((found.unwrap_or_default(), ""));
+    let is_utf8 = parameters.split(';').all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
+    });
+    if is_utf8 && taken.iter().any(|it| media.trim().eq_ignore_ascii_case(it)) {
+        return Ok(());
+    }
+    let (taken, found) = (taken[0], found.unwrap_or("none"));
+    let text = format!("content-type: expected {taken} in UTF-8, found {found}");
+    Err(Failure::media_type(text))
+}
+
+/// What is wrong with the requests of a call that takes a stream, told while it runs.
+#[derive(Debug)]
+struct Faults(Option<oneshot::Receiver<Failure>>);
+
+impl Faults {
+    /// The first there is; never comes where all is well. Cancel-safe.
+    async fn next(&mut self) -> Failure {
+        if let Some(fault) = &mut self.0 {
+            let fault = fault.await;
+            self.0 = None;
+            if let Ok(failure) = fault {
+                return failure;
+            }
+        }
+        future::pending().await
+    }
+}

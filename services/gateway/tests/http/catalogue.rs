@@ -1,0 +1,61 @@
+//! Services that come, go and are broken.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::{sync::watch, time};
+
+use crate::support::{ECHO, Edge, echo, gateway, services};
+
+/// Waits until `path` is answered with `status`.
+async fn until(edge: &Edge, path: &str, status: StatusCode) {
+    let answered = async {
+        while edge.get(path).await.status != status {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(20), answered)
+        .await
+        .expect(path);
+}
+
+/// Goal: a service with rules is there once it is registered, and gone once it is not.
+/// Method: take it out of the directory, and put it back.
+#[tokio::test]
+async fn services_come_and_go() {
+    let edge = Edge::start().await;
+    assert_eq!(StatusCode::OK, edge.get("/v1/echo").await.status);
+    edge.registered.send_replace(Some(services(&[])));
+    until(&edge, "/v1/echo", StatusCode::NOT_FOUND).await;
+    edge.registered
+        .send_replace(Some(services(&[(ECHO, "echo")])));
+    until(&edge, "/v1/echo", StatusCode::OK).await;
+}
+
+/// Goal: one that cannot be reached, or does not describe what it registered, is in no other's way.
+/// Method: three services, of which one is nowhere and one is not what its server describes.
+#[tokio::test]
+async fn a_broken_service_is_in_no_others_way() {
+    let (echo, dropped) = echo().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let known = services(&[
+        (ECHO, "echo"),
+        ("a.Nowhere", "nowhere"),
+        ("a.Other", "echo"),
+    ]);
+    let (registered, known) = watch::channel(Some(known));
+    let targets = [
+        ("echo", echo.address()),
+        ("nowhere", nowhere.local_addr().unwrap()),
+    ];
+    let gateway = gateway(&targets, known, "").await;
+    let edge = Edge {
+        gateway,
+        _echo: echo,
+        dropped,
+        registered,
+    };
+    // Once everybody was asked; and long before whoever stands still was given up.
+    until(&edge, "/v1/echo", StatusCode::OK).await;
+    drop(Arc::clone(&edge.dropped));
+}

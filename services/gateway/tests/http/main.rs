@@ -1,0 +1,11 @@
+//! Requests that are not gRPC, through a gateway to services that describe themselves.
+
+// Helpers of tests fail like tests.
+#![allow(clippy::unwrap_used)]
+
+mod catalogue;
+mod forms;
+mod requests;
+mod rules;
+mod streams;
+mod support;
