@@ -6,6 +6,7 @@ mod deadlines;
 mod discovery;
 mod drain;
 mod gateway;
+mod json;
 mod live_config;
 mod money;
 mod paused;

@@ -186,7 +186,7 @@ impl ServerRequest {
         if let Some(Route(route)) = route {
             self.span.record(field::HTTP_ROUTE, &**route);
             let name = format!("{} {route}", self.verb.as_str());
-            self.span.record(field::OTEL_NAME, name);
+            trace::rename(&self.span, name);
         }
         record(&self.span, status, status.is_server_error());
     }

@@ -27,6 +27,13 @@ pub(super) fn context_of(span: &Span, parent: Option<&TraceContext>) -> Option<T
     })
 }
 
+/// Names a span that may have begun: its fields are read for a name no more then.
+pub(super) fn rename(span: &Span, name: String) {
+    if !span.is_disabled() {
+        span.context().span().update_name(name);
+    }
+}
+
 /// Makes `parent` the parent of a span that has not begun; `remote` says it came over the wire.
 pub(super) fn adopt(span: &Span, parent: &TraceContext, remote: bool) {
     if span.is_disabled() {

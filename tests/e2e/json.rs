@@ -1,0 +1,246 @@
+//! The shop by plain HTTP, through the gateway.
+
+use std::{fs, path::Path, process::Command};
+
+use gantry_harness::{
+    collector::Collector,
+    system::System,
+    tools,
+    wait::{self, SOON},
+};
+use serde_json::{Value, json};
+
+/// The customer's own trace.
+const TRACE: &str = "61637573746f6d657273686f70737477";
+
+/// A customer of the shop who has curl.
+struct Customer {
+    url: String,
+    token: String,
+}
+
+/// An answer of HTTP.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+}
+
+impl Customer {
+    fn curl(&self, path: &str, arguments: &[&str]) -> Answer {
+        let mut command = Command::new("curl");
+        command
+            .args([
+                "-sS",
+                "--http1.1",
+                "--max-time",
+                "20",
+                "-w",
+                "\n%{http_code}",
+            ])
+            .args([
+                "-H",
+                &format!("traceparent: 00-{TRACE}-00000000000000c1-01"),
+            ]);
+        if !self.token.is_empty() {
+            command.args(["-H", &format!("authorization: Bearer {}", self.token)]);
+        }
+        let output = tools::run(command.arg(format!("{}{path}", self.url)).args(arguments));
+        let (body, status) = output.trim_end().rsplit_once('\n').expect("a status");
+        Answer {
+            status: status.parse().expect("a number"),
+            body: body.to_owned(),
+        }
+    }
+
+    #[track_caller]
+    fn fine(&self, path: &str, arguments: &[&str]) -> Value {
+        let answer = self.curl(path, arguments);
+        assert_eq!(200, answer.status, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    fn log_in(&mut self, email: &str) {
+        let person = json!({"email": email, "password": "correct horse battery"}).to_string();
+        let registered = self.fine("/v1/accounts:register", &["--json", &person]);
+        assert_eq!(email, registered["account"]["email"], "{registered}");
+        let again = self.curl("/v1/accounts:register", &["--json", &person]);
+        assert_eq!((409, 6), (again.status, code(&again)), "{again:?}");
+        let logged_in = self.fine("/v1/accounts:login", &["--json", &person]);
+        self.token = logged_in["token"].as_str().expect("a token").to_owned();
+    }
+}
+
+fn code(answer: &Answer) -> i64 {
+    answer.json()["code"].as_i64().expect("a code")
+}
+
+fn curl() -> bool {
+    let found = Command::new("curl").arg("--version").output().is_ok();
+    if !found {
+        tools::skip("curl is not installed");
+    }
+    found
+}
+
+/// Goal: everything the public may do is done by plain HTTP, and one trace tells of all of it.
+/// Method: register, log in, import, list, place, read, watch and cancel by curl, over HTTP/1.1,
+/// within a trace of the customer's; an OTLP receiver collects the spans.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_shops_by_json() {
+    if !curl() {
+        return;
+    }
+    let collector = Collector::start().await;
+    let otlp = format!("http://{}", collector.address);
+    let system = System::up(&["--otlp", &otlp]);
+    let mut customer = Customer {
+        url: format!("http://{}", system.address("gateway")),
+        token: String::new(),
+    };
+    customer.log_in("json@example.com");
+    import_and_list(&customer, system.folder());
+    let order = place_and_watch(&customer);
+    what_is_wrong_is_told(&customer, &order);
+
+    let hex = |id: &[u8]| id.iter().map(|it| format!("{it:02x}")).collect::<String>();
+    let wanted = [
+        ("gateway", "POST /v1/orders"),
+        ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
+        ("catalog", "shop.catalog.v1.CatalogService/Reserve"),
+        ("payments", "shop.payments.v1.PaymentsService/Charge"),
+        ("bank", "POST /charges"),
+    ];
+    wait::until("one trace over all of them", SOON, async || {
+        let spans = collector.spans();
+        let own = spans.iter().filter(|it| hex(&it.span.trace_id) == TRACE);
+        let own: Vec<_> = own
+            .map(|it| (it.service.as_str(), it.span.name.as_str()))
+            .collect();
+        wanted.iter().all(|it| own.contains(it)).then_some(())
+    })
+    .await;
+}
+
+fn import_and_list(customer: &Customer, folder: &Path) {
+    let rows = (0..3).map(|number| {
+        let row = json!({
+            "sku": format!("JSON-{number}"), "name": "A thing", "priceMinorUnits": "100",
+            "currencyCode": "EUR", "initialStock": 5,
+        });
+        format!("{row}\n")
+    });
+    let file = folder.join("rows.ndjson");
+    fs::write(&file, rows.collect::<String>()).expect("there is room");
+    let file = format!("@{}", file.display());
+    let header = ["-H", "content-type: application/x-ndjson"];
+    let arguments = [&["--data-binary", file.as_str()][..], &header].concat();
+    let imported = customer.fine("/v1/products:import", &arguments);
+    assert_eq!("3", imported["createdCount"], "{imported}");
+    let listed = customer.fine("/v1/products?page_size=500", &[]);
+    let products = listed["products"].as_array().expect("products");
+    let ours = |product: &&Value| {
+        product["sku"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("JSON-"))
+    };
+    assert_eq!(3, products.iter().filter(ours).count(), "{listed}");
+}
+
+/// The id of an order that was placed, confirmed and cancelled.
+fn place_and_watch(customer: &Customer) -> String {
+    let order = json!({"request_id": "json-1", "lines": [{"sku": "JSON-1", "quantity": 2}]});
+    let placed = customer.fine("/v1/orders", &["--json", &order.to_string()]);
+    let id = placed["order"]["orderId"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let path = format!("/v1/orders/{id}");
+    let read = customer.fine(&path, &[]);
+    assert_eq!("200", read["order"]["total"]["minorUnits"], "{read}");
+    let listed = customer.fine("/v1/orders", &[]);
+    assert_eq!(id, listed["orders"][0]["orderId"], "{listed}");
+    assert_eq!(
+        "ORDER_STATE_CONFIRMED", placed["order"]["state"],
+        "{placed}"
+    );
+
+    let cancelled = customer.fine(&format!("{path}:cancel"), &["-X", "POST"]);
+    assert_eq!(
+        "ORDER_STATE_CANCELLED", cancelled["order"]["state"],
+        "{cancelled}"
+    );
+    let watched = customer.curl(&format!("{path}:watch"), &["-N"]);
+    assert_eq!(200, watched.status, "{watched:?}");
+    let last = watched.body.lines().last().expect("a line");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(
+        "ORDER_STATE_CANCELLED", last["order"]["state"],
+        "{watched:?}"
+    );
+    id
+}
+
+fn what_is_wrong_is_told(customer: &Customer, order: &str) {
+    let stranger = Customer {
+        url: customer.url.clone(),
+        token: String::new(),
+    };
+    let path = format!("/v1/orders/{order}");
+    let unknown = "/v1/orders/00000000-0000-4000-8000-000000000000";
+    let broken = r#"{"requestId": "x", "lines": [{"sku": "JSON-1", "quantity": "many"}]}"#;
+    for (who, path, arguments, status, code) in [
+        (&stranger, path.as_str(), &[][..], 401, 16),
+        (customer, unknown, &[], 404, 5),
+        (customer, "/v1/orders/x", &[], 400, 3),
+        (customer, "/v1/orders", &["--json", broken], 400, 3),
+        (customer, "/v1/nowhere", &[], 404, 5),
+        (customer, "/v1/orders", &["-X", "DELETE"], 405, 12),
+        // What services ask each other is not to be had here.
+        (customer, "/v1/reservations", &["--json", "{}"], 404, 5),
+    ] {
+        let answer = who.curl(path, arguments);
+        assert_eq!(
+            (status, code),
+            (answer.status, self::code(&answer)),
+            "{path}: {answer:?}"
+        );
+    }
+    let told = customer.curl("/v1/orders", &["--json", broken]);
+    let field = &told.json()["details"][0]["fieldViolations"][0]["field"];
+    assert_eq!("lines[0].quantity", *field, "{told:?}");
+}
+
+/// Goal: the lines of README.md do what it says.
+/// Method: those with curl in a shell, at the address of a gateway of this test.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_readme_shop_by_json() {
+    if !curl() {
+        return;
+    }
+    let system = System::up(&[]);
+    let readme = fs::read_to_string(tools::root().join("README.md")).expect("it is there");
+    let (_, lines) = readme.split_once("```sh\nAPI=").expect("lines of JSON");
+    let (lines, _) = lines.split_once("```").expect("their end");
+    let lines = format!("API={lines}");
+    let gateway = system.address("gateway");
+    assert!(lines.contains("127.0.0.1:8080"), "{lines}");
+    let lines = lines.replace("127.0.0.1:8080", &gateway);
+    let said = wait::until("the gateway to know the shop", SOON, async || {
+        let output = tools::output(Command::new("bash").args(["-c", &lines]));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        // The watch goes on after that; curl ends it.
+        said.contains("ORDER_STATE_CONFIRMED").then_some(said)
+    })
+    .await;
+    for expected in ["grace@example.com", "\"products\"", "\"orderId\""] {
+        assert!(said.contains(expected), "{expected} in {said}");
+    }
+}
