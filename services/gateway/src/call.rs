@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures_util::Stream;
 use gantry::server::Calls;
-use http::{HeaderMap, HeaderValue, Request, Response, header, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, uri::PathAndQuery};
 use tonic::{
     Status, Streaming,
     body::Body,
@@ -20,35 +20,7 @@ use tonic::{
 };
 use tower::Service;
 
-/// What of a request's headers its call is given; everything else stays behind.
-#[derive(Debug, Default)]
-pub(crate) struct Passed {
-    /// Who the caller says to be, for the backend to verify.
-    pub(crate) authorization: Option<HeaderValue>,
-    /// How long the caller waits.
-    pub(crate) timeout: Option<Duration>,
-}
-
-impl Passed {
-    /// Reads `headers`, without the deadline: each protocol has its own way to tell it.
-    ///
-    /// # Errors
-    ///
-    /// If they say two things at once.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, &'static str> {
-        let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
-        let authorization = authorizations.next().cloned();
-        if authorizations.next().is_some() {
-            return Err("the header authorization is there twice; send one");
-        }
-        Ok(Self {
-            authorization,
-            timeout: None,
-        })
-    }
-}
-
-/// Begins a call with the messages of `requests`. Dropping what it gives cancels the call.
+/// Begins a call with the messages of `requests`, for as long as `timeout` says. Dropping what it gives cancels the call.
 ///
 /// # Errors
 ///
@@ -56,18 +28,15 @@ impl Passed {
 pub(crate) async fn begin(
     calls: Calls,
     path: PathAndQuery,
-    passed: Passed,
+    metadata: HeaderMap,
+    timeout: Option<Duration>,
     requests: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
     let mut request = tonic::Request::new(requests);
-    if let Some(timeout) = passed.timeout {
+    *request.metadata_mut() = MetadataMap::from_headers(metadata);
+    if let Some(timeout) = timeout {
         request.set_timeout(timeout);
     }
-    let mut metadata = std::mem::take(request.metadata_mut()).into_headers();
-    if let Some(authorization) = passed.authorization {
-        metadata.insert(header::AUTHORIZATION, authorization);
-    }
-    *request.metadata_mut() = MetadataMap::from_headers(metadata);
     // Messages have passed the bounds of this process on their way here.
     let mut grpc = Grpc::new(Through(calls))
         .max_decoding_message_size(usize::MAX)

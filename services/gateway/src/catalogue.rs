@@ -33,6 +33,8 @@ pub struct Api {
     pub services: BTreeMap<Arc<str>, Arc<Service>>,
     /// Who answers which path.
     pub routes: Routes,
+    /// Whether somebody has registered whom nobody has asked yet.
+    pub is_partial: bool,
 }
 
 impl Api {
@@ -60,6 +62,17 @@ impl Catalogue {
         let first = newest.wait_for(Option::is_some);
         let first = time::timeout(FIRST_MAX, first).await.ok()?.ok()?;
         first.clone()
+    }
+
+    /// What comes after `api` where that is not all there is; none where it is, or takes too long.
+    pub async fn completed(&self, api: &Api) -> Option<Arc<Api>> {
+        if !api.is_partial {
+            return None;
+        }
+        let mut newest = self.newest.clone();
+        let whole = newest.wait_for(|it| it.as_ref().is_some_and(|api| !api.is_partial));
+        let whole = time::timeout(FIRST_MAX, whole).await.ok()?.ok()?;
+        whole.clone()
     }
 
     /// Completes once everything that was registered has been asked. Cancel-safe.

@@ -22,5 +22,9 @@ config::section! {
         /// Longest a call with one answer may take, whatever its caller allows.
         pub timeout: Duration = Duration::from_secs(20),
             in Duration::from_millis(1)..=Duration::from_secs(29), live;
+        /// Whose pages may ask, as browsers name them: `https://shop.example.com`, or `*` for
+        /// everybody's. None unless said.
+        pub origins: Vec<String> = Vec::new(), live;
+
     }
 }

@@ -15,22 +15,69 @@ use tower::Service;
 use crate::{
     catalogue::Catalogue,
     config::Http,
-    json::{Held, Json},
+    connect::{self, Connect},
+    cors,
+    json::{Held, Incoming, Json, unsupported},
+    unread, web,
 };
 
 /// Answers every request that is not gRPC; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Edge {
+    catalogue: Catalogue,
+    config: Live<Http>,
     json: Json,
+    connect: Connect,
 }
 
 impl Edge {
     /// Answers for what `catalogue` has.
     #[must_use]
     pub fn new(catalogue: Catalogue, config: Live<Http>) -> Self {
+        let held = Held::default();
         Self {
-            json: Json::new(catalogue, config, Held::default()),
+            json: Json::new(catalogue.clone(), config.clone(), held.clone()),
+            connect: Connect::new(config.clone(), held),
+            catalogue,
+            config,
         }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let cors = cors::Asked::of(&request, &self.config.load().origins);
+        if let Some(preflight) = cors.preflight(&request) {
+            return preflight;
+        }
+        let (request, unread) = unread::lend(request);
+        let mut response = self.answer_own(request).await;
+        if !response.status().is_success() {
+            unread.take().await;
+        }
+        cors.allow(response.headers_mut());
+        response
+    }
+
+    /// Answers as if there were no browsers.
+    async fn answer_own(&self, request: Request<Incoming>) -> Response<Body> {
+        match web::Kind::of(request.headers()) {
+            Some(Ok(kind)) => return web::answer(kind, request).await,
+            Some(Err(())) => {
+                let text =
+                    "content-type: expected application/grpc-web, alone or with -text or +proto";
+                return unsupported(text);
+            }
+            None => {}
+        }
+        let path = request.uri().path();
+        let api = self.catalogue.api().await;
+        let method = api.and_then(|api| api.method(path).cloned());
+        if let Some(method) = method {
+            return self.connect.answer(&method, request).await;
+        }
+        if connect::is_said(request.headers()) {
+            return connect::unknown(path);
+        }
+        self.json.answer(request).await
     }
 }
 
@@ -48,7 +95,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let json = self.json.clone();
-        Box::pin(async move { Ok(json.answer(request).await) })
+        let edge = self.clone();
+        Box::pin(async move { Ok(edge.answer(request).await) })
     }
 }

@@ -27,9 +27,9 @@ use gantry::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tokio::sync::oneshot;
-use tonic::{Code, Streaming, body::Body};
+use tonic::{Code, Status, Streaming, body::Body};
 
 pub(crate) use self::well_known::is_text;
 use self::{body::Lines, node::Node, read::At};
@@ -38,7 +38,7 @@ pub use self::{
     failure::Failure,
 };
 use crate::{
-    call::{self, Passed},
+    call,
     catalogue::{
         Catalogue,
         routes::Found,
@@ -82,6 +82,14 @@ pub fn respond(status: StatusCode, content_type: HeaderValue, body: Body) -> Res
     response
 }
 
+/// Refuses a body of a type that no protocol here has, in words: which form an error would have is
+/// not known.
+pub(crate) fn unsupported(text: impl Into<String>) -> Response<Body> {
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    respond(status, plain, Body::new(format!("{}\n", text.into())))
+}
+
 impl Json {
     /// Answers for what `catalogue` has.
     #[must_use]
@@ -111,7 +119,13 @@ impl Json {
             return Failure::from(status).answer(None);
         };
         let (method, path) = (request.method(), request.uri().path());
-        let binding = match api.routes.find(method, path) {
+        let mut found = api.routes.find(method, path);
+        if matches!(found, Found::Nothing)
+            && let Some(api) = self.catalogue.completed(&api).await
+        {
+            found = api.routes.find(method, path);
+        }
+        let binding = match found {
             Found::Binding(binding) => binding,
             Found::OtherMethods(methods) => return not_allowed(method, path, &methods),
             Found::Nothing => {
@@ -120,7 +134,6 @@ impl Json {
                 return Failure::of_request(not_found, Code::NotFound, text).answer(None);
             }
         };
-        drop(api);
         let answer = self.run(&binding, request).await;
         let mut response = answer.unwrap_or_else(|failure| {
             let pool = binding.method.descriptor.parent_pool();
@@ -139,15 +152,14 @@ impl Json {
         let (head, body) = request.into_parts();
         let calls = head.extensions.get::<Calls>().cloned();
         let calls = calls.ok_or_else(|| status::broken("the request cannot make calls"))?;
-        let mut passed =
-            Passed::of(&head.headers).map_err(|text| Failure::of_header("authorization", text))?;
-        passed.timeout = timeout(&head.headers)?;
+        let metadata = metadata(&head.headers)?;
+        let mut timeout = timeout(&head.headers)?;
         let config = self.config.load();
         let method = &binding.method;
         if !method.descriptor.is_server_streaming() {
             // Beyond it the process would answer in our place, and not in JSON.
             let longest = config.timeout;
-            passed.timeout = Some(passed.timeout.map_or(longest, |it| it.min(longest)));
+            timeout = Some(timeout.map_or(longest, |it| it.min(longest)));
         }
         let share = self
             .held
@@ -156,12 +168,12 @@ impl Json {
         if method.descriptor.is_client_streaming() {
             check_lines(&head)?;
             let (lines, fault) = Lines::new(body, share, method.descriptor.input());
-            let call = Box::pin(call::begin(calls, path, passed, lines));
+            let call = Box::pin(call::begin(calls, path, metadata, timeout, lines));
             return stream::answer(binding, call, Faults(Some(fault))).await;
         }
         let message = single_request(binding, &head, body, share).await?;
         let requests = streams::iter([message]);
-        let call = Box::pin(call::begin(calls, path, passed, requests));
+        let call = Box::pin(call::begin(calls, path, metadata, timeout, requests));
         if method.descriptor.is_server_streaming() {
             return stream::answer(binding, call, Faults(None)).await;
         }
@@ -221,6 +233,47 @@ async fn single_request(
     fields::from_query(binding, head.uri.query().unwrap_or_default(), &mut message)?;
     fields::from_path(binding, head.uri.path(), &mut message)?;
     Ok(message.encode_to_vec().into())
+}
+
+/// What of the headers the call is given: who calls, for the service to verify. Nothing else comes
+/// from strangers.
+fn metadata(headers: &HeaderMap) -> Result<HeaderMap, Failure> {
+    let name = header::AUTHORIZATION;
+    let mut found = headers.get_all(&name).iter();
+    let mut metadata = HeaderMap::new();
+    if let Some(authorization) = found.next() {
+        metadata.insert(&name, authorization.clone());
+    }
+    match found.next() {
+        None => Ok(metadata),
+        Some(_) => Err(Failure::of_header(
+            name.as_str(),
+            "is there twice; send one",
+        )),
+    }
+}
+
+/// The message that the JSON in `body` stands for, encoded; none at all is an empty one.
+///
+/// # Errors
+///
+/// The first thing that is wrong.
+pub fn read_message(descriptor: &MessageDescriptor, body: &[u8]) -> Result<Bytes, Failure> {
+    if body.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let node = Node::read(body).map_err(|text| Failure::of_header("body", &text))?;
+    let message = read::message(descriptor, node, At::WHOLE)?;
+    Ok(message.encode_to_vec().into())
+}
+
+/// The message in `bytes` as JSON.
+///
+/// # Errors
+///
+/// If it is none, or has no form in JSON.
+pub fn write_message(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<Bytes, Status> {
+    write::answer(descriptor, None, bytes).map(Bytes::from)
 }
 
 /// How long the caller waits, as gRPC spells it.

@@ -6,10 +6,16 @@ pub mod backends;
 mod call;
 pub mod catalogue;
 pub mod config;
+mod connect;
+mod cors;
 pub mod edge;
 pub mod forward;
+mod headers;
 pub mod json;
+
 pub mod reflection;
+mod unread;
+mod web;
 
 use gantry::{BoxError, app::App, discovery::Directory, health::Check};
 

@@ -198,9 +198,6 @@ impl Follower {
                     pause,
                     again: Instant::now() + pause,
                 });
-                if known.described.is_none() && self.newest.borrow().is_some() {
-                    return;
-                }
             }
         }
         if self.newest.borrow().is_some() {
@@ -242,7 +239,12 @@ impl Follower {
             tracing::warn!(error = fault, "rule of HTTP is left out");
         }
         self.told = faults;
-        let api = Api { services, routes };
+        let is_partial = self.known.values().any(|it| !it.asked);
+        let api = Api {
+            services,
+            routes,
+            is_partial,
+        };
         self.newest.send_replace(Some(Arc::new(api)));
     }
 }

@@ -148,8 +148,7 @@ pub fn in_json(status: &Status, pool: Option<&DescriptorPool>) -> Value {
         .unwrap_or_default()
         .details;
     let details = details.into_iter().map(|detail| {
-        let known = pool.and_then(|pool| known_detail(pool, &detail.type_url, &detail.value));
-        let known = known.or_else(|| known_detail(&KNOWN, &detail.type_url, &detail.value));
+        let known = self::detail(pool.unwrap_or(&KNOWN), &detail.type_url, &detail.value);
         known.unwrap_or_else(|| {
             let bytes = BASE64_STANDARD.encode(&detail.value);
             json!({"@type": detail.type_url, "value": bytes})
@@ -160,6 +159,12 @@ pub fn in_json(status: &Status, pool: Option<&DescriptorPool>) -> Value {
         "message": status.message(),
         "details": details.collect::<Vec<_>>(),
     })
+}
+
+/// A detail in JSON, if its type is in `pool` or is one of the usual ones.
+#[must_use]
+pub fn detail(pool: &DescriptorPool, url: &str, value: &[u8]) -> Option<Value> {
+    known_detail(pool, url, value).or_else(|| known_detail(&KNOWN, url, value))
 }
 
 fn known_detail(pool: &DescriptorPool, url: &str, value: &[u8]) -> Option<Value> {

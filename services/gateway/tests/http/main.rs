@@ -3,6 +3,7 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+mod browsers;
 mod catalogue;
 mod forms;
 mod requests;

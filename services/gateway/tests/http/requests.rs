@@ -303,7 +303,7 @@ async fn types_and_sizes_are_bounded() {
         (Some("text/plain"), None, 415),
         (Some("application/x-www-form-urlencoded"), None, 415),
         (Some("application/json; charset=latin1"), None, 415),
-        (Some("application/grpc-web"), None, 415),
+        (Some("application/grpc-web+json"), None, 415),
         (None, None, 415),
         (Some("application/json"), Some("gzip"), 415),
         (
