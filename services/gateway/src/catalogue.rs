@@ -22,6 +22,7 @@ use tokio::{sync::watch, time};
 
 pub use self::{describe::Method, follow::Follower};
 use self::{describe::Service, routes::Routes};
+use crate::pages::Pages;
 
 /// How long a request waits for the first reading, after which nothing is unknown by mistake.
 const FIRST_MAX: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct Api {
     pub routes: Routes,
     /// Whether somebody has registered whom nobody has asked yet.
     pub is_partial: bool,
+    /// What is written of it.
+    pub pages: Pages,
 }
 
 impl Api {

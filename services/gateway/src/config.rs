@@ -25,6 +25,7 @@ config::section! {
         /// Whose pages may ask, as browsers name them: `https://shop.example.com`, or `*` for
         /// everybody's. None unless said.
         pub origins: Vec<String> = Vec::new(), live;
-
+        /// Whether `GET /` and `GET /openapi.json` tell what there is to ask.
+        pub pages: bool = true, live;
     }
 }

@@ -40,11 +40,12 @@ pub use self::{
 use crate::{
     call,
     catalogue::{
-        Catalogue,
+        Api, Catalogue,
         routes::Found,
         rule::{self, Binding},
     },
     config::Http,
+    pages,
 };
 
 /// One message.
@@ -129,6 +130,9 @@ impl Json {
             Found::Binding(binding) => binding,
             Found::OtherMethods(methods) => return not_allowed(method, path, &methods),
             Found::Nothing => {
+                if let Some(page) = self.page(&api, &request) {
+                    return page;
+                }
                 let text = format!("nothing answers {method} {path}");
                 let not_found = StatusCode::NOT_FOUND;
                 return Failure::of_request(not_found, Code::NotFound, text).answer(None);
@@ -142,6 +146,12 @@ impl Json {
         let route = Route(Arc::clone(&binding.route));
         response.extensions_mut().insert(route);
         response
+    }
+
+    /// What there is to ask, where that is asked for and may be told.
+    fn page(&self, api: &Api, request: &Request<Incoming>) -> Option<Response<Body>> {
+        let shown = self.config.load().pages;
+        pages::answer(api, request).filter(|_| shown)
     }
 
     async fn run(

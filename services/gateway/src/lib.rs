@@ -12,7 +12,7 @@ pub mod edge;
 pub mod forward;
 mod headers;
 pub mod json;
-
+pub mod pages;
 pub mod reflection;
 mod unread;
 mod web;

@@ -21,6 +21,8 @@ def generate(proto, out):
     """Compiles every contract the shop uses; all four call kinds are among them."""
     files = [
         "buf/validate/validate.proto",
+        "google/api/annotations.proto",
+        "google/api/http.proto",
         "shop/money/v1/money.proto",
         "shop/accounts/v1/accounts.proto",
         "shop/catalog/v1/catalog.proto",

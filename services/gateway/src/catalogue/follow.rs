@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::{Api, Catalogue, describe::Service, routes::Routes};
-use crate::backends::{Backends, Instances, Running};
+use crate::{
+    backends::{Backends, Instances, Running},
+    pages::Pages,
+};
 
 /// Pause between two looks at who runs; nothing is asked where that has not changed.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -244,6 +247,7 @@ impl Follower {
             services,
             routes,
             is_partial,
+            pages: Pages::default(),
         };
         self.newest.send_replace(Some(Arc::new(api)));
     }

@@ -6,6 +6,7 @@
 mod browsers;
 mod catalogue;
 mod forms;
+mod pages;
 mod requests;
 mod rules;
 mod streams;
