@@ -2,23 +2,28 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use gantry::config;
+use gantry::config::{self, Secret};
 
 use crate::Url;
 
 config::section! {
     /// Where a service keeps its rows, and how patiently it reaches for them.
     pub struct Config {
-        /// The database: `sqlite:PATH`, a file that is created where it is missing.
+        /// The database: `sqlite:PATH`, a file, or a schema of a PostgreSQL database,
+        /// `postgres://USER@HOST/DATABASE?schema=NAME`; either is made where it is missing.
         pub url: Url = Url::sqlite(".gantry/data/service.db"), restart;
+        /// The user's password, where it is not in the URL.
+        pub password: Secret = Secret::default(), restart;
         /// Connections open at once. A change swaps the pool; statements that run are not touched.
         pub pool_max: u32 = 4, in 1..=256, live;
-        /// Longest wait for a free connection; after it a call fails as UNAVAILABLE.
+        /// Longest wait for a free connection, or for a server to take a new one; after it a call
+        /// fails as UNAVAILABLE.
         pub acquire_timeout: Duration = Duration::from_secs(2), in Duration::from_millis(1)..=Duration::from_mins(1), live;
         /// Longest wait for one statement, other writers included. SQLite may finish one that was
-        /// given up, and its connection is taken until then.
+        /// given up, and its connection is taken until then; PostgreSQL ends it.
         pub statement_timeout: Duration = Duration::from_secs(5), in Duration::from_millis(1)..=Duration::from_mins(10), live;
-        /// Longest wait of one statement for a writer in another process.
+        /// Longest wait of one statement for another writer: of another process for SQLite, of the
+        /// same row for PostgreSQL.
         pub busy_timeout: Duration = Duration::from_secs(2), in Duration::ZERO..=Duration::from_mins(1), live;
         /// Longest wait for the database at start, migrations included.
         pub open_timeout: Duration = Duration::from_secs(10), in Duration::from_millis(1)..=Duration::from_mins(10), restart;

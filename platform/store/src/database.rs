@@ -1,8 +1,6 @@
 //! A service's database: statements, transactions, and a pool that can be swapped.
 
 use std::{
-    ops::{Deref, DerefMut},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,13 +15,10 @@ use gantry::{
     names,
     telemetry::{
         self,
-        metric::{self, Gauge, Held},
+        metric::{self, Gauge},
     },
 };
-use sqlx::{
-    Any, AnyConnection, Connection as _, SqlSafeStr as _, any::AnyConnectOptions,
-    pool::PoolConnection,
-};
+use sqlx::any::AnyConnectOptions;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time,
@@ -31,8 +26,11 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    Config, Error, Kind, MigrateError, Migration, Query, Statement, Transaction, UrlError, migrate,
-    pool::{self, Pool},
+    Config, Error, Kind, Migration, OpenError, Query, Statement, Transaction,
+    connection::Connection,
+    engine::Engine,
+    open,
+    pool::Pool,
     query::{self, On},
 };
 
@@ -56,6 +54,7 @@ pub struct Database {
 pub(crate) struct Shared {
     options: AnyConnectOptions,
     pool: ArcSwap<Pool>,
+    pub(crate) engine: Engine,
     // SQLite has one writer at a time. Those of this process wait here, in order and without
     // holding a connection, instead of polling for the lock against each other.
     writers: Arc<Semaphore>,
@@ -63,89 +62,6 @@ pub(crate) struct Shared {
     pub(crate) telemetry: telemetry::db::Database,
     used: Gauge,
     max: Gauge,
-}
-
-/// A connection in use, and counted as such.
-pub(crate) struct Connection {
-    inner: PoolConnection<Any>,
-    place: Held,
-}
-
-impl Connection {
-    fn into_parts(self) -> (PoolConnection<Any>, Held) {
-        (self.inner, self.place)
-    }
-}
-
-impl Deref for Connection {
-    type Target = AnyConnection;
-
-    fn deref(&self) -> &AnyConnection {
-        &self.inner
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut AnyConnection {
-        &mut self.inner
-    }
-}
-
-/// Why a database could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The address is none.
-    #[error("read the database's address")]
-    Url(#[from] UrlError),
-    /// The file or its folder cannot be made.
-    #[error("make {path}")]
-    File {
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It cannot be opened.
-    #[error("open {url}")]
-    Connect {
-        /// The database.
-        url: String,
-        /// What it said.
-        source: sqlx::Error,
-    },
-    /// It cannot be brought to its shape.
-    #[error("migrate {url}")]
-    Migrate {
-        /// The database.
-        url: String,
-        /// Which step, and why.
-        source: MigrateError,
-    },
-    /// Another process held it all the time.
-    #[error("open {url}: not done after {timeout:?}")]
-    TimedOut {
-        /// The database.
-        url: String,
-        /// How long it was tried.
-        timeout: Duration,
-    },
-}
-
-impl OpenError {
-    /// Whether the same may succeed later: nothing of it is the program's or the configuration's
-    /// mistake.
-    pub(crate) fn may_pass(&self) -> bool {
-        match self {
-            Self::File { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
-            Self::Migrate { source, .. } => match source {
-                MigrateError::Step { .. } | MigrateError::Bookkeeping(_) => true,
-                MigrateError::OutOfOrder { .. }
-                | MigrateError::Edited { .. }
-                | MigrateError::Newer { .. } => false,
-            },
-            Self::Url(_) => false,
-        }
-    }
 }
 
 impl Database {
@@ -156,34 +72,11 @@ impl Database {
     ///
     /// If it is not open and in its shape within the configured time.
     pub async fn open(config: &Config, migrations: &[Migration]) -> Result<Self, OpenError> {
-        sqlx::any::install_default_drivers();
-        let url = config.url.to_string();
-        let unmade = |source| OpenError::File {
-            path: config.url.path().display().to_string(),
-            source,
-        };
-        if let Some(parent) = config.url.path().parent() {
-            tokio::fs::create_dir_all(parent).await.map_err(unmade)?;
-        }
-        create_private(config.url.path()).await.map_err(unmade)?;
-        let driver_url = config.url.to_driver().map_err(unmade)?;
-        let options = pool::options(&driver_url).map_err(|source| OpenError::Connect {
-            url: url.clone(),
-            source,
-        })?;
-        let prepared = prepare(&options, config, migrations, &url);
-        match time::timeout(config.open_timeout, prepared).await {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                return Err(OpenError::TimedOut {
-                    url,
-                    timeout: config.open_timeout,
-                });
-            }
-        }
+        let options = open::prepare(config, migrations).await?;
         let shared = Shared {
             pool: ArcSwap::new(Pool::lazy(&options, config)),
             options,
+            engine: Engine::of(&config.url),
             writers: Arc::new(Semaphore::new(1)),
             swaps: AtomicU64::new(0),
             telemetry: telemetry::db::Database::new(config.url.system()),
@@ -212,18 +105,14 @@ impl Database {
         let span = measured.span().clone();
         let outcome = async {
             let turn = shared.turn(name).await?;
-            let connection = shared.acquire(name).await?;
+            let mut connection = shared.acquire(name).await?;
             measured.connected();
-            let (connection, place) = connection.into_parts();
-            let begin = "BEGIN IMMEDIATE".into_sql_str();
-            let begin = sqlx::Transaction::begin(connection, Some(begin));
-            let inner = shared.within(name, begin).await?;
-            Ok(Transaction::new(
-                name,
-                Arc::clone(shared),
-                inner,
-                (place, turn),
-            ))
+            let begun = connection.begin(async |connection| {
+                let begin = sqlx::raw_sql(shared.engine.begin()).execute(connection);
+                shared.within(name, begin).await.map(drop)
+            });
+            begun.await?;
+            Ok(Transaction::new(name, Arc::clone(shared), connection, turn))
         }
         .instrument(span)
         .await;
@@ -340,22 +229,32 @@ impl Shared {
             let pool = self.pool.load_full();
             match pool.acquire().await {
                 Ok(inner) => {
-                    let place = self.used.hold();
-                    return Ok(Connection { inner, place });
+                    let place = (self.used.hold(), pool.taken());
+                    return Ok(Connection::new(inner, self.engine, place));
                 }
                 // The pool was swapped between load and acquire, or while waiting: take the new
                 // one. Each round needs a swap, so there is an end.
                 Err(sqlx::Error::PoolClosed) if !Arc::ptr_eq(&pool, &self.pool.load()) => {}
+                // There was room for one more, and a server did not take it.
+                Err(sqlx::Error::PoolTimedOut)
+                    if self.engine == Engine::Postgres && pool.has_room() =>
+                {
+                    return Err(Error::of_kind(statement, Kind::Unavailable));
+                }
                 Err(error) => return Err(Error::new(statement, error)),
             }
         }
     }
 
-    async fn turn(&self, name: &'static str) -> Result<OwnedSemaphorePermit, Error> {
+    /// The one writer's place, where there is one.
+    async fn turn(&self, name: &'static str) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if self.engine != Engine::Sqlite {
+            return Ok(None);
+        }
         let timeout = self.pool.load().config.acquire_timeout;
         let turn = Arc::clone(&self.writers).acquire_owned();
         match time::timeout(timeout, turn).await {
-            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+            Ok(turn) => Ok(Some(turn.expect("the semaphore is never closed"))),
             Err(_) => Err(Error::of_kind(name, Kind::Busy)),
         }
     }
@@ -365,59 +264,5 @@ impl Shared {
 async fn drain(old: &Pool) {
     if time::timeout(DRAIN_TIMEOUT, old.close()).await.is_err() {
         tracing::warn!("connections of the replaced database pool are still in use");
-    }
-}
-
-/// Creates the file, where it is missing, for this user alone: it may hold hashes and keys. SQLite
-/// gives its log the same mode.
-async fn create_private(path: &Path) -> std::io::Result<()> {
-    let mut options = tokio::fs::OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    options.mode(0o600);
-    options.open(path).await.map(drop)
-}
-
-/// Turns on the write-ahead log and migrates, over a connection of its own.
-async fn prepare(
-    options: &AnyConnectOptions,
-    config: &Config,
-    migrations: &[Migration],
-    url: &str,
-) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Connect {
-        url: url.to_owned(),
-        source,
-    };
-    let mut connection = AnyConnection::connect_with(options).await.map_err(failed)?;
-    write_ahead(&mut connection, config).await.map_err(failed)?;
-    migrate::run(&mut connection, migrations)
-        .await
-        .map_err(|source| OpenError::Migrate {
-            url: url.to_owned(),
-            source,
-        })?;
-    connection.close().await.map_err(failed)
-}
-
-/// Turns on the write-ahead log, which the file then keeps: readers and the writer do not wait for
-/// each other. SQLite refuses the change at once while another process has the file open in the
-/// old mode, whatever the busy timeout: it is tried until the caller's time is up.
-async fn write_ahead(connection: &mut AnyConnection, config: &Config) -> Result<(), sqlx::Error> {
-    let busy = format!("PRAGMA busy_timeout = {}", config.busy_timeout.as_millis());
-    sqlx::raw_sql(sqlx::AssertSqlSafe(busy))
-        .execute(&mut *connection)
-        .await?;
-    let mut pauses = [5_u64, 10, 20, 40].into_iter().chain(std::iter::repeat(80));
-    loop {
-        let turned_on = sqlx::raw_sql("PRAGMA journal_mode = WAL")
-            .execute(&mut *connection)
-            .await;
-        match turned_on {
-            Ok(_) => return Ok(()),
-            Err(error) if Kind::of(&error) == Kind::Busy => {}
-            Err(error) => return Err(error),
-        }
-        time::sleep(Duration::from_millis(pauses.next().unwrap_or(80))).await;
     }
 }

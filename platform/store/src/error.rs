@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use gantry::status;
+use sqlx::postgres::PgDatabaseError;
 use tonic::Status;
 
 /// When to come back to a database that is busy: another writer is done by then.
@@ -12,7 +13,6 @@ const PAUSE_BUSY: Duration = Duration::from_millis(200);
 const PAUSE_AWAY: Duration = Duration::from_secs(2);
 
 /// A statement that failed, by its name; the values it was given are never part of it.
-#[derive(Debug)]
 pub struct Error {
     statement: &'static str,
     kind: Kind,
@@ -22,7 +22,8 @@ pub struct Error {
 /// What a failure means to whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// No connection was free in time, or another writer held the database for too long.
+    /// No connection was free in time, another writer held the database or a row for too long, or
+    /// two of them were in each other's way; the same may succeed at once.
     Busy,
     /// The statement took longer than it may; whether it took effect is unknown outside a
     /// transaction.
@@ -44,18 +45,50 @@ impl Kind {
             sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
+            // A server that ends in the middle of a sentence.
+            | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed => Self::Unavailable,
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict,
-            sqlx::Error::Database(error) => error.code().map_or(Self::Broken, |code| {
-                // SQLite's extended codes as numbers: the low byte is the family.
-                match code.parse::<u32>().map(|code| code & 0xff) {
-                    Ok(5 | 6) => Self::Busy,
-                    Ok(10 | 14) => Self::Unavailable,
-                    Ok(13) => Self::Full,
-                    _ => Self::Broken,
+            sqlx::Error::Database(error) => {
+                let code = error.code().unwrap_or_default();
+                match error.try_downcast_ref::<PgDatabaseError>() {
+                    Some(_) => Self::of_server(&code),
+                    None => Self::of_file(&code),
                 }
-            }),
+            }
             _ => Self::Broken,
+        }
+    }
+}
+
+impl Kind {
+    /// SQLite's extended codes as numbers: the low byte is the family.
+    fn of_file(code: &str) -> Self {
+        match code.parse::<u32>().map(|code| code & 0xff) {
+            Ok(5 | 6) => Self::Busy,
+            Ok(10 | 14) => Self::Unavailable,
+            Ok(13) => Self::Full,
+            _ => Self::Broken,
+        }
+    }
+
+    /// PostgreSQL's codes: the first two letters are the class.
+    fn of_server(code: &str) -> Self {
+        match code {
+            // Serialization failure, deadlock, a lock that was not free in time, too many
+            // connections: others were in the way.
+            "40001" | "40P01" | "55P03" | "53300" => Self::Busy,
+            // Ended by its timeout, or by a person.
+            "57014" => Self::TimedOut,
+            // A disk or a quota without room.
+            "53100" | "53400" => Self::Full,
+            // A standby that takes no writes; a transaction that stood still for too long.
+            "25006" | "25P03" | "53200" | "3D000" => Self::Unavailable,
+            // Connection failures, refused logins, shutdowns, and errors of the system under it.
+            _ => match code.get(..2) {
+                Some("08" | "28" | "57" | "58") => Self::Unavailable,
+                _ => Self::Broken,
+            },
         }
     }
 }
@@ -103,6 +136,17 @@ impl Error {
     }
 }
 
+// What a server says beside its message names the values of a row.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("statement", &self.statement)
+            .field("kind", &self.kind)
+            .field("source", &self.source.as_ref().map(ToString::to_string))
+            .finish()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.statement, self.kind)
@@ -145,6 +189,31 @@ impl From<Error> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: what a server says is told apart by what a caller can do about it.
+    /// Method: a code of each sort.
+    #[test]
+    fn codes_of_a_server_have_their_kinds() {
+        for (code, kind) in [
+            ("40001", Kind::Busy),
+            ("40P01", Kind::Busy),
+            ("55P03", Kind::Busy),
+            ("53300", Kind::Busy),
+            ("57014", Kind::TimedOut),
+            ("57P01", Kind::Unavailable),
+            ("57P03", Kind::Unavailable),
+            ("08006", Kind::Unavailable),
+            ("28P01", Kind::Unavailable),
+            ("25006", Kind::Unavailable),
+            ("53100", Kind::Full),
+            ("42601", Kind::Broken),
+            ("23503", Kind::Broken),
+            ("é", Kind::Broken),
+            ("", Kind::Broken),
+        ] {
+            assert_eq!(kind, Kind::of_server(code), "{code}");
+        }
+    }
 
     /// Goal: a caller is told to come back, and when, exactly where that may help.
     /// Method: every kind of failure, read as a caller does.

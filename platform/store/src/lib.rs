@@ -1,10 +1,11 @@
 //! SQL for services: pools, transactions, migrations, checks and telemetry around named statements.
 //!
 //! A service writes its queries as [`Statement`]s, each with a name, and runs them on a
-//! [`Database`] or in a [`Transaction`]. SQLite is built in and needs no installation. Statements
-//! stay portable to PostgreSQL, which is not carried yet: placeholders are `$1`, column types are
-//! `TEXT`, `BIGINT` and `BYTEA` or `BLOB`, and nothing else is assumed. Which database it is, is a
-//! [`Url`] in the configuration; sqlx's `Any` driver does not show in this interface.
+//! [`Database`] or in a [`Transaction`]. SQLite is built in and needs no installation; PostgreSQL is
+//! there for whoever has it. Which of them it is, is a [`Url`] in the configuration, and statements
+//! are the same on both: placeholders are `$1`, column types `TEXT`, `BIGINT` and `BYTEA` or `BLOB`,
+//! and nothing else is assumed. Texts are compared and sorted as the database does, which need not be
+//! as Rust does, and hold no zero byte. sqlx's `Any` driver does not show in this interface.
 //!
 //! ```text
 //! Database ──statement──▶ Query ──bind, fetch──▶ Row
@@ -17,9 +18,12 @@
 
 mod attach;
 mod config;
+mod connection;
 mod database;
+mod engine;
 mod error;
 mod migrate;
+mod open;
 mod page;
 mod pool;
 mod query;
@@ -29,9 +33,10 @@ mod url;
 mod value;
 
 pub use config::Config;
-pub use database::{Database, OpenError};
+pub use database::Database;
 pub use error::{Error, Kind};
 pub use migrate::{MigrateError, Migration};
+pub use open::OpenError;
 pub use page::{Page, PageTokenError};
 pub use query::{Query, Statement};
 pub use time::Timestamp;

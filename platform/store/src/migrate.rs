@@ -1,6 +1,6 @@
 //! Brings a database to the shape its service expects.
 
-use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _, SqlSafeStr as _};
+use sqlx::{AnyConnection, Executor as _, Row as _, SqlSafeStr as _};
 
 /// One step of a database's shape. Steps are only ever added: what ran once is never edited.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +60,10 @@ const APPLIED: &str = "SELECT version, statements FROM gantry_migrations ORDER B
 const RECORD: &str =
     "INSERT INTO gantry_migrations (version, name, statements) VALUES ($1, $2, $3)";
 
-/// Runs the steps the database has not seen, all in one transaction that locks out other writers:
-/// of processes that start together one does the work and the others find it done.
+/// Runs the steps the database has not seen. The caller's transaction keeps out whoever wants the
+/// same: of processes that start together one does the work and the others find it done.
 pub(crate) async fn run(
-    connection: &mut AnyConnection,
+    transaction: &mut AnyConnection,
     migrations: &[Migration],
 ) -> Result<(), MigrateError> {
     for (expected, migration) in (1..).zip(migrations) {
@@ -74,7 +74,6 @@ pub(crate) async fn run(
             });
         }
     }
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     transaction.execute(TABLE).await?;
     let applied = transaction.fetch_all(APPLIED).await?;
     for row in &applied {
@@ -108,5 +107,5 @@ pub(crate) async fn run(
             .execute(&mut *transaction)
             .await?;
     }
-    Ok(transaction.commit().await?)
+    Ok(())
 }

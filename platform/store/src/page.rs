@@ -83,7 +83,9 @@ fn decode(list: &str, token: &str) -> Option<String> {
         .strip_prefix(&[VERSION])?
         .strip_prefix(list.as_bytes())?
         .strip_prefix(&[0])?;
-    String::from_utf8(key.to_vec()).ok()
+    // PostgreSQL takes no zero byte, and no key has one.
+    let key = String::from_utf8(key.to_vec()).ok();
+    key.filter(|key| !key.contains('\0'))
 }
 
 #[cfg(test)]
@@ -128,6 +130,7 @@ mod tests {
             "' OR 1=1".to_owned(),
             BASE64_URL_SAFE_NO_PAD.encode(b"\x02orders\0key"),
             BASE64_URL_SAFE_NO_PAD.encode(b"\x01orders\0\xff"),
+            BASE64_URL_SAFE_NO_PAD.encode(b"\x01orders\0k\0ey"),
         ] {
             assert_eq!(Err(PageTokenError), Page::read("orders", 1, &bad), "{bad}");
         }

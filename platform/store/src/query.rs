@@ -7,7 +7,9 @@ use sqlx::{
 };
 use tracing::Instrument as _;
 
-use crate::{Database, Error, Kind, Row, Transaction, Value, database::Shared};
+use crate::{
+    Database, Error, Kind, Row, Transaction, Value, connection::Connection, database::Shared,
+};
 
 /// A piece of SQL and the name by which telemetry and errors know it.
 ///
@@ -29,6 +31,10 @@ impl Statement {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
+    }
+
+    pub(crate) const fn sql(&self) -> &'static str {
+        self.sql
     }
 }
 
@@ -58,8 +64,7 @@ pub(crate) enum On<'a> {
 #[derive(Clone, Copy)]
 enum Want {
     Count,
-    First,
-    All,
+    Rows,
 }
 
 #[derive(Default)]
@@ -99,7 +104,7 @@ impl<'a> Query<'a> {
     /// If it could not be run.
     pub async fn fetch_all(self) -> Result<Vec<Row>, Error> {
         let name = self.statement.name;
-        let answer = self.run(Want::All).await?;
+        let answer = self.run(Want::Rows).await?;
         Ok(answer
             .rows
             .into_iter()
@@ -107,14 +112,14 @@ impl<'a> Query<'a> {
             .collect())
     }
 
-    /// Runs it and answers the first row, where there is one.
+    /// Runs it and answers the first row, where there is one; no further rows are expected.
     ///
     /// # Errors
     ///
     /// If it could not be run.
     pub async fn fetch_optional(self) -> Result<Option<Row>, Error> {
         let name = self.statement.name;
-        let answer = self.run(Want::First).await?;
+        let answer = self.run(Want::Rows).await?;
         Ok(answer
             .rows
             .into_iter()
@@ -156,13 +161,14 @@ impl<'a> Query<'a> {
                 outcome
             }
             On::Transaction(transaction) => {
-                let (shared, connection) = transaction.parts();
+                let (shared, connection, failed) = transaction.parts();
                 let mut measured = shared.telemetry.statement(statement.name);
                 measured.connected();
                 let span = measured.span().clone();
                 let outcome = bounded(shared, connection, statement, arguments, want)
                     .instrument(span)
                     .await;
+                *failed |= outcome.is_err();
                 measured.end(how(&outcome));
                 outcome
             }
@@ -180,13 +186,16 @@ pub(crate) fn how<T>(outcome: &Result<T, Error>) -> Outcome {
 
 async fn bounded(
     shared: &Shared,
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     statement: Statement,
     arguments: AnyArguments,
     want: Want,
 ) -> Result<Answer, Error> {
-    let run = perform(connection, statement, arguments, want);
-    shared.within(statement.name, run).await
+    let run = connection.run(async |connection| {
+        let run = perform(connection, statement, arguments, want);
+        shared.within(statement.name, run).await
+    });
+    run.await
 }
 
 async fn perform(
@@ -201,15 +210,9 @@ async fn perform(
             count: query.execute(connection).await?.rows_affected(),
             rows: Vec::new(),
         },
-        Want::First => Answer {
-            count: 0,
-            rows: query
-                .fetch_optional(connection)
-                .await?
-                .into_iter()
-                .collect(),
-        },
-        Want::All => Answer {
+        // To the end also where the first row is enough: a server sends rows of a statement that
+        // writes before it has kept what it wrote.
+        Want::Rows => Answer {
             count: 0,
             rows: query.fetch_all(connection).await?,
         },

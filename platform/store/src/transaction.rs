@@ -2,35 +2,46 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt as _, future::BoxFuture};
-use gantry::telemetry::metric::Held;
-use sqlx::{Any, AnyConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::{
-    Error, Query, Statement,
+    Error, Kind, Query, Statement,
+    connection::Connection,
     database::Shared,
+    engine::Engine,
     query::{self, On},
 };
 
 /// The names under which the ends of transactions are measured.
-const COMMIT: &str = "store.commit";
-const ROLLBACK: &str = "store.rollback";
+const COMMIT: Statement = Statement::new("store.commit", "COMMIT");
+const ROLLBACK: Statement = Statement::new("store.rollback", "ROLLBACK");
 
-/// An open transaction that may write.
+/// Waits until no other transaction of the schema has the same to itself, and has it from then on.
+const ALONE: Statement = Statement::new(
+    "store.alone",
+    "SELECT 1 AS one FROM
+         pg_advisory_xact_lock(hashtextextended(current_schema() || ' alone with ' || $1, 0))",
+);
+
+/// An open transaction that may write. Dropped without [`Transaction::commit`], it never happened.
 ///
-/// It sees and keeps the database as it was when it began: on SQLite it is the one writer, so what
-/// it reads stays true until it commits. Dropped without [`Transaction::commit`], it never
-/// happened.
+/// On SQLite it is the one writer, so what it reads stays true until it commits. On PostgreSQL
+/// others write beside it: a row that it has changed is its own until the end, and each statement
+/// sees what others have committed by then. A statement that relies on something says so in its
+/// own `WHERE`; what relies on rows that were read before, or that are not there, is done
+/// [alone](Transaction::alone).
+///
+/// After a statement that failed it can only be rolled back.
 pub struct Transaction {
     name: &'static str,
     shared: Arc<Shared>,
-    inner: sqlx::Transaction<'static, Any>,
-    // Behind the transaction, so that the next writer of this process starts after a commit or a
+    connection: Connection,
+    failed: bool,
+    // Behind the connection, so that the next writer of this process starts after a commit or a
     // rollback that was waited for. Dropping only asks for the rollback: then the next writer may
     // meet the old one for a moment, and waits for it as for one of another process.
-    _places: (Held, OwnedSemaphorePermit),
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -45,14 +56,15 @@ impl Transaction {
     pub(crate) fn new(
         name: &'static str,
         shared: Arc<Shared>,
-        inner: sqlx::Transaction<'static, Any>,
-        places: (Held, OwnedSemaphorePermit),
+        connection: Connection,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
             name,
             shared,
-            inner,
-            _places: places,
+            connection,
+            failed: false,
+            _turn: turn,
         }
     }
 
@@ -61,40 +73,57 @@ impl Transaction {
         Query::new(On::Transaction(self), statement)
     }
 
+    /// Keeps every other transaction of the service that asks for the same away until the end of
+    /// this one: what they would write stays as it is read here. The first thing a transaction does.
+    ///
+    /// # Errors
+    ///
+    /// If another one does not end in time.
+    pub async fn alone(&mut self, with: &'static str) -> Result<(), Error> {
+        if self.shared.engine == Engine::Postgres {
+            self.statement(&ALONE).bind(with).fetch_one().await?;
+        }
+        Ok(())
+    }
+
     /// Makes everything it did permanent and visible.
     ///
     /// # Errors
     ///
-    /// If it could not be; with [`Kind::TimedOut`](crate::Kind::TimedOut) and
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) it may have been.
+    /// If it could not be; with [`Kind::TimedOut`] and [`Kind::Unavailable`] it may have been.
     pub async fn commit(self) -> Result<(), Error> {
-        self.end(COMMIT, |inner| inner.commit().boxed()).await
+        if self.failed {
+            let name = self.name;
+            self.rollback().await?;
+            return Err(Error::of_kind(name, Kind::Broken));
+        }
+        self.end(COMMIT).await
     }
 
-    /// Undoes everything it did, and waits for that; dropping it does the same unseen.
+    /// Undoes everything it did, and waits for that; dropping it does the same unseen, and costs a
+    /// new connection.
     ///
     /// # Errors
     ///
     /// If the database did not answer; nothing is kept all the same.
     pub async fn rollback(self) -> Result<(), Error> {
-        self.end(ROLLBACK, |inner| inner.rollback().boxed()).await
+        self.end(ROLLBACK).await
     }
 
-    async fn end(
-        self,
-        how: &'static str,
-        end: fn(sqlx::Transaction<'static, Any>) -> BoxFuture<'static, Result<(), sqlx::Error>>,
-    ) -> Result<(), Error> {
-        let mut measured = self.shared.telemetry.statement(how);
+    async fn end(mut self, how: Statement) -> Result<(), Error> {
+        let mut measured = self.shared.telemetry.statement(how.name());
         measured.connected();
         let span = measured.span().clone();
-        let work = self.shared.within(self.name, end(self.inner));
+        let work = self.connection.end(async |connection| {
+            let end = sqlx::raw_sql(how.sql()).execute(connection);
+            self.shared.within(self.name, end).await.map(drop)
+        });
         let outcome = work.instrument(span).await;
         measured.end(query::how(&outcome));
         outcome
     }
 
-    pub(crate) fn parts(&mut self) -> (&Shared, &mut AnyConnection) {
-        (&self.shared, &mut self.inner)
+    pub(crate) fn parts(&mut self) -> (&Shared, &mut Connection, &mut bool) {
+        (&self.shared, &mut self.connection, &mut self.failed)
     }
 }

@@ -38,8 +38,8 @@ async fn start(
     attached: oneshot::Sender<Database>,
 ) -> Result<Service, app::BoxError> {
     let toml = format!(
-        "[database]\nurl = 'sqlite:{}'\nbusy_timeout = '0s'\n[health]\ninterval = '1ms'\n",
-        files.path().display()
+        "[database]\nurl = '{}'\nbusy_timeout = '0s'\n[health]\ninterval = '1ms'\n",
+        files.place.url()
     );
     let start = async |app: &mut App<Settings>| -> Result<(), app::BoxError> {
         drop(told.send(app.health()));
@@ -64,6 +64,11 @@ async fn database_is(health: &Health, wanted: impl Fn(&CheckReport) -> bool) {
     let found = time::timeout(SOON, found).await;
     assert!(found.is_ok(), "{:?}", health.report());
 }
+
+gantry_harness::on_both!(
+    () another_history_ends_the_start,
+    a_new_database_is_ready_at_once
+);
 
 /// Goal: a database that is held by somebody else at start shows in health, and is opened once it
 /// is free; the start neither fails nor serves before.
@@ -100,9 +105,7 @@ async fn a_held_database_is_waited_for() {
 
 /// Goal: a database of another history ends the start at once: waiting cannot help.
 /// Method: attach to one that went through other steps.
-#[tokio::test]
-async fn another_history_ends_the_start() {
-    let files = Files::new();
+async fn another_history_ends_the_start(files: Files) {
     files.open().await.close().await;
     let (told, _health) = oneshot::channel();
     let (attached, _database) = oneshot::channel();
@@ -115,9 +118,7 @@ async fn another_history_ends_the_start() {
 
 /// Goal: a database that opens at once does not hold readiness back.
 /// Method: start on none yet; the check's first result is a pass.
-#[tokio::test]
-async fn a_new_database_is_ready_at_once() {
-    let files = Files::new();
+async fn a_new_database_is_ready_at_once(files: Files) {
     let (told, health) = oneshot::channel();
     let (attached, _database) = oneshot::channel();
     let service = start(&files, &[COUNTERS], told, attached).await.unwrap();

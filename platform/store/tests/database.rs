@@ -1,4 +1,4 @@
-//! Statements, transactions, migrations and pool swaps against SQLite files.
+//! Statements, transactions, migrations and pool swaps, on SQLite and PostgreSQL.
 
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
@@ -7,22 +7,37 @@
 mod files;
 #[path = "database/pool.rs"]
 mod pool;
+#[path = "database/server.rs"]
+mod server;
 
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use files::{
-    COUNTERS, Files, INSERT, INSERT_LABEL, LABELS, READ, READ_LABEL, SLOW, TABLES, WRITE, add_one,
-    read,
+    COUNTERS, Files, INSERT, INSERT_LABEL, LABELS, READ, READ_LABEL, SLOW, TABLES_OF_FILE,
+    TABLES_OF_SERVER, WRITE, add_one, read,
 };
 use gantry_store::{Config, Database, Kind, MigrateError, Migration, OpenError};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tokio::{task::JoinSet, time};
 
+gantry_harness::on_both!(
+    many_open_and_migrate_at_once,
+    new_steps_run_once_and_keep_the_rows,
+    unfit_databases_are_refused,
+    transactions_of_several_pools_lose_no_update,
+    uncommitted_transactions_leave_nothing,
+    cancelled_transactions_leave_nothing_half_done,
+    failures_have_a_kind_and_a_name_but_no_value,
+    absent_values_stay_absent,
+    a_stuck_writer_fails_others_in_time,
+    slow_statements_are_cut,
+    a_closed_database_refuses,
+    after_a_failure_nothing_is_kept,
+);
+
 /// Goal: processes that start together on no database yet all end up with the same one.
 /// Method: open one missing file sixteen times at once, then look at its shape and content.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_open_and_migrate_at_once() {
-    let files = Files::new();
+async fn many_open_and_migrate_at_once(files: Files) {
     let mut opening = JoinSet::new();
     for _ in 0..16 {
         let config = files.config();
@@ -37,15 +52,18 @@ async fn many_open_and_migrate_at_once() {
     for database in &databases {
         assert_eq!(0, read(database).await);
     }
-    let row = databases[0].statement(&TABLES).fetch_one().await.unwrap();
+    let tables = if files.place.is_file() {
+        &TABLES_OF_FILE
+    } else {
+        &TABLES_OF_SERVER
+    };
+    let row = databases[0].statement(tables).fetch_one().await.unwrap();
     assert_eq!(2, row.integer("tables").unwrap());
 }
 
 /// Goal: a later version adds its steps, and keeps what is there.
 /// Method: open with one step, write, open with two.
-#[tokio::test]
-async fn new_steps_run_once_and_keep_the_rows() {
-    let files = Files::new();
+async fn new_steps_run_once_and_keep_the_rows(files: Files) {
     let old = Database::open(&files.config(), &[COUNTERS]).await.unwrap();
     add_one(&old).await.unwrap();
     for _ in 0..2 {
@@ -55,9 +73,7 @@ async fn new_steps_run_once_and_keep_the_rows() {
 
 /// Goal: a database that does not fit the program is refused, and by name.
 /// Method: an edited step, a missing one, a misnumbered one, a broken one.
-#[tokio::test]
-async fn unfit_databases_are_refused() {
-    let files = Files::new();
+async fn unfit_databases_are_refused(files: Files) {
     files.open().await.close().await;
     let edited = Migration {
         sql: "CREATE TABLE counters (name TEXT)",
@@ -117,11 +133,9 @@ async fn unfit_databases_are_refused() {
 
 /// Goal: what is read in a transaction stays true until it commits, across pools as well.
 /// Method: three pools on one file, each with tasks that read, add one and write; no add is lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn transactions_of_several_pools_lose_no_update() {
+async fn transactions_of_several_pools_lose_no_update(files: Files) {
     const TASKS: i64 = 12;
     const ROUNDS: i64 = 10;
-    let files = Files::new();
     let pools = [files.open().await, files.open().await, files.open().await];
     let mut tasks = JoinSet::new();
     for (_, pool) in (0..TASKS).zip(pools.iter().cycle()) {
@@ -138,9 +152,7 @@ async fn transactions_of_several_pools_lose_no_update() {
 
 /// Goal: a transaction that is not committed never happened, however it ends.
 /// Method: drop one, roll one back, cancel one in the middle; then write again.
-#[tokio::test]
-async fn uncommitted_transactions_leave_nothing() {
-    let files = Files::new();
+async fn uncommitted_transactions_leave_nothing(files: Files) {
     let database = files.open().await;
     let mut dropped = database.begin("test.dropped").await.unwrap();
     let write = dropped.statement(&WRITE).bind("a").bind(7);
@@ -157,6 +169,27 @@ async fn uncommitted_transactions_leave_nothing() {
     drop(database.begin("test.idle").await.unwrap());
     add_one(&database).await.unwrap();
     assert_eq!(1, read(&database).await);
+}
+
+/// Goal: a transaction in which a statement failed keeps nothing, on every engine.
+/// Method: write, fail at a duplicate key, write again, commit; the connection goes on.
+async fn after_a_failure_nothing_is_kept(files: Files) {
+    let config = Config {
+        pool_max: 1,
+        ..files.config()
+    };
+    let database = Database::open(&config, &[COUNTERS, LABELS]).await.unwrap();
+    let mut transaction = database.begin("test.failing").await.unwrap();
+    let write = transaction.statement(&WRITE).bind("a").bind(7);
+    write.execute().await.unwrap();
+    let twice = transaction.statement(&INSERT).bind("a").bind(1);
+    let error = twice.execute().await.unwrap_err();
+    assert_eq!(Kind::Conflict, error.kind(), "{error}");
+    let write = transaction.statement(&WRITE).bind("a").bind(8);
+    drop(write.execute().await);
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(Kind::Broken, error.kind(), "{error}");
+    assert_eq!(0, read(&database).await);
 }
 
 /// Polls `future` so many times, then drops it.
@@ -178,9 +211,7 @@ async fn polled<F: Future>(times: u32, future: F) -> Option<F::Output> {
 /// connection, no turn.
 /// Method: cancel an addition after one poll, after two, and so on until it gets through; after
 /// each, the value has moved by one or not at all, and the next addition works.
-#[tokio::test]
-async fn cancelled_transactions_leave_nothing_half_done() {
-    let files = Files::new();
+async fn cancelled_transactions_leave_nothing_half_done(files: Files) {
     let config = Config {
         pool_max: 1,
         ..files.config()
@@ -208,9 +239,7 @@ async fn cancelled_transactions_leave_nothing_half_done() {
 
 /// Goal: each failure is told by its kind and the statement's name, never by a value.
 /// Method: a duplicate key, a missing parent row, a wrong column.
-#[tokio::test]
-async fn failures_have_a_kind_and_a_name_but_no_value() {
-    let files = Files::new();
+async fn failures_have_a_kind_and_a_name_but_no_value(files: Files) {
     let database = files.open().await;
     let insert = |name: &str| {
         let name = name.to_owned();
@@ -246,9 +275,7 @@ async fn failures_have_a_kind_and_a_name_but_no_value() {
 
 /// Goal: absent values are told from present ones, both ways.
 /// Method: write and read a column with and without text.
-#[tokio::test]
-async fn absent_values_stay_absent() {
-    let files = Files::new();
+async fn absent_values_stay_absent(files: Files) {
     let database = files.open().await;
     database
         .statement(&INSERT)
@@ -278,12 +305,10 @@ async fn absent_values_stay_absent() {
 
 /// Goal: a writer that does not end makes others fail in time and by the right kind, and readers
 /// not at all.
-/// Method: hold a transaction open in one pool; begin in the same pool and in another, read in both.
-#[tokio::test]
-async fn a_stuck_writer_fails_others_in_time() {
-    let files = Files::new();
+/// Method: hold a row in one pool; change it in the same pool and in another, read in both.
+async fn a_stuck_writer_fails_others_in_time(files: Files) {
     let config = Config {
-        acquire_timeout: Duration::from_millis(100),
+        acquire_timeout: Duration::from_secs(1),
         busy_timeout: Duration::from_millis(100),
         ..files.config()
     };
@@ -299,7 +324,7 @@ async fn a_stuck_writer_fails_others_in_time() {
         .await
         .unwrap();
     for database in [&one, &other] {
-        let error = database.begin("test.late").await.unwrap_err();
+        let error = add_one(database).await.unwrap_err();
         assert_eq!(Kind::Busy, error.kind(), "{error}");
         assert_eq!(0, read(database).await);
     }
@@ -312,9 +337,7 @@ async fn a_stuck_writer_fails_others_in_time() {
 
 /// Goal: a statement that takes too long ends as such, and its connection stays usable.
 /// Method: count further than the bound allows over a pool of one, then read.
-#[tokio::test]
-async fn slow_statements_are_cut() {
-    let files = Files::new();
+async fn slow_statements_are_cut(files: Files) {
     let config = Config {
         statement_timeout: Duration::from_millis(20),
         pool_max: 1,
@@ -349,9 +372,7 @@ async fn files_are_private() {
 
 /// Goal: a closed database refuses, and says so by kind.
 /// Method: close, then ping.
-#[tokio::test]
-async fn a_closed_database_refuses() {
-    let files = Files::new();
+async fn a_closed_database_refuses(files: Files) {
     let database = files.open().await;
     database.ping().await.unwrap();
     database.close().await;
@@ -363,7 +384,7 @@ async fn a_closed_database_refuses() {
 #[tokio::test]
 async fn an_impossible_place_is_told() {
     let files = Files::new();
-    let blocker = files.folder.path().join("file");
+    let blocker = files.path().ancestors().nth(3).unwrap().join("file");
     std::fs::write(&blocker, "").unwrap();
     let config = Config::file(blocker.join("x.db"));
     let error = Database::open(&config, &[]).await.unwrap_err();

@@ -14,11 +14,15 @@ use gantry::config::Publisher;
 use gantry_store::Config;
 use tokio::{task::JoinSet, time};
 
+gantry_harness::on_both!(
+    () the_pool_follows_published_configuration,
+    a_change_before_the_first_step_is_applied,
+    a_change_does_not_wait_for_an_older_pool
+);
+
 /// Goal: the pool follows the configuration that is published, and ignores what stays the same.
 /// Method: publish a new size, the same again, and another.
-#[tokio::test]
-async fn the_pool_follows_published_configuration() {
-    let files = Files::new();
+async fn the_pool_follows_published_configuration(files: Files) {
     let database = files.open().await;
     let size = |pool_max| Config {
         pool_max,
@@ -40,9 +44,7 @@ async fn the_pool_follows_published_configuration() {
 
 /// Goal: a change that is published before anybody follows is not lost.
 /// Method: publish a new size between the opening and the first step of `follow`.
-#[tokio::test]
-async fn a_change_before_the_first_step_is_applied() {
-    let files = Files::new();
+async fn a_change_before_the_first_step_is_applied(files: Files) {
     let database = files.open().await;
     let mut publisher = Publisher::new(files.config());
     let following = database.clone().follow(publisher.live());
@@ -63,9 +65,7 @@ async fn a_change_before_the_first_step_is_applied() {
 
 /// Goal: a change takes effect while an older pool still drains.
 /// Method: hold a connection of the first pool, publish two sizes one after the other.
-#[tokio::test]
-async fn a_change_does_not_wait_for_an_older_pool() {
-    let files = Files::new();
+async fn a_change_does_not_wait_for_an_older_pool(files: Files) {
     let database = files.open().await;
     let held = database.begin("test.held").await.unwrap();
     let mut publisher = Publisher::new(files.config());

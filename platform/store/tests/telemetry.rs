@@ -11,14 +11,17 @@ use files::{COUNTERS, Files, INSERT, LABELS, READ, SLOW, WRITE, read};
 use gantry::testing::telemetry;
 use gantry_store::{Config, Database, Kind};
 
+gantry_harness::on_both!(
+    () statements_are_spans_without_values,
+    statements_and_connections_are_counted
+);
+
 /// Goal: every statement, and each end of a transaction, is a span with its name, the engine and
 /// the wait; failures show; values appear nowhere.
 /// Method: statements that carry a canary as value, one of them failing, on one thread.
-#[tokio::test]
-async fn statements_are_spans_without_values() {
+async fn statements_are_spans_without_values(files: Files) {
     const CANARY: &str = "canary-7f3a";
     let capture = telemetry::capture();
-    let files = Files::new();
     let database = files.open().await;
     for _ in 0..2 {
         let insert = database.statement(&INSERT).bind(CANARY).bind(1);
@@ -47,9 +50,14 @@ async fn statements_are_spans_without_values() {
         ("test.write", false),
     ];
     assert_eq!(expected, ends);
+    let system = if files.place.is_file() {
+        "sqlite"
+    } else {
+        "postgresql"
+    };
     for span in &spans {
         assert_eq!("client", span.kind);
-        assert_eq!("sqlite", span.attributes["db.system.name"]);
+        assert_eq!(system, span.attributes["db.system.name"]);
         assert_eq!(span.name, span.attributes["db.query.summary"]);
         assert!(span.attributes.contains_key("gantry.db.pool_wait_seconds"));
     }
@@ -61,11 +69,9 @@ async fn statements_are_spans_without_values() {
 
 /// Goal: the numbers say how statements end, how full the pool is and how large.
 /// Method: statements that work, fail and are cut; a transaction held open; another size.
-#[tokio::test]
-async fn statements_and_connections_are_counted() {
+async fn statements_and_connections_are_counted(files: Files) {
     const DURATION: &str = "gantry_db_statement_duration_seconds_count";
     let capture = telemetry::capture();
-    let files = Files::new();
     let config = Config {
         pool_max: 3,
         ..files.config()

@@ -127,9 +127,11 @@ impl Store {
         make: impl FnOnce() -> StoredKey,
     ) -> Result<bool, Error> {
         let mut transaction = self.database.begin("accounts.rotate_keys").await?;
+        transaction.alone("signing keys").await?;
         let newest = transaction.statement(&NEWEST_KEY).fetch_optional().await?;
         let newest = newest.as_ref().map(read_key).transpose()?;
         if newest.is_some_and(|key| key.created_at >= since) {
+            transaction.rollback().await?;
             return Ok(false);
         }
         let key = make();

@@ -11,17 +11,31 @@ use accounts::{
     store::{MIGRATIONS, Store},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use gantry_harness::database::Place;
 use gantry_store::{Config, Database, Statement, Timestamp};
 use ring::signature::{ED25519, UnparsedPublicKey};
-use tempfile::TempDir;
 use tokio::{task::JoinSet, time};
+
+gantry_harness::on_both!(
+    replicas_agree_on_the_first_key,
+    a_busy_database_is_waited_for,
+    a_damaged_key_is_not_waited_for,
+    keys_are_published_around_their_time,
+    tokens_verify_by_the_published_key,
+);
 
 const LIFETIME: Duration = Duration::from_hours(30 * 24);
 const MINUTE: Duration = Duration::from_mins(1);
 
-async fn open(folder: &TempDir) -> Keys {
-    let config = Config::file(folder.path().join("accounts.db"));
-    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+fn config(place: &Place) -> Config {
+    Config {
+        url: place.url().parse().unwrap(),
+        ..Config::default()
+    }
+}
+
+async fn open(place: &Place) -> Keys {
+    let database = Database::open(&config(place), MIGRATIONS).await.unwrap();
     Keys::open(Store::new(database), LIFETIME).await.unwrap()
 }
 
@@ -37,14 +51,12 @@ fn signer(keys: &Keys, now: Timestamp) -> String {
 
 /// Goal: replicas that start together on no key yet agree on one.
 /// Method: eight of them at once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn replicas_agree_on_the_first_key() {
-    let folder = TempDir::new().unwrap();
-    let folder = std::sync::Arc::new(folder);
+async fn replicas_agree_on_the_first_key(place: Place) {
+    let place = std::sync::Arc::new(place);
     let mut opening = JoinSet::new();
     for _ in 0..8 {
-        let folder = std::sync::Arc::clone(&folder);
-        opening.spawn(async move { names(&open(&folder).await) });
+        let place = std::sync::Arc::clone(&place);
+        opening.spawn(async move { names(&open(&place).await) });
     }
     let rings = opening.join_all().await;
     assert_eq!(1, rings[0].len());
@@ -53,17 +65,16 @@ async fn replicas_agree_on_the_first_key() {
 
 /// Goal: a database that is busy right after it was opened delays the first key, and no more.
 /// Method: another writer holds it for many times as long as a statement waits, then lets go.
-#[tokio::test]
-async fn a_busy_database_is_waited_for() {
-    let folder = TempDir::new().unwrap();
+async fn a_busy_database_is_waited_for(place: Place) {
     let config = Config {
         busy_timeout: Duration::from_millis(1),
         statement_timeout: Duration::from_millis(50),
-        ..Config::file(folder.path().join("accounts.db"))
+        ..config(&place)
     };
     let database = Database::open(&config, MIGRATIONS).await.unwrap();
     let other = Database::open(&config, MIGRATIONS).await.unwrap();
-    let writing = other.begin("test.write").await.unwrap();
+    let mut writing = other.begin("test.write").await.unwrap();
+    writing.alone("signing keys").await.unwrap();
     let opening = Keys::open(Store::new(database), LIFETIME);
     tokio::pin!(opening);
     let early = time::timeout(Duration::from_secs(1), &mut opening).await;
@@ -75,13 +86,10 @@ async fn a_busy_database_is_waited_for() {
 
 /// Goal: a key that cannot be read ends the start at once: waiting does not mend it.
 /// Method: spoil the only key.
-#[tokio::test]
-async fn a_damaged_key_is_not_waited_for() {
+async fn a_damaged_key_is_not_waited_for(place: Place) {
     const SPOIL: Statement = Statement::new("test.spoil", "UPDATE signing_keys SET pkcs8 = 'x'");
-    let folder = TempDir::new().unwrap();
-    open(&folder).await;
-    let config = Config::file(folder.path().join("accounts.db"));
-    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+    open(&place).await;
+    let database = Database::open(&config(&place), MIGRATIONS).await.unwrap();
     database.statement(&SPOIL).execute().await.unwrap();
     let opened = Keys::open(Store::new(database), LIFETIME).await;
     assert!(matches!(opened, Err(RefreshError::Key(_))), "{opened:?}");
@@ -89,10 +97,8 @@ async fn a_damaged_key_is_not_waited_for() {
 
 /// Goal: a key is published before it signs and after it has signed, and then forgotten.
 /// Method: two replicas; go through time by asking for it, one replica ahead of the other.
-#[tokio::test]
-async fn keys_are_published_around_their_time() {
-    let folder = TempDir::new().unwrap();
-    let (one, other) = (open(&folder).await, open(&folder).await);
+async fn keys_are_published_around_their_time(place: Place) {
+    let (one, other) = (open(&place).await, open(&place).await);
     let start = Timestamp::now();
     let first = signer(&one, start);
     assert_eq!(first, signer(&other, start), "the first key signs at once");
@@ -134,10 +140,8 @@ async fn keys_are_published_around_their_time() {
 
 /// Goal: a token is what the standard says, and its named key verifies it.
 /// Method: take one apart.
-#[tokio::test]
-async fn tokens_verify_by_the_published_key() {
-    let folder = TempDir::new().unwrap();
-    let keys = open(&folder).await;
+async fn tokens_verify_by_the_published_key(place: Place) {
+    let keys = open(&place).await;
     let terms = Terms {
         issuer: "shop.accounts".to_owned(),
         audience: "shop".to_owned(),

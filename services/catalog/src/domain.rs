@@ -129,13 +129,17 @@ impl Row {
             broken.push(format!("sku: {error}"));
         }
         let name = self.name.trim();
-        if name.is_empty() || name.chars().count() > NAME_MAX {
-            broken.push(format!("name: expected 1 to {NAME_MAX} characters"));
+        let shown = !name.chars().any(char::is_control);
+        if name.is_empty() || name.chars().count() > NAME_MAX || !shown {
+            broken.push(format!(
+                "name: expected 1 to {NAME_MAX} characters in one line"
+            ));
         }
         let description = self.description.trim();
-        if description.chars().count() > DESCRIPTION_MAX {
+        // What a database of some engine would refuse, with an error of its own.
+        if description.chars().count() > DESCRIPTION_MAX || description.contains('\0') {
             broken.push(format!(
-                "description: expected up to {DESCRIPTION_MAX} characters"
+                "description: expected up to {DESCRIPTION_MAX} characters, none of them zero"
             ));
         }
         if !(0..=PRICE_MAX).contains(&self.price_minor_units) {

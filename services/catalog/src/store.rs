@@ -121,6 +121,9 @@ impl Store {
     pub async fn import(&self, batch: &[Product]) -> Result<Imported, Error> {
         let mut imported = Imported::default();
         let mut transaction = self.database.begin("catalog.import").await?;
+        // In the order of everybody who changes several products.
+        let mut batch: Vec<_> = batch.iter().collect();
+        batch.sort_by(|one, other| one.sku.cmp(&other.sku));
         for product in batch {
             let inserted = transaction
                 .statement(&INSERT)

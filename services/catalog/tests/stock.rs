@@ -1,4 +1,4 @@
-//! Stock and reservations against SQLite files, from several pools at once.
+//! Stock and reservations in databases of each engine, from several pools at once.
 
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
@@ -9,36 +9,50 @@ use catalog::{
     domain::{Demand, Product, ReservationState, Row, Shortage, Sku, Stock, demand},
     store::{Adjusted, Confirmed, Imported, MIGRATIONS, Reserved, Store},
 };
+use gantry_harness::database::Place;
 use gantry_store::{Config, Database, Page, Timestamp};
-use tempfile::TempDir;
 use tokio::task::JoinSet;
+
+gantry_harness::on_both!(
+    no_unit_is_promised_twice,
+    the_last_units_go_to_as_many_as_there_are,
+    a_short_reservation_holds_nothing,
+    repeated_steps_count_once,
+    a_release_may_come_first,
+    held_stock_goes_back_in_time,
+    imports_update_and_keep_the_stock,
+    stock_stays_in_range,
+    pages_survive_new_products,
+);
 
 const LIFETIME: Duration = Duration::from_mins(15);
 
 /// Stores over one file, as replicas have them.
 struct Replicas {
-    _folder: TempDir,
+    _place: Place,
     stores: Vec<Store>,
 }
 
 impl Replicas {
-    async fn open(count: usize) -> Self {
-        let folder = TempDir::new().unwrap();
-        let config = Config::file(folder.path().join("catalog.db"));
+    async fn open(place: Place, count: usize) -> Self {
+        let config = Config {
+            url: place.url().parse().unwrap(),
+            ..Config::default()
+        };
         let mut stores = Vec::new();
         for _ in 0..count {
             let database = Database::open(&config, MIGRATIONS).await.unwrap();
             stores.push(Store::new(database));
         }
         Self {
-            _folder: folder,
+            _place: place,
             stores,
         }
     }
 
     /// With `units` of each of these products.
-    async fn stocked(count: usize, skus: &[&str], units: i64) -> Self {
-        let replicas = Self::open(count).await;
+    async fn stocked(place: Place, count: usize, skus: &[&str], units: i64) -> Self {
+        let replicas = Self::open(place, count).await;
         let products: Vec<Product> = skus.iter().map(|sku| product(sku, units)).collect();
         replicas.stores[0].import(&products).await.unwrap();
         replicas
@@ -94,9 +108,8 @@ async fn release(store: &Store, id: &str) {
 /// none is lost.
 /// Method: three pools; sixty tasks each want one to three units of two products with fifty each;
 /// a third of them confirm, a third release. At the end the books balance.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_unit_is_promised_twice() {
-    let replicas = Replicas::stocked(3, &["A", "B"], 50).await;
+async fn no_unit_is_promised_twice(place: Place) {
+    let replicas = Replicas::stocked(place, 3, &["A", "B"], 50).await;
     let mut tasks = JoinSet::new();
     for (task, store) in (0..60_i64).zip(replicas.stores.iter().cycle().cloned()) {
         tasks.spawn(async move {
@@ -132,9 +145,8 @@ async fn no_unit_is_promised_twice() {
 
 /// Goal: when more is wanted than there is, exactly what there is is given.
 /// Method: two pools, forty tasks race for ten single units.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_last_units_go_to_as_many_as_there_are() {
-    let replicas = Replicas::stocked(2, &["A"], 10).await;
+async fn the_last_units_go_to_as_many_as_there_are(place: Place) {
+    let replicas = Replicas::stocked(place, 2, &["A"], 10).await;
     let mut tasks = JoinSet::new();
     for (task, store) in (0..40).zip(replicas.stores.iter().cycle().cloned()) {
         tasks.spawn(async move {
@@ -149,9 +161,8 @@ async fn the_last_units_go_to_as_many_as_there_are() {
 
 /// Goal: a reservation takes all its lines or none, and tells everything that is missing.
 /// Method: one line that fits, one that does not, one of no product.
-#[tokio::test]
-async fn a_short_reservation_holds_nothing() {
-    let replicas = Replicas::stocked(1, &["A", "B"], 5).await;
+async fn a_short_reservation_holds_nothing(place: Place) {
+    let replicas = Replicas::stocked(place, 1, &["A", "B"], 5).await;
     let lines = [("A", 2), ("B", 6), ("NONE", 1)];
     let shortage = |sku, requested, available| Shortage {
         sku: Sku::parse(sku).unwrap(),
@@ -169,9 +180,8 @@ async fn a_short_reservation_holds_nothing() {
 /// Goal: every step can be repeated, at any replica and at once, and counts once.
 /// Method: ten times reserve, then confirm, then release, from two pools; look at the stock after
 /// each.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn repeated_steps_count_once() {
-    let replicas = Replicas::stocked(2, &["A"], 10).await;
+async fn repeated_steps_count_once(place: Place) {
+    let replicas = Replicas::stocked(place, 2, &["A"], 10).await;
     let ten = || replicas.stores.iter().cycle().take(10).cloned();
     let mut tasks = JoinSet::new();
     for store in ten() {
@@ -219,9 +229,8 @@ async fn repeated_steps_count_once() {
 
 /// Goal: a release that overtakes its reservation wins.
 /// Method: release an identifier nobody knows, then reserve under it.
-#[tokio::test]
-async fn a_release_may_come_first() {
-    let replicas = Replicas::stocked(1, &["A"], 10).await;
+async fn a_release_may_come_first(place: Place) {
+    let replicas = Replicas::stocked(place, 1, &["A"], 10).await;
     assert_eq!(Confirmed::Unknown, confirm(replicas.one(), "r").await);
     release(replicas.one(), "r").await;
     assert_eq!(
@@ -234,9 +243,8 @@ async fn a_release_may_come_first() {
 /// Goal: what is not confirmed in time goes back by itself, what is confirmed does not.
 /// Method: two reservations, one confirmed; look at both sides of the moment they expire, then
 /// sweep, and sweep again after a week.
-#[tokio::test]
-async fn held_stock_goes_back_in_time() {
-    let replicas = Replicas::stocked(1, &["A"], 10).await;
+async fn held_stock_goes_back_in_time(place: Place) {
+    let replicas = Replicas::stocked(place, 1, &["A"], 10).await;
     let store = replicas.one();
     for id in ["held", "late", "confirmed"] {
         reserve(store, id, &[("A", 2)]).await;
@@ -278,9 +286,8 @@ async fn held_stock_goes_back_in_time() {
 
 /// Goal: importing again updates what people read and leaves the stock alone.
 /// Method: import, reserve, import the same and one more with another price.
-#[tokio::test]
-async fn imports_update_and_keep_the_stock() {
-    let replicas = Replicas::stocked(1, &["A"], 10).await;
+async fn imports_update_and_keep_the_stock(place: Place) {
+    let replicas = Replicas::stocked(place, 1, &["A"], 10).await;
     let store = replicas.one();
     reserve(store, "r", &[("A", 4)]).await;
     let mut changed = product("A", 99);
@@ -298,9 +305,8 @@ async fn imports_update_and_keep_the_stock() {
 
 /// Goal: stock can be changed as far as it makes sense, and is then seen by every replica.
 /// Method: changes up to the limits and beyond, read through another pool.
-#[tokio::test]
-async fn stock_stays_in_range() {
-    let replicas = Replicas::stocked(2, &["A"], 10).await;
+async fn stock_stays_in_range(place: Place) {
+    let replicas = Replicas::stocked(place, 2, &["A"], 10).await;
     let store = replicas.one();
     let sku = Sku::parse("A").unwrap();
     reserve(store, "r", &[("A", 4)]).await;
@@ -328,9 +334,8 @@ async fn stock_stays_in_range() {
 
 /// Goal: pages join into the whole list although products come meanwhile.
 /// Method: walk by twos, adding one before and one behind the place reached.
-#[tokio::test]
-async fn pages_survive_new_products() {
-    let replicas = Replicas::stocked(1, &["B", "D", "F", "H", "J"], 1).await;
+async fn pages_survive_new_products(place: Place) {
+    let replicas = Replicas::stocked(place, 1, &["B", "D", "F", "H", "J"], 1).await;
     let store = replicas.one();
     let (mut seen, mut token) = (Vec::new(), String::new());
     loop {

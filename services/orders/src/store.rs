@@ -151,7 +151,9 @@ impl Store {
                 .bind(&order.request_id)
                 .fetch_one()
                 .await?;
-            return Ok(Placed::Known(complete_read(&mut transaction, &row).await?));
+            let known = complete_read(&mut transaction, &row).await?;
+            transaction.rollback().await?;
+            return Ok(Placed::Known(known));
         }
         for line in &order.lines {
             transaction
@@ -274,6 +276,7 @@ impl Store {
             .execute()
             .await?;
         if moved == 0 {
+            transaction.rollback().await?;
             return Ok(false);
         }
         record(transaction, order_id).await?;

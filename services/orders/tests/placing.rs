@@ -22,6 +22,7 @@ use gantry::{
     journal::Journal,
     shutdown::Tasks,
 };
+use gantry_harness::database::Place;
 use gantry_store::{Config, Database, Timestamp};
 use orders::{
     catalog::Catalog,
@@ -41,9 +42,18 @@ use shop_proto::{
     payments::v1::payments_service_server::{PaymentsService, PaymentsServiceServer},
 };
 use steps::{Step, Steps};
-use tempfile::TempDir;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
+
+gantry_harness::on_both!(
+    another_finishes_what_one_began,
+    a_cancelled_order_keeps_nothing,
+    lost_claims_move_nothing,
+    a_shortage_of_yesterday_undoes_nothing,
+    no_unit_is_lost_between_two_advances,
+    a_refusal_for_good_ends_the_order,
+    a_hanging_catalog_holds_up_no_completion,
+);
 
 const LIFETIME: Duration = Duration::from_mins(15);
 
@@ -60,7 +70,7 @@ fn identity(name: &'static str) -> Identity {
 
 /// Orders over a catalog and payments, each with a store.
 struct Books {
-    folder: TempDir,
+    place: Place,
     catalog: CatalogStore,
     bank: BankStore,
     store: Store,
@@ -73,25 +83,25 @@ struct Books {
 impl Books {
     /// Books whose others answer through what `serve` makes of their rpcs.
     async fn open<C: CatalogService, P: PaymentsService>(
+        place: Place,
         serve: impl FnOnce(CatalogHandler, PaymentsHandler) -> (C, P),
     ) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = |name: &str| Config::file(folder.path().join(name));
-        let catalog = Database::open(&file("catalog.db"), CATALOG).await.unwrap();
+        let at = |name: &str| Config {
+            url: place.url_of(name).parse().unwrap(),
+            ..Config::default()
+        };
+        let catalog = Database::open(&at("catalog"), CATALOG).await.unwrap();
         let catalog = CatalogStore::new(catalog);
-        let store = Store::new(Database::open(&file("orders.db"), ORDERS).await.unwrap());
-        let path = folder.path().join("bank.db");
-        let toml = format!("[database]\nurl = 'sqlite:{}'\n", path.display());
+        let store = Store::new(Database::open(&at("orders"), ORDERS).await.unwrap());
+        let toml = format!("[database]\nurl = '{}'\n", place.url_of("bank"));
         let bank_service = Service::start(identity("bank"), &toml, bank::start)
             .await
             .unwrap();
-        let bank = BankStore::new(Database::open(&file("bank.db"), BANK).await.unwrap());
+        let bank = BankStore::new(Database::open(&at("bank"), BANK).await.unwrap());
 
         let reservations = Live::fixed(catalog::config::Reservations::default());
         let handler = CatalogHandler::new(catalog.clone(), reservations, CancellationToken::new());
-        let payments = Database::open(&file("payments.db"), PAYMENTS)
-            .await
-            .unwrap();
+        let payments = Database::open(&at("payments"), PAYMENTS).await.unwrap();
         let config = Live::fixed(payments::config::Bank {
             url: format!("http://{}", bank_service.address()),
             ..payments::config::Bank::default()
@@ -113,7 +123,7 @@ impl Books {
         };
         let placing = Placing::new(store.clone(), others, Changes::default(), config);
         Self {
-            folder,
+            place,
             catalog,
             bank,
             store,
@@ -124,9 +134,9 @@ impl Books {
     }
 
     /// Books whose others take a step when they are told to.
-    async fn stepped() -> (Self, Steps) {
+    async fn stepped(place: Place) -> (Self, Steps) {
         let mut steps = None;
-        let books = Self::open(|catalog, payments| {
+        let books = Self::open(place, |catalog, payments| {
             let (catalog, payments, waiting) = Steps::of(catalog, payments);
             steps = Some(waiting);
             (catalog, payments)
@@ -212,11 +222,10 @@ const STEPS: [Step; 6] = [
 /// Goal: whoever stops or is overtaken in the midst of an order loses nothing and doubles nothing.
 /// Method: the first is held at each step, then dropped or left to go on late; another takes the
 /// order over and finishes it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_finishes_what_one_began() {
+async fn another_finishes_what_one_began(place: Place) {
     for (at, last) in STEPS.into_iter().enumerate() {
         for dropped in [true, false] {
-            let (books, mut steps) = Books::stepped().await;
+            let (books, mut steps) = Books::stepped(place.another()).await;
             books.product("TEA").await;
             books.deliver("TEA", 1).await;
             let (order, claim) = books.place("TEA").await;
@@ -265,10 +274,9 @@ async fn another_finishes_what_one_began() {
 /// Goal: an order that is cancelled while somebody works at it gives everything back, however far
 /// that one has come, and whatever of it still arrives.
 /// Method: held at each step while the order is cancelled, then let go on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_order_keeps_nothing() {
+async fn a_cancelled_order_keeps_nothing(place: Place) {
     for (at, last) in STEPS.into_iter().enumerate() {
-        let (books, mut steps) = Books::stepped().await;
+        let (books, mut steps) = Books::stepped(place.another()).await;
         books.product("TEA").await;
         books.deliver("TEA", 1).await;
         let (order, claim) = books.place("TEA").await;
@@ -296,9 +304,8 @@ async fn a_cancelled_order_keeps_nothing() {
 /// Goal: whoever has lost an order to another writes nothing down about it, and ends nothing of it.
 /// Method: two claims on one order in each of its states; every write by the first, then a step by
 /// the second; then the order is cancelled under a third.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_claims_move_nothing() {
-    let books = Books::open(|catalog, payments| (catalog, payments)).await;
+async fn lost_claims_move_nothing(place: Place) {
+    let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
     books.product("TEA").await;
     let (order, mut lost) = books.place("TEA").await;
     let late = Timestamp::now().after(LIFETIME);
@@ -336,9 +343,8 @@ async fn lost_claims_move_nothing() {
 
 /// Goal: one that finds too little stock, and is overtaken, undoes nothing of what the other did.
 /// Method: one is answered that stock is short, a unit is delivered, and another takes over.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shortage_of_yesterday_undoes_nothing() {
-    let (books, mut steps) = Books::stepped().await;
+async fn a_shortage_of_yesterday_undoes_nothing(place: Place) {
+    let (books, mut steps) = Books::stepped(place).await;
     books.product("TEA").await;
     let (order, claim) = books.place("TEA").await;
     let mut first = JoinSet::new();
@@ -362,11 +368,10 @@ async fn a_shortage_of_yesterday_undoes_nothing() {
 /// make up what was delivered, and what is confirmed is paid.
 /// Method: two hundred orders for one unit each of a product of its own; two advances under claims
 /// of their own and the delivery of that unit start at once, in a random order.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_unit_is_lost_between_two_advances() {
+async fn no_unit_is_lost_between_two_advances(place: Place) {
     let seed = u64::try_from(Timestamp::now().micros()).unwrap();
     let mut random = fastrand::Rng::with_seed(seed);
-    let books = Books::open(|catalog, payments| (catalog, payments)).await;
+    let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
     let mut orders = Vec::new();
     for at in 0..200 {
         let sku = format!("P-{at}");
@@ -410,9 +415,8 @@ async fn no_unit_is_lost_between_two_advances() {
 /// Goal: an order that the catalog will never take is given up at once, with nothing held for it.
 /// Method: more in one line than the catalog takes, as only a mistake can write it down; then an
 /// identifier that stands for other lines at the catalog.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_for_good_ends_the_order() {
-    let books = Books::open(|catalog, payments| (catalog, payments)).await;
+async fn a_refusal_for_good_ends_the_order(place: Place) {
+    let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
     books.product("TEA").await;
     books.deliver("TEA", 5_000).await;
     let too_much = books.place_units("TEA", 1_001).await;
@@ -438,21 +442,19 @@ async fn a_refusal_for_good_ends_the_order() {
 /// completed.
 /// Method: an orders service over a catalog that lets nothing through, with many orders pending;
 /// once it waits for several, one is confirmed whose time is over.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hanging_catalog_holds_up_no_completion() {
-    let (books, mut steps) = Books::stepped().await;
+async fn a_hanging_catalog_holds_up_no_completion(place: Place) {
+    let (books, mut steps) = Books::stepped(place).await;
     for at in 0..90 {
         let (_, claim) = books.place(&format!("P-{at}")).await;
         books.store.put_off(&claim, Timestamp::now()).await.unwrap();
     }
-    let path = books.folder.path().join("orders.db");
     let toml = format!(
-        "[database]\nurl = 'sqlite:{1}'\n[orders]\ncancel_window = '10ms'\n\
+        "[database]\nurl = '{1}'\n[orders]\ncancel_window = '10ms'\n\
          retry_pause = '10ms'\nlease = '20s'\nsweep_interval = '10ms'\n\
          [clients.catalog]\ntarget = '{0}'\n[clients.payments]\ntarget = '{0}'\n\
          [clients.accounts]\ntarget = '127.0.0.1:1'\n",
         books.service.address(),
-        path.display(),
+        books.place.url_of("orders"),
     );
     let service = Service::start(identity("orders"), &toml, orders::start).await;
     let mut held = Vec::new();

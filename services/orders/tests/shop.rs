@@ -9,6 +9,7 @@ mod running;
 
 use std::time::Duration;
 
+use gantry_harness::database::Place;
 use gantry_store::Timestamp;
 use running::{Shop, Tokened as _, code, place, state};
 use shop_proto::{
@@ -24,12 +25,20 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+gantry_harness::on_both! {
+    an_order_lives_across_replicas, a_request_id_stands_for_one_order,
+    impossible_orders_are_cancelled_with_the_reason, only_the_account_sees_its_orders,
+    invalid_requests_are_told_everything, lines_of_one_product_are_bounded_together,
+    pages_of_orders_join, orders_complete_after_their_window, orders_wait_for_the_catalog,
+    nothing_is_held_for_ever, watches_are_bounded, a_drain_ends_watches,
+    a_drain_ends_changes_of_stock, logins_tell_nothing
+}
+
 /// Goal: an order placed at one replica is read, listed and watched at the other, and its whole
 /// life is seen: confirmed, then cancelled, with the stock back.
 /// Method: place at the first, watch at the second, cancel at the first; compare stock throughout.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_lives_across_replicas() {
-    let shop = Shop::open("").await;
+async fn an_order_lives_across_replicas(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     assert_eq!(10, shop.available("TEA").await);
 
@@ -80,9 +89,8 @@ async fn an_order_lives_across_replicas() {
 
 /// Goal: an order is placed once however often and wherever it is asked for.
 /// Method: sixteen calls with one `request_id` at both replicas at once; then other lines.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_id_stands_for_one_order() {
-    let shop = Shop::open("").await;
+async fn a_request_id_stands_for_one_order(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     let mut calls = tokio::task::JoinSet::new();
     for call in 0..16 {
@@ -106,9 +114,8 @@ async fn a_request_id_stands_for_one_order() {
 
 /// Goal: what cannot be had is told, holds nothing, and ends the watch at once.
 /// Method: too much, no such product, two currencies.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn impossible_orders_are_cancelled_with_the_reason() {
-    let shop = Shop::open("").await;
+async fn impossible_orders_are_cancelled_with_the_reason(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     let cases: [(&[(&str, i32)], CancelReason); 3] = [
         (&[("TEA", 11)], CancelReason::OutOfStock),
@@ -135,9 +142,8 @@ async fn impossible_orders_are_cancelled_with_the_reason() {
 
 /// Goal: orders are their account's business alone, and without a token nobody's.
 /// Method: another person tries every rpc; then no token, a broken one, one from elsewhere.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_account_sees_its_orders() {
-    let shop = Shop::open("").await;
+async fn only_the_account_sees_its_orders(at: Place) {
+    let shop = Shop::open(at, "").await;
     let (ada, eve) = (
         shop.person("ada@example.org").await,
         shop.person("eve@example.org").await,
@@ -178,9 +184,8 @@ async fn only_the_account_sees_its_orders() {
 
 /// Goal: an invalid request is told every rule it breaks, before anything happens.
 /// Method: an order whose every field is wrong, and a token that is none of a list's.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invalid_requests_are_told_everything() {
-    let shop = Shop::open("").await;
+async fn invalid_requests_are_told_everything(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     let bad = PlaceOrderRequest {
         request_id: "not a word".to_owned(),
@@ -222,9 +227,8 @@ async fn invalid_requests_are_told_everything() {
 /// Goal: more of one product than can be held is refused however it is cut, and by the line that
 /// goes beyond; as much as can be held is not.
 /// Method: a thousand and one in two lines, nothing of which is then listed; then a thousand.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_of_one_product_are_bounded_together() {
-    let shop = Shop::open("").await;
+async fn lines_of_one_product_are_bounded_together(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     let lines = [("TEA", 1_000), ("COFFEE", 1), ("TEA", 1)];
     let error = shop.place(0, &ada, "r-1", &lines).await.unwrap_err();
@@ -242,9 +246,8 @@ async fn lines_of_one_product_are_bounded_together() {
 
 /// Goal: pages of orders join, the newest first.
 /// Method: five orders over both replicas, walked by twos.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_orders_join() {
-    let shop = Shop::open("").await;
+async fn pages_of_orders_join(at: Place) {
+    let shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     for at in 0..5 {
         let order = shop
@@ -273,9 +276,8 @@ async fn pages_of_orders_join() {
 /// Goal: after its window an order is completed, which ends its watch, and is then too late to
 /// cancel.
 /// Method: a window of a moment.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_complete_after_their_window() {
-    let shop = Shop::open("cancel_window = '200ms'\nsweep_interval = '20ms'").await;
+async fn orders_complete_after_their_window(at: Place) {
+    let shop = Shop::open(at, "cancel_window = '200ms'\nsweep_interval = '20ms'").await;
     let ada = shop.person("ada@example.org").await;
     let order = shop.place(0, &ada, "r-1", &[("TEA", 1)]).await.unwrap();
     let watch = WatchOrderRequest {
@@ -300,9 +302,8 @@ async fn orders_complete_after_their_window() {
 /// Goal: an order that is placed while the catalog is away waits, and is finished once it is back; a
 /// watcher at another replica sees every step.
 /// Method: stop the catalog, place, start it again where it was; watch.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_wait_for_the_catalog() {
-    let mut shop = Shop::open("retry_pause = '50ms'\nsweep_interval = '50ms'").await;
+async fn orders_wait_for_the_catalog(at: Place) {
+    let mut shop = Shop::open(at, "retry_pause = '50ms'\nsweep_interval = '50ms'").await;
     let ada = shop.person("ada@example.org").await;
     shop.stop_catalog().await;
     let order = shop.place(0, &ada, "r-1", &[("TEA", 4)]).await.unwrap();
@@ -332,10 +333,9 @@ async fn orders_wait_for_the_catalog() {
 /// the catalog was away gives its stock back once it can.
 /// Method: confirm one, stop the catalog, cancel it, place another; wait for that to time out,
 /// start the catalog and wait for the stock.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_held_for_ever() {
+async fn nothing_is_held_for_ever(at: Place) {
     let settings = "retry_pause = '50ms'\nsweep_interval = '50ms'\npending_max = '300ms'";
-    let mut shop = Shop::open(settings).await;
+    let mut shop = Shop::open(at, settings).await;
     let ada = shop.person("ada@example.org").await;
     let confirmed = shop.place(0, &ada, "r-1", &[("TEA", 4)]).await.unwrap();
     assert_eq!(6, shop.available("TEA").await);
@@ -383,9 +383,8 @@ async fn nothing_is_held_for_ever() {
 
 /// Goal: watches are bounded, and one that ends makes room.
 /// Method: one watch where one may be, another, then that one again once the first has gone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_are_bounded() {
-    let shop = Shop::open("watchers_max = 1").await;
+async fn watches_are_bounded(at: Place) {
+    let shop = Shop::open(at, "watchers_max = 1").await;
     let ada = shop.person("ada@example.org").await;
     let order = shop.place(0, &ada, "r-1", &[("TEA", 1)]).await.unwrap();
     let watch = async || {
@@ -402,9 +401,8 @@ async fn watches_are_bounded() {
 
 /// Goal: a drain ends an open watch with a code that sends its watcher elsewhere, in time.
 /// Method: watch at the second replica, stop it, read on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_watches() {
-    let mut shop = Shop::open("").await;
+async fn a_drain_ends_watches(at: Place) {
+    let mut shop = Shop::open(at, "").await;
     let ada = shop.person("ada@example.org").await;
     let order = shop.place(0, &ada, "r-1", &[("TEA", 1)]).await.unwrap();
     let watch = WatchOrderRequest {
@@ -434,9 +432,8 @@ fn sent_elsewhere(status: &Status) {
 
 /// Goal: as with watches, for changes of stock.
 /// Method: read one level over a stream that stays open, stop the catalog, read on.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_changes_of_stock() {
-    let mut shop = Shop::open("").await;
+async fn a_drain_ends_changes_of_stock(at: Place) {
+    let mut shop = Shop::open(at, "").await;
     let read = UpdateStockRequest {
         sku: "TEA".to_owned(),
         delta: 0,
@@ -454,9 +451,8 @@ async fn a_drain_ends_changes_of_stock() {
 /// Goal: who logs in wrongly does not learn whether the account exists.
 /// Method: a wrong password, no account, no address; compare the answers. Then one registered
 /// twice, in other letters.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logins_tell_nothing() {
-    let shop = Shop::open("").await;
+async fn logins_tell_nothing(at: Place) {
+    let shop = Shop::open(at, "").await;
     shop.person("ada@example.org").await;
     let mut answers = Vec::new();
     for (email, password) in [

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry::app::{Identity, testing::Service};
+use gantry_harness::database::Place;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -18,35 +19,39 @@ use shop_proto::{
         payments_service_client::PaymentsServiceClient,
     },
 };
-use tempfile::TempDir;
 use tonic::{Code, Status};
+
+gantry_harness::on_both!(
+    money_moves_once,
+    a_bad_day_is_survived_by_asking_again,
+    late_charges_are_undone,
+    the_bank_names_what_is_wrong,
+);
 
 type PaymentsClient = PaymentsServiceClient<gantry::client::Channel>;
 
 /// Both services, each with a ledger of its own.
 struct Books {
-    _folder: TempDir,
+    _place: Place,
     bank: Service,
     payments: Service,
 }
 
 impl Books {
-    async fn open() -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = |name: &str| folder.path().join(name).display().to_string();
-        let toml = format!("[database]\nurl = 'sqlite:{}'\n", file("bank.db"));
+    async fn open(place: Place) -> Self {
+        let toml = format!("[database]\nurl = '{}'\n", place.url_of("bank"));
         let bank = Service::start(identity("bank"), &toml, bank::start)
             .await
             .unwrap();
         let toml = format!(
-            "[database]\nurl = 'sqlite:{}'\n[bank]\nurl = 'http://{}'\ntimeout = '300ms'\n",
-            file("payments.db"),
+            "[database]\nurl = '{}'\n[bank]\nurl = 'http://{}'\ntimeout = '300ms'\n",
+            place.url_of("payments"),
             bank.address(),
         );
         let payments = Service::start(identity("payments"), &toml, payments::start);
         let payments = payments.await.unwrap();
         Self {
-            _folder: folder,
+            _place: place,
             bank,
             payments,
         }
@@ -119,9 +124,8 @@ fn totals(euros: i64) -> Value {
 
 /// Goal: money moves once per payment, whatever is asked again, and what cannot be is told.
 /// Method: charges and refunds, each twice; another amount, too much, nothing, an unknown one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_moves_once() {
-    let money = Books::open().await;
+async fn money_moves_once(place: Place) {
+    let money = Books::open(place).await;
     for _ in 0..2 {
         let payment = money.charge("one", 750).await.unwrap();
         assert_eq!(PaymentState::Charged, payment.state());
@@ -152,9 +156,8 @@ async fn money_moves_once() {
 
 /// Goal: a bank that is away or fails leaves a payment pending, and asking again settles it.
 /// Method: an outage; answers that are lost after the work, until one charge went through.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_day_is_survived_by_asking_again() {
-    let money = Books::open().await;
+async fn a_bad_day_is_survived_by_asking_again(place: Place) {
+    let money = Books::open(place).await;
     money.behave(json!({"outage": true})).await;
     let error = money.charge("one", 750).await.unwrap_err();
     assert_eq!(Code::Unavailable, error.code());
@@ -177,9 +180,8 @@ async fn a_bad_day_is_survived_by_asking_again() {
 /// whichever of the two comes first.
 /// Method: charges of a bank that takes a second, for a caller that has less; a refund after it,
 /// and one that overtakes it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_charges_are_undone() {
-    let money = Books::open().await;
+async fn late_charges_are_undone(place: Place) {
+    let money = Books::open(place).await;
     money.behave(json!({"latency_ms": 1_000})).await;
     let began = tokio::time::Instant::now();
     let error = money.charge("late", 750).await.unwrap_err();
@@ -217,9 +219,8 @@ async fn late_charges_are_undone() {
 
 /// Goal: what the bank cannot take is refused, with the field named.
 /// Method: requests by hand.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_bank_names_what_is_wrong() {
-    let money = Books::open().await;
+async fn the_bank_names_what_is_wrong(place: Place) {
+    let money = Books::open(place).await;
     for (path, body, status, word) in [
         (
             "/charges",

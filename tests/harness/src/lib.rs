@@ -5,8 +5,10 @@
 
 pub mod authority;
 pub mod collector;
+pub mod database;
 pub mod etcd;
 pub mod load;
+pub mod postgres;
 pub mod process;
 pub mod slow;
 pub mod system;

@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
             Ok(_) => Mismatch::default(),
             Err(mismatch) => mismatch,
         };
-        let shown = if T::SECRET {
+        let shown = if T::SECRET || mismatch.unshown {
             String::new()
         } else {
             format!(" = {}", view.show())

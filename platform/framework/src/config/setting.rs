@@ -49,6 +49,8 @@ pub trait Setting: Clone + PartialEq + Debug + Send + Sync + 'static {
 pub struct Mismatch {
     /// Why not, where that is not plain to see.
     pub because: Option<String>,
+    /// Whether what was given may hold a secret, and is left out of what is said of it.
+    pub unshown: bool,
 }
 
 impl Mismatch {
@@ -56,6 +58,16 @@ impl Mismatch {
     pub fn because(reason: impl Into<String>) -> Self {
         Self {
             because: Some(reason.into()),
+            unshown: false,
+        }
+    }
+
+    /// The same, of a value that may hold a secret.
+    #[must_use]
+    pub fn unshown(self) -> Self {
+        Self {
+            unshown: true,
+            ..self
         }
     }
 }

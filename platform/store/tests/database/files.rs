@@ -1,9 +1,9 @@
-//! A database in a file of its own, and statements to try on it.
+//! A database of its own, and statements to try on it.
 
 use std::{path::PathBuf, time::Duration};
 
+use gantry_harness::database::Place;
 use gantry_store::{Config, Database, Migration, Statement};
-use tempfile::TempDir;
 
 pub(crate) const COUNTERS: Migration = Migration {
     version: 1,
@@ -40,36 +40,48 @@ pub(crate) const SLOW: Statement = Statement::new(
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
      SELECT COUNT(*) AS rows FROM n",
 );
-pub(crate) const TABLES: Statement = Statement::new(
+/// Tables of that name, wherever the engine keeps them.
+pub(crate) const TABLES_OF_FILE: Statement = Statement::new(
     "test.tables",
     "SELECT COUNT(*) AS tables FROM sqlite_master WHERE name IN ('counters', 'labels')",
 );
+pub(crate) const TABLES_OF_SERVER: Statement = Statement::new(
+    "test.tables",
+    "SELECT COUNT(*) AS tables FROM pg_tables
+     WHERE schemaname = current_schema() AND tablename IN ('counters', 'labels')",
+);
 
-/// A folder with one database file in it.
+/// A database of its own, empty at first.
 pub(crate) struct Files {
-    pub(crate) folder: TempDir,
+    pub(crate) place: Place,
+}
+
+impl From<Place> for Files {
+    fn from(place: Place) -> Self {
+        Self { place }
+    }
 }
 
 impl Files {
+    /// In a file.
     pub(crate) fn new() -> Self {
-        Self {
-            folder: TempDir::new().unwrap(),
-        }
+        Place::file().into()
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("deep/er/test.db")
+        self.place.path()
     }
 
     /// More patient than any disk is slow: what ends a wait is for each test to say.
     pub(crate) fn config(&self) -> Config {
         const PATIENCE: Duration = Duration::from_mins(1);
         Config {
+            url: self.place.url().parse().unwrap(),
             acquire_timeout: PATIENCE,
             statement_timeout: PATIENCE,
             busy_timeout: PATIENCE,
             open_timeout: PATIENCE,
-            ..Config::file(self.path())
+            ..Config::default()
         }
     }
 
@@ -88,6 +100,7 @@ pub(crate) async fn read(database: &Database) -> i64 {
 /// Adds one the way that loses updates unless the transaction keeps others out.
 pub(crate) async fn add_one(database: &Database) -> Result<(), gantry_store::Error> {
     let mut transaction = database.begin("test.add_one").await?;
+    transaction.alone("counters").await?;
     let row = transaction.statement(&READ).bind("a").fetch_one().await?;
     let value = row.integer("value")?;
     transaction

@@ -5,6 +5,8 @@ use tokio::sync::watch;
 
 use super::*;
 
+gantry_harness::on_both!(pool_swaps_fail_no_statement);
+
 /// Goal: writers that wait for their turn hold no connection, so that readers are served.
 /// Method: as many writers as the pool has connections wait for one that is stuck; then a read.
 #[tokio::test]
@@ -35,9 +37,7 @@ async fn writers_in_line_keep_no_reader_out() {
 /// Goal: a change of the pool's size is taken under load without a failed statement.
 /// Method: tasks read and write through a pool of two while its size changes twenty times; count
 /// failures, lost writes, and connections beyond the last size.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn pool_swaps_fail_no_statement() {
-    let files = Files::new();
+async fn pool_swaps_fail_no_statement(files: Files) {
     let database = files.open().await;
     let stop = watch::Sender::new(false);
     let mut load = JoinSet::new();

@@ -19,7 +19,7 @@ const READ: Statement = Statement::new(
 const READ_LINES: Statement = Statement::new(
     "catalog.read_reservation_lines",
     "SELECT sku, quantity, price_minor_units, currency_code
-     FROM reservation_lines WHERE reservation_id = $1 ORDER BY sku",
+     FROM reservation_lines WHERE reservation_id = $1",
 );
 const MOVE: Statement = Statement::new(
     "catalog.move_reservation",
@@ -141,6 +141,7 @@ impl Store {
         .await?;
         if !claimed {
             let known = read(&mut transaction, id).await?;
+            transaction.rollback().await?;
             return Ok(match known {
                 Some(known) if is_gone(&known, now) => Reserved::Released,
                 Some(known) if known.meets(demand) => Reserved::Done(known),
@@ -319,15 +320,18 @@ async fn read_lines(transaction: &mut Transaction, id: &str) -> Result<Vec<Reser
         .bind(id)
         .fetch_all()
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(ReservedLine {
-                sku: read_sku(row)?,
-                quantity: row.integer("quantity")?,
-                unit_price: read_price(row)?,
-            })
+    let lines = rows.iter().map(|row| {
+        Ok(ReservedLine {
+            sku: read_sku(row)?,
+            quantity: row.integer("quantity")?,
+            unit_price: read_price(row)?,
         })
-        .collect()
+    });
+    let mut lines = lines.collect::<Result<Vec<_>, Error>>()?;
+    // As `demand` is sorted, which a database need not do: two that change the stock of the same
+    // products in different orders would be in each other's way for good.
+    lines.sort_by(|one, other| one.sku.cmp(&other.sku));
+    Ok(lines)
 }
 
 /// Whether its stock is back, or is as soon as the next sweep comes by.

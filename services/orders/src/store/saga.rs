@@ -126,6 +126,7 @@ impl Store {
             .execute()
             .await?;
         if moved == 0 {
+            transaction.rollback().await?;
             return Ok(false);
         }
         for line in priced {
@@ -170,6 +171,7 @@ impl Store {
             .execute()
             .await?;
         if moved == 0 {
+            transaction.rollback().await?;
             return Ok(false);
         }
         record(transaction, &claim.order_id).await?;
@@ -203,6 +205,7 @@ impl Store {
             .fetch_optional()
             .await?;
         let Some(row) = row else {
+            transaction.rollback().await?;
             return Ok(None);
         };
         record(transaction, order_id).await?;

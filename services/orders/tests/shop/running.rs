@@ -4,6 +4,7 @@ use gantry::{
     app::{Identity, testing::Service},
     client::Channel,
 };
+use gantry_harness::database::Place;
 use gantry_store::{Config, Database};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
@@ -15,14 +16,13 @@ use shop_proto::{
         orders_service_client::OrdersServiceClient,
     },
 };
-use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
 const PASSWORD: &str = "correct horse battery";
 
 /// Accounts, a catalog, payments over a bank, and two replicas of orders.
 pub(crate) struct Shop {
-    folder: TempDir,
+    place: Place,
     accounts: Service,
     catalog: Option<Service>,
     catalog_address: String,
@@ -41,24 +41,20 @@ fn identity(name: &'static str) -> Identity {
 
 impl Shop {
     /// Opens a shop with ten of TEA and of COFFEE, and `settings` in `[orders]`.
-    pub(crate) async fn open(settings: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let database = |name: &str| {
-            let path = folder.path().join(name).display().to_string();
-            format!("[database]\nurl = 'sqlite:{path}'\n")
-        };
-        let toml = database("accounts.db");
+    pub(crate) async fn open(place: Place, settings: &str) -> Self {
+        let database = |name: &str| format!("[database]\nurl = '{}'\n", place.url_of(name));
+        let toml = database("accounts");
         let accounts = Service::start(identity("accounts"), &toml, accounts::start).await;
         let accounts = accounts.unwrap();
-        let toml = database("catalog.db");
+        let toml = database("catalog");
         let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
         let catalog = catalog.unwrap();
         let catalog_address = catalog.address().to_string();
-        let toml = database("bank.db");
+        let toml = database("bank");
         let bank = Service::start(identity("bank"), &toml, bank::start).await;
         let bank = bank.unwrap();
         let url = format!("[bank]\nurl = 'http://{}'\n", bank.address());
-        let toml = database("payments.db") + &url;
+        let toml = database("payments") + &url;
         let payments = Service::start(identity("payments"), &toml, payments::start).await;
         let payments = payments.unwrap();
         let toml = format!(
@@ -66,7 +62,7 @@ impl Shop {
              [clients.catalog]\ntarget = '{catalog_address}'\n\
              backoff_min = '100ms'\nbackoff_max = '200ms'\nfail_fast = '500ms'\n\
              [clients.payments]\ntarget = '{}'\n",
-            database("orders.db"),
+            database("orders"),
             accounts.address(),
             payments.address(),
         );
@@ -76,7 +72,7 @@ impl Shop {
             orders.push(Some(replica.unwrap()));
         }
         let shop = Self {
-            folder,
+            place,
             accounts,
             catalog: Some(catalog),
             catalog_address,
@@ -124,7 +120,10 @@ impl Shop {
 
     /// The orders as they are written down.
     pub(crate) async fn orders_store(&self) -> orders::store::Store {
-        let config = Config::file(self.folder.path().join("orders.db"));
+        let config = Config {
+            url: self.place.url_of("orders").parse().unwrap(),
+            ..Config::default()
+        };
         let database = Database::open(&config, orders::store::MIGRATIONS).await;
         orders::store::Store::new(database.unwrap())
     }
@@ -176,11 +175,10 @@ impl Shop {
 
     /// Starts the catalog again, where it was.
     pub(crate) async fn start_catalog(&mut self) {
-        let path = self.folder.path().join("catalog.db");
         let toml = format!(
-            "[listen]\naddress = '{}'\n[database]\nurl = 'sqlite:{}'\n",
+            "[listen]\naddress = '{}'\n[database]\nurl = '{}'\n",
             self.catalog_address,
-            path.display(),
+            self.place.url_of("catalog"),
         );
         let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
         self.catalog = Some(catalog.unwrap());

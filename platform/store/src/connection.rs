@@ -1,0 +1,78 @@
+//! A connection in use.
+
+use gantry::telemetry::metric::Held;
+use sqlx::{Any, AnyConnection, pool::PoolConnection};
+
+use crate::{Error, Kind, engine::Engine, pool::Taken};
+
+/// A connection in use, and counted as such. It goes back to its pool when dropped, unless nobody
+/// knows how it stands: then it is closed, which undoes what it has not committed.
+pub(crate) struct Connection {
+    inner: PoolConnection<Any>,
+    engine: Engine,
+    /// Whether work on it was begun whose end nobody has seen.
+    unsure: bool,
+    /// Whether a transaction is open on it.
+    in_transaction: bool,
+    _place: (Held, Taken),
+}
+
+impl Connection {
+    pub(crate) fn new(inner: PoolConnection<Any>, engine: Engine, place: (Held, Taken)) -> Self {
+        Self {
+            inner,
+            engine,
+            unsure: false,
+            in_transaction: false,
+            _place: place,
+        }
+    }
+
+    /// Has `work` done on it.
+    pub(crate) async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut AnyConnection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        // A caller that leaves in the middle drops this future here.
+        self.unsure = true;
+        let outcome = work(&mut self.inner).await;
+        self.unsure = outcome.as_ref().is_err_and(|error| match error.kind() {
+            Kind::TimedOut | Kind::Unavailable => true,
+            Kind::Busy | Kind::Full | Kind::Conflict | Kind::Broken => false,
+        });
+        outcome
+    }
+
+    /// Has a transaction begun on it by `work`.
+    pub(crate) async fn begin(
+        &mut self,
+        work: impl AsyncFnOnce(&mut AnyConnection) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // Before it is known: a caller may leave while the database begins it.
+        self.in_transaction = true;
+        let outcome = self.run(work).await;
+        self.in_transaction = outcome.is_ok() || self.unsure;
+        outcome
+    }
+
+    /// Has the transaction ended by `work`.
+    pub(crate) async fn end(
+        &mut self,
+        work: impl AsyncFnOnce(&mut AnyConnection) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let outcome = self.run(work).await;
+        self.in_transaction = outcome.is_err();
+        outcome
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The driver of files waits for what was given up and uses the connection again. That of
+        // servers would wait as well, for one that may never answer.
+        let unsure = self.unsure && self.engine == Engine::Postgres;
+        if unsure || self.in_transaction {
+            self.inner.close_on_drop();
+        }
+    }
+}
