@@ -1,4 +1,4 @@
-//! Built binaries together, by behaviour. `cargo build --workspace` first; tests/run does.
+//! Built binaries together, by behaviour. `cargo build --workspace --all-features` first; tests/run does.
 
 mod bad_input;
 mod concurrency;
@@ -10,5 +10,7 @@ mod json;
 mod live_config;
 mod money;
 mod paused;
+mod postgres;
+mod shop;
 mod support;
 mod up;

@@ -112,6 +112,8 @@ Examples:
   gantry up --reset                          begin with empty databases
   gantry up --etcd http://127.0.0.1:2379     a real etcd in place of the local one
   gantry up --etcd https://10.0.0.1:2379 --etcd-ca ca.pem --etcd-user me --etcd-password-file secret
+  gantry up --database postgres://me@127.0.0.1/shop
+                                             PostgreSQL in place of files
   gantry up --otlp http://127.0.0.1:4317     send traces to a collector")]
 pub(crate) struct Up {
     /// Build every service first, with the profile gantry itself was built with
@@ -125,6 +127,10 @@ pub(crate) struct Up {
     pub(crate) reset: bool,
     #[command(flatten)]
     pub(crate) etcd: EtcdOptions,
+    /// Keep data in the PostgreSQL database at this URL, each service in a schema of its own name;
+    /// with the password in `GANTRY_DATABASE__PASSWORD`
+    #[arg(long, value_name = "URL", conflicts_with = "reset")]
+    pub(crate) database: Option<String>,
     /// Move the fixed ports: the local etcd listens on N + 1; 0 takes a free one
     #[arg(long, value_name = "N")]
     pub(crate) port_base: Option<u16>,

@@ -5,6 +5,7 @@
 mod args;
 mod build;
 mod call;
+mod database;
 mod doctor;
 mod failure;
 mod load;

@@ -17,6 +17,7 @@ use crate::{
     Outcome,
     args::Up,
     block_on, build,
+    database::Database,
     failure::{Exit, Failure},
     here,
     project::{self, Project, Service},
@@ -47,6 +48,7 @@ const LAST_LINES: usize = 20;
 pub(crate) fn run(args: &Up) -> Outcome {
     let (mut project, state) = here()?;
     let given = Access::given(&args.etcd)?;
+    let database = args.database.as_deref().map(Database::given).transpose()?;
     for setting in &args.replicas {
         project.set_replicas(setting)?;
     }
@@ -60,7 +62,11 @@ pub(crate) fn run(args: &Up) -> Outcome {
     }
     let port = registry::port(args.port_base)?;
     // What is not there is told of before anything is opened.
-    specs(&project, &state, Settings::default())?;
+    let settings = Settings {
+        database: database.as_ref(),
+        ..Settings::default()
+    };
+    specs(&project, &state, settings)?;
     block_on(async {
         let (etcd, access) = if let Some(access) = given {
             (None, access)
@@ -73,10 +79,14 @@ pub(crate) fn run(args: &Up) -> Outcome {
         let settings = Settings {
             sockets: Some(&sockets),
             etcd: Some(&access),
+            database: database.as_ref(),
             otlp: args.otlp.as_deref(),
         };
         let specs = specs(&project, &state, settings)?;
         let system = Running::start(args, project, state, &lock, specs, (etcd, access))?;
+        if let Some(remark) = database.as_ref().and_then(Database::remark) {
+            system.show.note(remark);
+        }
         system.until_stopped().await
     })
 }
@@ -118,6 +128,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) sockets: Option<&'a Sockets>,
     /// Where to register, and how that is reached.
     pub(crate) etcd: Option<&'a Access>,
+    /// Where to keep data, if not in files.
+    pub(crate) database: Option<&'a Database>,
     /// Where to send traces.
     pub(crate) otlp: Option<&'a str>,
 }
@@ -142,7 +154,7 @@ pub(crate) fn specs(
             replicas: service.replicas,
             program,
             arguments: arguments(name, &project.root),
-            environment: environment(name, service, state, settings),
+            environment: environment(name, service, state, settings)?,
             socket: settings.sockets.and_then(|all| all.get(name)).cloned(),
             hidden: settings.etcd.map(Access::foreign).unwrap_or_default(),
             folder: project.root.clone(),
@@ -176,17 +188,20 @@ fn environment(
     Settings {
         sockets,
         etcd,
+        database,
         otlp,
     }: Settings<'_>,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, Failure> {
     let mut environment = Vec::new();
     let mut set = |key: &str, value: String| environment.push((key.to_owned(), value));
     if service.database {
-        let file = state.data().join(format!("{name}.db"));
-        set(
-            "GANTRY_DATABASE__URL",
-            format!("sqlite://{}", file.display()),
-        );
+        let url = if let Some(database) = database {
+            database.url_of(name)?
+        } else {
+            let file = state.data().join(format!("{name}.db"));
+            format!("sqlite://{}", file.display())
+        };
+        set("GANTRY_DATABASE__URL", url);
     }
     if let Some(access) = etcd {
         for (name, value) in access.variables() {
@@ -206,7 +221,7 @@ fn environment(
         });
         set(key, value);
     }
-    environment
+    Ok(environment)
 }
 
 /// A started system.

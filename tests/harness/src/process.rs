@@ -61,6 +61,14 @@ pub fn service(binary: &str) -> Builder {
 }
 
 impl Builder {
+    /// Has it listen at `address`, as one before it did, in place of a free one.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Self {
+        let mut moved = self.set("LISTEN__ADDRESS", address);
+        moved.address = address;
+        moved
+    }
+
     /// Sets a variable of the configuration: `LISTEN__ADDRESS` without `GANTRY_`.
     #[must_use]
     #[expect(
@@ -251,8 +259,21 @@ pub fn free_address() -> SocketAddr {
 
 /// What `GET path` at `address` answers, head and body; none where nothing answers.
 pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    ask(address, "GET", path, "").await
+}
+
+/// What `PUT path` with JSON at `address` answers, head and body; none where nothing answers.
+pub async fn put(address: SocketAddr, path: &str, json: &str) -> Option<String> {
+    ask(address, "PUT", path, json).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, json: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;

@@ -9,6 +9,9 @@ use super::*;
 /// Longest wait for what should come at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
+/// Takes longer than anybody waits.
+const SLEEP: Statement = Statement::new("test.sleep", "SELECT 1 AS one FROM pg_sleep(3600)");
+
 const STEPS: &[Migration] = &[COUNTERS, LABELS];
 
 fn at(url: &str) -> Config {
@@ -84,7 +87,7 @@ async fn a_restart_in_a_quiet_moment_costs_nothing() {
 /// Goal: a server that is there and does not answer takes no caller longer than it may, and no
 /// place in the pool for good.
 /// Method: all traffic through a proxy that lets nothing through for an hour, and then lets new
-/// connections through; old ones are stuck for good.
+/// connections through; old ones are stuck for good, each of them in the middle of something.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_network_is_got_over() {
     let Some(server) = gantry_harness::postgres::shared().await else {
@@ -94,20 +97,28 @@ async fn a_cut_network_is_got_over() {
     let real = server.address().to_string();
     let url = server.schema().replace(&real, &proxy.address.to_string());
     let config = Config {
-        statement_timeout: Duration::from_millis(200),
+        statement_timeout: Duration::from_millis(500),
         pool_max: 2,
         ..at(&url)
     };
     let database = Database::open(&config, STEPS).await.unwrap();
-    let held = database.begin("test.held").await.unwrap();
-    assert_eq!(0, read(&database).await);
-    proxy.delay(Duration::from_hours(1));
-    let error = held.commit().await.unwrap_err();
-    assert_eq!(Kind::TimedOut, error.kind(), "{error:?}");
-    for _ in 0..3 {
-        let cut = time::timeout(SOON, database.ping()).await.unwrap();
-        assert!(cut.is_err());
+    futures_of_reads(&database).await;
+    let asleep = async || database.statement(&SLEEP).fetch_one().await;
+    let cut = async {
+        wait::until("all connections to be in use", SOON, async || {
+            (database.connections() == (2, 0)).then_some(())
+        })
+        .await;
+        proxy.delay(Duration::from_hours(1));
+    };
+    let (one, other, ()) = tokio::join!(asleep(), asleep(), cut);
+    for error in [one, other].map(Result::unwrap_err) {
+        let kind = error.kind();
+        let away = [Kind::TimedOut, Kind::Unavailable].contains(&kind);
+        assert!(away, "{error:?}");
     }
+    let ping = time::timeout(SOON, database.ping()).await.unwrap();
+    assert!(ping.is_err());
     proxy.delay(Duration::ZERO);
     wait::until("new connections", SOON, async || database.ping().await.ok()).await;
     futures_of_reads(&database).await;
@@ -241,7 +252,6 @@ async fn of_two_in_each_others_way_one_goes_on() {
 /// Method: a statement without end is cut; ask the server what it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_given_up_ends_at_the_server_too() {
-    const SLEEP: Statement = Statement::new("test.sleep", "SELECT 1 AS one FROM pg_sleep(3600)");
     const ACTIVE: Statement = Statement::new(
         "test.active",
         "SELECT COUNT(*) AS active FROM pg_stat_activity
