@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod concurrency;
+mod crashes;
 mod deadlines;
 mod discovery;
 mod drain;

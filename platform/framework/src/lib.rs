@@ -6,6 +6,7 @@
 
 // Layer 0: no module of this crate below them.
 pub mod backoff;
+pub mod crash;
 pub mod journal;
 pub mod names;
 pub mod shutdown;

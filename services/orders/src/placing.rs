@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry::{config::Live, status};
+use gantry::{config::Live, crash, status};
 use gantry_store::{Error, Timestamp};
 use tokio::time;
 use tonic::{Code, Status};
@@ -89,7 +89,10 @@ impl Placing {
     ///
     /// If the database fails; trying again is safe.
     pub async fn place(&self, order: Order) -> Result<Placed, Error> {
-        self.store.place(order, self.lease()).await
+        crash::point("orders.row.before");
+        let placed = self.store.place(order, self.lease()).await;
+        crash::point("orders.row.after");
+        placed
     }
 
     /// Takes an order as far as it goes now. While another service is away it stays where it is, and
@@ -131,13 +134,19 @@ impl Placing {
             }
             order.state = to;
             order.money_held |= to == OrderState::Reserved;
+            if to == OrderState::Paid {
+                crash::point("orders.charge-answered.after");
+            }
             self.changes.tell(&order.id);
         }
     }
 
     async fn reserve(&self, order: &mut Order) -> Next {
+        crash::point("orders.reserve.before");
         let reserved = self.others.catalog.reserve(&order.id, &order.lines);
-        match self.in_time(reserved).await {
+        let reserved = self.in_time(reserved).await;
+        crash::point("orders.reserve.after");
+        match reserved {
             Ok(Reserved::Priced(priced)) => {
                 order.lines = priced;
                 match total(&order.lines) {
@@ -159,8 +168,12 @@ impl Placing {
         if total.minor_units == 0 {
             return Next::To(OrderState::Paid);
         }
+        crash::point("orders.charge-sent.before");
         let charged = self.others.payments.charge(&order.id, &total);
-        match self.in_time(charged).await {
+        let charged = self.in_time(crash::amid("orders.charge-sent.after", charged));
+        let charged = charged.await;
+        crash::point("orders.charge-answered.before");
+        match charged {
             Ok(Charged::Yes) => Next::To(OrderState::Paid),
             Ok(Charged::Declined) => Next::GiveUp(CancelReason::PaymentDeclined),
             Ok(Charged::Refunded) => Next::GiveUp(CancelReason::TimedOut),
@@ -169,7 +182,10 @@ impl Placing {
     }
 
     async fn confirm(&self, order: &Order) -> Next {
-        match self.in_time(self.others.catalog.confirm(&order.id)).await {
+        crash::point("orders.confirm.before");
+        let confirmed = self.in_time(self.others.catalog.confirm(&order.id)).await;
+        crash::point("orders.confirm.after");
+        match confirmed {
             Ok(Held::Yes) => Next::To(OrderState::Confirmed),
             Ok(Held::Gone) => Next::GiveUp(CancelReason::TimedOut),
             Err(error) => unanswered(&order.id, "the catalog", &error),
@@ -181,13 +197,21 @@ impl Placing {
     async fn give_back(&self, order: &Order, claim: &Claim) -> Result<(), Error> {
         let Others { catalog, payments } = &self.others;
         let refund = async {
-            if order.money_held {
-                payments.refund(&order.id).await
-            } else {
-                Ok(())
+            if !order.money_held {
+                return Ok(());
             }
+            crash::point("orders.refund.before");
+            let refunded = payments.refund(&order.id).await;
+            crash::point("orders.refund.after");
+            refunded
         };
-        let released = self.in_time(catalog.release(&order.id));
+        let release = async {
+            crash::point("orders.release.before");
+            let released = catalog.release(&order.id).await;
+            crash::point("orders.release.after");
+            released
+        };
+        let released = self.in_time(release);
         let (released, refunded) = tokio::join!(released, self.in_time(refund));
         match (released, refunded) {
             (Ok(()), Ok(())) => self.store.settled(claim).await,

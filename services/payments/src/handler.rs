@@ -1,6 +1,6 @@
 //! gRPC in, gRPC out: converts, and decides which status an outcome is.
 
-use gantry::status;
+use gantry::{crash, status};
 use shop_proto::{
     money::v1::Money as MoneyMessage,
     payments::v1::{
@@ -35,14 +35,19 @@ impl Payments {
         if payment.state != PaymentState::Pending {
             return Ok(payment);
         }
-        let charged = self.bank.charge(&payment.id, amount).await;
+        crash::point("payments.charge-sent.before");
+        let charged = self.bank.charge(&payment.id, amount);
+        let charged = crash::amid("payments.charge-sent.after", charged).await;
+        crash::point("payments.charge-answered.before");
         let state = match charged.map_err(|error| unanswered(&payment.id, &error))? {
             Charged::Yes => PaymentState::Charged,
             Charged::Declined => PaymentState::Declined,
             Charged::Refunded => PaymentState::Refunded,
         };
         let from = [PaymentState::Pending; 2];
-        Ok(self.store.settle(&payment.id, from, state).await?)
+        let settled = self.store.settle(&payment.id, from, state).await;
+        crash::point("payments.charge-answered.after");
+        Ok(settled?)
     }
 }
 
@@ -62,7 +67,9 @@ impl PaymentsService for Payments {
             let why = "must be more than 0".to_owned();
             status::invalid_argument([("amount.minor_units", why)])
         })?;
+        crash::point("payments.row.before");
         let payment = self.store.begin(&payment_id, &amount).await?;
+        crash::point("payments.row.after");
         if payment
             .amount
             .as_ref()
@@ -88,12 +95,17 @@ impl PaymentsService for Payments {
         request: Request<RefundRequest>,
     ) -> Result<Response<RefundResponse>, Status> {
         let id = request.into_inner().payment_id;
+        crash::point("payments.refund.before");
         let mut payment = self.store.begin_refund(&id).await?;
         if payment.state == PaymentState::Refunding {
-            let refunded = self.bank.refund(&id).await;
+            crash::point("payments.refund-sent.before");
+            let refunded = self.bank.refund(&id);
+            let refunded = crash::amid("payments.refund-sent.after", refunded).await;
+            crash::point("payments.refund-answered.before");
             refunded.map_err(|error| unanswered(&id, &error))?;
             let from = [PaymentState::Refunding; 2];
             payment = self.store.settle(&id, from, PaymentState::Refunded).await?;
+            crash::point("payments.refund.after");
         }
         Ok(Response::new(RefundResponse {
             payment: Some(message(payment)),
