@@ -1,25 +1,11 @@
 //! What is left of an order when a process ends in the middle of it, at every point there is.
 
-use std::{net::SocketAddr, os::unix::process::ExitStatusExt as _};
-
-use gantry_harness::{
-    database::Place,
-    process::{self, Service},
-    tools,
-    wait::{self, SOON},
-};
-use rustix::process::Signal;
+use gantry_harness::{database::Place, tools};
 use serde_json::json;
-use shop_proto::{
-    catalog::v1::{ImportProductsRequest, catalog_service_client::CatalogServiceClient},
-    orders::v1::OrderState,
-};
+use shop_proto::orders::v1::OrderState;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::{
-    shop::{Customer, Doors, SKU},
-    support::channel,
-};
+use crate::{shop::Customer, stand::Stand};
 
 /// Where an order that goes well passes by; see the services for what is before and after.
 const ORDERED: [&str; 18] = [
@@ -56,120 +42,6 @@ const CANCELLED: [&str; 9] = [
     "payments.refund-answered.before",
     "payments.refund.after",
 ];
-
-/// The services of the shop, each started by hand.
-struct Stand {
-    place: Place,
-    accounts: Service,
-    catalog: Service,
-    bank: Service,
-    payments: Service,
-    orders: Service,
-}
-
-impl Stand {
-    async fn open(place: Place) -> Self {
-        let service = |name: &str| {
-            let builder = process::service(name);
-            builder.set("DATABASE__URL", place.url_of(name))
-        };
-        let accounts = service("accounts").start().await;
-        let catalog = service("catalog").start().await;
-        let bank = service("bank").start().await;
-        let payments = payments(&place, bank.address, None).start().await;
-        let peers = [accounts.address, catalog.address, payments.address];
-        let orders = orders(&place, peers, None).start().await;
-        let row = ImportProductsRequest {
-            sku: SKU.to_owned(),
-            name: "Earl Grey".to_owned(),
-            price_minor_units: 890,
-            currency_code: "EUR".to_owned(),
-            initial_stock: 10_000,
-            ..ImportProductsRequest::default()
-        };
-        let mut shelves = CatalogServiceClient::new(channel(&[catalog.address]));
-        let imported = shelves.import_products(tokio_stream::iter([row])).await;
-        imported.expect("a product");
-        Self {
-            place,
-            accounts,
-            catalog,
-            bank,
-            payments,
-            orders,
-        }
-    }
-
-    fn doors(&self) -> Doors {
-        Doors {
-            accounts: channel(&[self.accounts.address]),
-            catalog: channel(&[self.catalog.address]),
-            orders: channel(&[self.orders.address]),
-            bank: self.bank.address,
-        }
-    }
-
-    fn victim(&mut self, point: &str) -> &mut Service {
-        if point.starts_with("orders.") {
-            &mut self.orders
-        } else {
-            &mut self.payments
-        }
-    }
-
-    /// Has the process that comes by `point` next end there.
-    fn arm(&mut self, point: &str) {
-        let folder = self.victim(point).folder().join(".gantry/crash");
-        std::fs::create_dir_all(&folder).expect("make a folder");
-        std::fs::write(folder.join(point), "").expect("write a file");
-    }
-
-    /// Waits until a process has ended at `point`, and starts it again where it was.
-    async fn crashed(&mut self, point: &str) {
-        let victim = self.victim(point);
-        let file = victim.folder().join(".gantry/crash").join(point);
-        let reached = format!("{point} to be reached, in a build with --all-features");
-        wait::until(&reached, SOON, async || (!file.exists()).then_some(())).await;
-        let status = victim.ended(SOON).await;
-        let aborted = status.signal() == Some(Signal::ABORT.as_raw());
-        assert!(aborted, "{point}: {status}");
-        let address = victim.address;
-        if point.starts_with("orders.") {
-            let peers = [
-                self.accounts.address,
-                self.catalog.address,
-                self.payments.address,
-            ];
-            self.orders = orders(&self.place, peers, Some(address)).start().await;
-        } else {
-            let payments = payments(&self.place, self.bank.address, Some(address));
-            self.payments = payments.start().await;
-        }
-    }
-}
-
-fn payments(place: &Place, bank: SocketAddr, at: Option<SocketAddr>) -> process::Builder {
-    let builder = process::service("payments")
-        .set("DATABASE__URL", place.url_of("payments"))
-        .set("BANK__URL", format!("http://{bank}"));
-    match at {
-        Some(address) => builder.at(address),
-        None => builder,
-    }
-}
-
-fn orders(place: &Place, peers: [SocketAddr; 3], at: Option<SocketAddr>) -> process::Builder {
-    let [accounts, catalog, payments] = peers;
-    let builder = process::service("orders")
-        .set("DATABASE__URL", place.url_of("orders"))
-        .set("CLIENTS__ACCOUNTS__TARGET", accounts)
-        .set("CLIENTS__CATALOG__TARGET", catalog)
-        .set("CLIENTS__PAYMENTS__TARGET", payments);
-    match at {
-        Some(address) => builder.at(address),
-        None => builder,
-    }
-}
 
 /// Goal: wherever orders or payments crash, before or after each step of an order and in the midst
 /// of those at the bank, the order is confirmed or cancelled soon after the restart, the money and

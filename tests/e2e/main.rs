@@ -1,6 +1,7 @@
 //! Built binaries together, by behaviour. `cargo build --workspace --all-features` first; tests/run does.
 
 mod bad_input;
+mod bank;
 mod concurrency;
 mod crashes;
 mod deadlines;
@@ -13,5 +14,6 @@ mod money;
 mod paused;
 mod postgres;
 mod shop;
+mod stand;
 mod support;
 mod up;

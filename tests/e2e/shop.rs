@@ -1,7 +1,7 @@
 //! A customer of the shop, and its books: what people paid, what the bank took and what left the
 //! shelves.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use gantry::client::Channel;
 use gantry_harness::{
@@ -149,6 +149,15 @@ impl Customer {
 
     /// Places an order once, and answers what was answered.
     pub(crate) async fn try_order(&self, number: usize) -> Result<Order, Status> {
+        self.order_within(number, SOON).await
+    }
+
+    /// The same, with so much time.
+    pub(crate) async fn order_within(
+        &self,
+        number: usize,
+        timeout: Duration,
+    ) -> Result<Order, Status> {
         let request = PlaceOrderRequest {
             request_id: format!("order-{number}"),
             lines: vec![NewOrderLine {
@@ -156,7 +165,9 @@ impl Customer {
                 quantity: i32::try_from(number % 3 + 1).expect("small"),
             }],
         };
-        let placed = self.orders.clone().place_order(self.by(request)).await?;
+        let mut request = self.by(request);
+        request.set_timeout(timeout);
+        let placed = self.orders.clone().place_order(request).await?;
         Ok(placed.into_inner().order.expect("an order"))
     }
 

@@ -20,8 +20,9 @@ config::section! {
     pub struct Bank {
         /// Where the bank answers: `http://host[:port]`.
         pub url: String = "http://127.0.0.1:8090".to_owned(), restart;
-        /// How long one request may take, where its caller allows as much.
-        pub timeout: Duration = Duration::from_secs(2), in Duration::from_millis(10)..=Duration::from_mins(1), live;
+        /// How long one request may take, where its caller allows as much: less than orders wait for
+        /// a payment, so that what became of it is written down here.
+        pub timeout: Duration = Duration::from_secs(4), in Duration::from_millis(10)..=Duration::from_mins(1), live;
         /// Requests at once; more wait for their turn, within their timeout.
         pub requests_max: usize = 64, in 1..=10_000, restart;
         /// Connections kept open between requests.
