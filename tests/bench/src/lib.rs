@@ -1,8 +1,8 @@
 //! What the chassis costs per call, beside bare tonic.
 //!
-//! `bench-server` and `bench-client` each play either side with either stack; `bench-registry` and
-//! `bench-follower` play a name with many endpoints and whoever follows it. `bench` runs them
-//! against each other and writes docs/performance.md.
+//! `bench-server` and `bench-client` each play either side with either stack, and `bench-forward`
+//! stands between them; `bench-registry` and `bench-follower` play a name with many endpoints and
+//! whoever follows it. `bench` runs them against each other and writes docs/performance.md.
 
 use std::{fmt, pin::Pin, str::FromStr};
 

@@ -31,7 +31,7 @@ fn run() -> Result<(), String> {
         (7, 10, 60_000, 5)
     };
     let mut results = report::Results::default();
-    for side in [Side::Server, Side::Client] {
+    for side in [Side::Server, Side::Client, Side::Forward] {
         let mut counts = Vec::new();
         for round in 1..=rounds {
             eprintln!("instructions of the {side}, round {round} of {rounds}");
@@ -41,7 +41,7 @@ fn run() -> Result<(), String> {
         }
         results.instructions.push((side, counts));
     }
-    for side in [Side::Server, Side::Client] {
+    for side in [Side::Server, Side::Client, Side::Forward] {
         let mut times = Vec::new();
         for pair in 1..=pairs {
             eprintln!("CPU time of the {side}, pair {pair} of {pairs}");
@@ -51,6 +51,10 @@ fn run() -> Result<(), String> {
             times.push((tonic, gantry));
         }
         results.times.push((side, times));
+    }
+    for pair in 1..=pairs {
+        eprintln!("latency of the forwarder, pair {pair} of {pairs}");
+        results.medians.push(measure::medians(calls / 6)?);
     }
     results.discovery = discovery::measure(rounds, changing)?;
     let page = report::page(&results);

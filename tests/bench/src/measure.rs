@@ -4,7 +4,7 @@ use std::{
     fmt, fs,
     io::BufReader,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use gantry_bench::Stack;
@@ -16,6 +16,8 @@ pub(crate) enum Side {
     Server,
     /// The client is measured, calling tonic's server.
     Client,
+    /// Whoever hands calls on is measured, between tonic's channel and tonic's server.
+    Forward,
 }
 
 impl fmt::Display for Side {
@@ -23,6 +25,7 @@ impl fmt::Display for Side {
         f.write_str(match self {
             Self::Server => "server",
             Self::Client => "client",
+            Self::Forward => "forwarder",
         })
     }
 }
@@ -93,13 +96,37 @@ pub(crate) fn cpu_micros_per_call(side: Side, stack: Stack, load: Load) -> Resul
         }
     };
     let report = match side {
-        Side::Server => run(side, stack, load, pinned("0"), pinned("1"))?,
+        Side::Server | Side::Forward => run(side, stack, load, pinned("0"), pinned("1"))?,
         Side::Client => run(side, stack, load, pinned("1"), pinned("0"))?,
     };
     Ok(report / precise(load.calls as u64))
 }
 
-/// Runs both sides to their end; the CPU microseconds the measured side told of its calls.
+/// Microseconds that half of all calls take at most, one after the other: to tonic's server itself,
+/// and through the gateway's step before it.
+pub(crate) fn medians(calls: usize) -> Result<(f64, f64), String> {
+    let load = [calls.to_string(), "1".to_owned(), "median".to_owned()];
+    let mut server = Serving::start(&mut Command::new(beside("bench-server")), &["tonic"])?;
+    let direct = called(
+        Command::new(beside("bench-client")),
+        Stack::Tonic,
+        &server,
+        &load,
+    )?;
+    let arguments = ["gantry", &server.address.clone()];
+    let mut between = Serving::start(&mut Command::new(beside("bench-forward")), &arguments)?;
+    let through = called(
+        Command::new(beside("bench-client")),
+        Stack::Tonic,
+        &between,
+        &load,
+    )?;
+    between.end()?;
+    server.end()?;
+    Ok((number(&direct)?, number(&through)?))
+}
+
+/// Runs all sides to their end; the CPU microseconds the measured side told of its calls.
 fn run(
     side: Side,
     stack: Stack,
@@ -107,48 +134,93 @@ fn run(
     measured: impl Fn(&str) -> Command,
     other: impl Fn(&str) -> Command,
 ) -> Result<f64, String> {
-    let (mut server, mut client) = match side {
-        Side::Server => (measured("bench-server"), other("bench-client")),
-        Side::Client => (other("bench-server"), measured("bench-client")),
+    let on = |own: Side, binary: &str| {
+        if side == own {
+            (measured(binary), stack.to_string())
+        } else {
+            (other(binary), Stack::Tonic.to_string())
+        }
     };
-    let (serving, calling) = match side {
-        Side::Server => (stack, Stack::Tonic),
-        Side::Client => (Stack::Tonic, stack),
-    };
-    let mut server = server
-        .arg(serving.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("start the server: {error}"))?;
-    let mut told = BufReader::new(server.stdout.take().expect("standard output is piped"));
-    let address = line(&mut told)?;
+    let (mut command, serving) = on(Side::Server, "bench-server");
+    let mut server = Serving::start(&mut command, &[&serving])?;
+    let mut between = None;
+    if side == Side::Forward {
+        let (mut command, forwarding) = on(Side::Forward, "bench-forward");
+        let arguments = [&*forwarding, &*server.address];
+        between = Some(Serving::start(&mut command, &arguments)?);
+    }
+    let (client, calling) = on(Side::Client, "bench-client");
+    let load = [load.calls.to_string(), load.callers.to_string()];
+    let nearest = between.as_ref().unwrap_or(&server);
+    let client = called(client, calling.parse()?, nearest, &load)?;
+    let forwarder = between.as_mut().map(Serving::end).transpose()?;
+    let server = server.end()?;
+    number(match side {
+        Side::Server => &server,
+        Side::Client => &client,
+        Side::Forward => forwarder.as_deref().unwrap_or_default(),
+    })
+}
+
+/// What a client says last that calls `server`.
+fn called(
+    mut client: Command,
+    stack: Stack,
+    server: &Serving,
+    load: &[String],
+) -> Result<String, String> {
     let client = client
-        .arg(calling.to_string())
-        .arg(address)
-        .args([load.calls.to_string(), load.callers.to_string()])
+        .arg(stack.to_string())
+        .arg(&server.address)
+        .args(load)
         .stdout(Stdio::piped())
         .output()
         .map_err(|error| format!("start the client: {error}"))?;
     if !client.status.success() {
         return Err(format!("the client ended with {}", client.status));
     }
-    let client = String::from_utf8_lossy(&client.stdout).trim().to_owned();
-    let server = end(server, &mut told)?;
-    let told = if side == Side::Server { server } else { client };
-    told.parse()
-        .map_err(|_| format!("expected CPU microseconds, got {told:?}"))
+    Ok(String::from_utf8_lossy(&client.stdout).trim().to_owned())
 }
 
-/// Ends a server by closing its input; returns what it says last.
-fn end(mut server: Child, told: &mut impl std::io::BufRead) -> Result<String, String> {
-    drop(server.stdin.take());
-    let last = line(told)?;
-    let status = server.wait().map_err(|error| error.to_string())?;
-    if status.success() {
-        Ok(last)
-    } else {
-        Err(format!("the server ended with {status}"))
+fn number(told: &str) -> Result<f64, String> {
+    told.parse()
+        .map_err(|_| format!("expected microseconds, got {told:?}"))
+}
+
+/// A process that serves until its input is closed.
+struct Serving {
+    process: Child,
+    told: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Serving {
+    fn start(command: &mut Command, arguments: &[&str]) -> Result<Self, String> {
+        let mut process = command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("start a server: {error}"))?;
+        let mut told = BufReader::new(process.stdout.take().expect("standard output is piped"));
+        let address = line(&mut told)?;
+        Ok(Self {
+            process,
+            told,
+            address,
+        })
+    }
+
+    /// Ends it by closing its input; returns what it says last.
+    fn end(&mut self) -> Result<String, String> {
+        drop(self.process.stdin.take());
+        let last = line(&mut self.told)?;
+        let status = self.process.wait().map_err(|error| error.to_string())?;
+        if status.success() {
+            Ok(last)
+        } else {
+            Err(format!("a server ended with {status}"))
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Results {
     pub(crate) instructions: Vec<(Side, Vec<(f64, f64)>)>,
     /// CPU microseconds per call, tonic and gantry in turn.
     pub(crate) times: Vec<(Side, Vec<(f64, f64)>)>,
+    /// Microseconds of the median call, to a server itself and through the gateway's step.
+    pub(crate) medians: Vec<(f64, f64)>,
     /// What a name with many endpoints costs.
     pub(crate) discovery: Figures,
 }
@@ -27,7 +29,7 @@ pub(crate) fn page(results: &Results) -> String {
     for (side, rounds) in &results.instructions {
         let target = match side {
             Side::Server => "1.05",
-            Side::Client => "1.00",
+            Side::Client | Side::Forward => "1.00",
         };
         writeln!(page, "{} ≤ {target} |", row(*side, rounds, 0)).expect("a string takes all");
     }
@@ -35,6 +37,8 @@ pub(crate) fn page(results: &Results) -> String {
     for (side, pairs) in &results.times {
         writeln!(page, "{}", row(*side, pairs, 2)).expect("a string takes all");
     }
+    page.push_str(GATEWAY);
+    writeln!(page, "{}", overhead(results)).expect("a string takes all");
     page.push_str(&discovery(&results.discovery));
     page
 }
@@ -89,6 +93,25 @@ fn discovery(figures: &Figures) -> String {
     text
 }
 
+/// What a call through the gateway takes beside one to the server itself.
+fn overhead(results: &Results) -> String {
+    let of = |wanted: Side, which: fn(&(f64, f64)) -> f64| {
+        let times = results.times.iter().filter(|(side, _)| *side == wanted);
+        Spread::of(times.flat_map(|(_, pairs)| pairs).map(which)).median
+    };
+    let both_ends = of(Side::Server, |pair| pair.0) + of(Side::Client, |pair| pair.0);
+    let between = of(Side::Forward, |pair| pair.1);
+    let medians = &results.medians;
+    let ratio = Spread::of(medians.iter().map(|pair| pair.1 / pair.0)).show(2);
+    format!(
+        "| CPU time, µs | {both_ends:.2} | {between:.2} more | {:.2} |\n\
+         | median of one caller, µs | {} | {} | {ratio} |",
+        (both_ends + between) / both_ends,
+        Spread::of(medians.iter().map(|pair| pair.0)).show(0),
+        Spread::of(medians.iter().map(|pair| pair.1)).show(0),
+    )
+}
+
 /// Both stacks and the ratio of each pair, as medians with their spread.
 fn row(side: Side, pairs: &[(f64, f64)], digits: usize) -> String {
     let tonic = Spread::of(pairs.iter().map(|pair| pair.0)).show(digits);
@@ -114,7 +137,8 @@ endpoints costs. Written by
 
 Gantry's side carries all it carries in production: the span, metrics, deadlines, message limits, rescue; a health
 watch and a picker on the client. No trace exporter is set up. tonic's side is its own server or channel with its
-defaults. The other end of each run is always tonic's.
+defaults. The other end of each run is always tonic's. The forwarder stands between tonic's channel and tonic's server:
+the gateway's step in the whole stack of both sides, beside tonic's server and channel back to back.
 
 ## Instructions
 
@@ -132,6 +156,16 @@ connection, the two stacks in turn: median (least to most). The machine is share
 
 | side | pairs | bare tonic | gantry | ratio |
 | --- | --: | --: | --: | --: |
+";
+
+const GATEWAY: &str = "
+## Through the gateway
+
+A call that the gateway hands on, beside one to the server itself, both ends tonic's. CPU time as above, both ends
+together; latency of one caller, all processes on the same two cores: median (least to most) of as many pairs.
+
+| | direct | through the gateway | ratio |
+| --- | --: | --: | --: |
 ";
 
 const DISCOVERY: &str = "

@@ -1,8 +1,13 @@
-//! Calls the echo by either stack: `bench-client tonic|gantry ADDRESS CALLS CALLERS`.
+//! Calls the echo by either stack: `bench-client tonic|gantry ADDRESS CALLS CALLERS [median]`.
 //!
-//! Prints the CPU time it took, in microseconds.
+//! Prints the CPU time it took, in microseconds; or how long half of the calls took at most. The
+//! clock is read for that alone: it cannot be under callgrind, see `cpu_micros`.
 
-use std::{collections::BTreeMap, error::Error};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use gantry::{
     client::{Channel, Clients, Config},
@@ -21,8 +26,15 @@ const PAYLOAD: usize = 16;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [stack, address, calls, callers] = arguments.as_slice() else {
-        return Err("usage: bench-client tonic|gantry ADDRESS CALLS CALLERS".into());
+    let (stack, address, calls, callers, median) = match arguments.as_slice() {
+        [stack, address, calls, callers] => (stack, address, calls, callers, false),
+        [stack, address, calls, callers, word] if word == "median" => {
+            (stack, address, calls, callers, true)
+        }
+        _ => {
+            let usage = "usage: bench-client tonic|gantry ADDRESS CALLS CALLERS [median]";
+            return Err(usage.into());
+        }
     };
     let (calls, callers): (usize, usize) = (calls.parse()?, callers.parse()?);
     match stack.parse()? {
@@ -30,6 +42,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let channel = Endpoint::new(format!("http://{address}"))?
                 .connect()
                 .await?;
+            if median {
+                print(median_of(BenchServiceClient::new(channel), calls).await);
+                return Ok(());
+            }
             run(calls, callers, |left| {
                 call_tonic(BenchServiceClient::new(channel.clone()), left)
             })
@@ -76,6 +92,20 @@ async fn call_tonic(mut client: BenchServiceClient<tonic::transport::Channel>, c
         };
         client.echo(request).await.expect("no call fails");
     }
+}
+
+/// Microseconds that half of `calls` take at most, one after the other.
+async fn median_of(client: BenchServiceClient<tonic::transport::Channel>, calls: usize) -> u128 {
+    // Until everything is connected and in caches.
+    call_tonic(client.clone(), calls / 10).await;
+    let mut took = Vec::with_capacity(calls);
+    for _ in 0..calls {
+        let began = Instant::now();
+        call_tonic(client.clone(), 1).await;
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    took.get(calls / 2).map_or(0, Duration::as_micros)
 }
 
 async fn call_gantry(mut client: BenchServiceClient<Channel>, calls: usize) {
