@@ -74,7 +74,8 @@ impl Customer {
         let again = self.curl("/v1/accounts:register", &["--json", &person]);
         assert_eq!((409, 6), (again.status, code(&again)), "{again:?}");
         let logged_in = self.fine("/v1/accounts:login", &["--json", &person]);
-        self.token = logged_in["token"].as_str().expect("a token").to_owned();
+        let token = logged_in["token"].as_str().expect("a token");
+        token.clone_into(&mut self.token);
     }
 }
 
@@ -110,7 +111,8 @@ async fn a_customer_shops_by_json() {
     let order = place_and_watch(&customer);
     what_is_wrong_is_told(&customer, &order);
 
-    let hex = |id: &[u8]| id.iter().map(|it| format!("{it:02x}")).collect::<String>();
+    let trace = u128::from_str_radix(TRACE, 16).expect("a trace's id");
+    let trace = trace.to_be_bytes();
     let wanted = [
         ("gateway", "POST /v1/orders"),
         ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
@@ -120,7 +122,7 @@ async fn a_customer_shops_by_json() {
     ];
     wait::until("one trace over all of them", SOON, async || {
         let spans = collector.spans();
-        let own = spans.iter().filter(|it| hex(&it.span.trace_id) == TRACE);
+        let own = spans.iter().filter(|it| it.span.trace_id == trace);
         let own: Vec<_> = own
             .map(|it| (it.service.as_str(), it.span.name.as_str()))
             .collect();
