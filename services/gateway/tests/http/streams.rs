@@ -189,3 +189,35 @@ async fn both_ways_at_once() {
     assert_eq!(3, last["error"]["code"], "{last}");
     assert!(next().await.is_none());
 }
+
+/// A request whose body is what is sent, for as long as the sender is kept.
+fn slow(edge: &Edge, path: &str) -> (mpsc::Sender<Bytes>, http::Request<Slow>) {
+    let (pieces, sent) = mpsc::channel(1);
+    let frame: fn(Bytes) -> Result<Frame<Bytes>, std::io::Error> = |piece| Ok(Frame::data(piece));
+    let body = StreamBody::new(ReceiverStream::new(sent).map(frame));
+    let request = edge.request(Method::POST, path);
+    let request = request.header("content-type", "application/json");
+    (pieces, request.body(body).unwrap())
+}
+
+type Slow = StreamBody<
+    futures_util::stream::Map<
+        ReceiverStream<Bytes>,
+        fn(Bytes) -> Result<Frame<Bytes>, std::io::Error>,
+    >,
+>;
+
+/// Goal: a call with one answer ends in time, whoever holds it up, and says so in JSON.
+/// Method: a stream of requests that does not end.
+#[tokio::test]
+async fn a_call_with_one_answer_ends_in_time() {
+    let edge = Edge::with("[http]\ntimeout = '200ms'").await;
+    let (pieces, request) = slow(&edge, "/v1/sum");
+    pieces.send("{\"number\": 1}\n".into()).await.unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request).await.unwrap();
+    assert_eq!(StatusCode::GATEWAY_TIMEOUT, answer.status());
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(4, body["code"], "{body}");
+}
