@@ -11,6 +11,7 @@ mod gateway;
 mod json;
 mod live_config;
 mod money;
+mod news;
 mod paused;
 mod postgres;
 mod shop;

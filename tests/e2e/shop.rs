@@ -12,6 +12,9 @@ use serde_json::Value;
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
     catalog::v1::{GetProductRequest, catalog_service_client::CatalogServiceClient},
+    notifications::v1::{
+        ListNotificationsRequest, notifications_service_client::NotificationsServiceClient,
+    },
     orders::v1::{
         CancelOrderRequest, ListOrdersRequest, NewOrderLine, Order, OrderState, PlaceOrderRequest,
         orders_service_client::OrdersServiceClient,
@@ -93,6 +96,7 @@ pub(crate) struct Doors {
 pub(crate) struct Customer {
     orders: OrdersServiceClient<Channel>,
     catalog: CatalogServiceClient<Channel>,
+    notifications: NotificationsServiceClient<Channel>,
     bank: SocketAddr,
     token: String,
     /// Units there were at first.
@@ -124,6 +128,8 @@ impl Customer {
         let mut accounts = AccountsServiceClient::new(doors.accounts);
         let login = accounts.login(LoginRequest { email, password }).await;
         Self {
+            // With `up` one door leads to all of them.
+            notifications: NotificationsServiceClient::new(doors.orders.clone()),
             orders: OrdersServiceClient::new(doors.orders),
             catalog: CatalogServiceClient::new(doors.catalog),
             bank: doors.bank,
@@ -199,6 +205,14 @@ impl Customer {
             .as_deref()
             .is_some_and(|it| it.starts_with("HTTP/1.1 20"));
         assert!(taken, "{answer:?}");
+    }
+
+    /// Orders, and what was told of them.
+    pub(crate) async fn news(&self) -> Result<Vec<(String, i32)>, Status> {
+        let list = self.by(ListNotificationsRequest::default());
+        let listed = self.notifications.clone().list_notifications(list).await?;
+        let news = listed.into_inner().notifications.into_iter();
+        Ok(news.map(|it| (it.order_id, it.kind)).collect())
     }
 
     pub(crate) async fn books(&self) -> Option<Books> {

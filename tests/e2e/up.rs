@@ -26,7 +26,15 @@ async fn everything_serves() {
     let names: Vec<_> = instances.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(
         vec![
-            "accounts", "bank", "catalog", "catalog", "gateway", "orders", "orders", "payments"
+            "accounts",
+            "bank",
+            "catalog",
+            "catalog",
+            "gateway",
+            "notifications",
+            "orders",
+            "orders",
+            "payments"
         ],
         names
     );
@@ -39,7 +47,13 @@ async fn everything_serves() {
         assert!(instance.pid.is_some_and(is_alive), "{instance:?}");
     }
     for name in [
-        "accounts", "bank", "catalog", "gateway", "orders", "payments",
+        "accounts",
+        "bank",
+        "catalog",
+        "gateway",
+        "notifications",
+        "orders",
+        "payments",
     ] {
         assert_eq!(
             Some(0),

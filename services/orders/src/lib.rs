@@ -7,6 +7,7 @@ pub mod config;
 mod convert;
 pub mod domain;
 pub mod handler;
+mod news;
 pub mod payments;
 pub mod placing;
 pub mod store;
@@ -58,8 +59,13 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let others = Others { catalog, payments };
     let placing = Placing::new(store.clone(), others, changes.clone(), config.clone());
     let sweeper = sweep(placing.clone(), config.clone());
+    let stop = stopping.clone();
     app.spawn("order sweeper", async move {
-        stopping.run_until_cancelled(sweeper).await;
+        stop.run_until_cancelled(sweeper).await;
+    });
+    let teller = news::tell(store.clone(), app.client("notifications"), config.clone());
+    app.spawn("news of orders", async move {
+        stopping.run_until_cancelled(teller).await;
     });
 
     app.serve(OrdersServiceServer::new(Orders {
@@ -74,7 +80,7 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
 }
 
 /// Reads public keys from the accounts service.
-fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
+pub fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
     move || {
         let mut accounts = accounts.clone();
         async move {

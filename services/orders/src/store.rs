@@ -2,8 +2,9 @@
 //!
 //! Every change of an order's state is one transaction that moves the row from the state it
 //! relies on, and writes the step down. Whoever comes second moves nothing and finds out. The steps
-//! of an order on its way are in [`saga`].
+//! of an order on its way are in [`saga`], what accounts are told of them in [`news`].
 
+mod news;
 mod saga;
 
 use std::cmp::Ordering;
@@ -12,6 +13,7 @@ use gantry_store::{Database, Error, Migration, Page, Row, Statement, Timestamp, 
 
 use crate::domain::{CancelReason, Change, Line, Money, Order, OrderState};
 
+pub use news::News;
 pub use saga::{Claim, Step};
 
 /// The shape of the database.
@@ -25,6 +27,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 2,
         name: "saga",
         sql: include_str!("../migrations/0002_saga.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "news",
+        sql: include_str!("../migrations/0003_news.sql"),
     },
 ];
 
@@ -45,8 +52,10 @@ const PRICE_LINE: Statement = Statement::new(
 );
 const INSERT_CHANGE: Statement = Statement::new(
     "orders.insert_change",
-    "INSERT INTO order_changes (order_id, version, state, cancel_reason, changed_at)
-     SELECT order_id, version, state, cancel_reason, updated_at FROM orders WHERE order_id = $1",
+    "INSERT INTO order_changes (order_id, version, state, cancel_reason, changed_at, untold)
+     SELECT order_id, version, state, cancel_reason, updated_at,
+         CASE WHEN state IN ($2, $3) THEN 1 ELSE 0 END
+     FROM orders WHERE order_id = $1",
 );
 const FIND: Statement = Statement::new(
     "orders.find_order",
@@ -299,6 +308,9 @@ impl Store {
 /// Writes down the step that the order's row has just made, and commits it with that.
 async fn record(mut transaction: Transaction, order_id: &str) -> Result<(), Error> {
     let insert = transaction.statement(&INSERT_CHANGE).bind(order_id);
+    // These two are what the account is told.
+    let insert = insert.bind(code(OrderState::Confirmed));
+    let insert = insert.bind(code(OrderState::Cancelled));
     insert.execute().await?;
     transaction.commit().await
 }

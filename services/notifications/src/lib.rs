@@ -1,0 +1,67 @@
+//! What people are told: kept, listed and streamed.
+
+pub mod config;
+pub mod domain;
+pub mod handler;
+pub mod store;
+pub mod watch;
+
+use std::sync::Arc;
+
+use gantry::{BoxError, app::App, config::Live, status};
+use gantry_store::{Database, Timestamp};
+use orders::auth::Verifier;
+use shop_proto::notifications::v1::notifications_service_server::NotificationsServiceServer;
+use tokio::{sync::Semaphore, time};
+
+pub use config::Config;
+
+use crate::{handler::Notifications, store::Store, watch::News};
+
+/// Builds the service.
+///
+/// # Errors
+///
+/// If its database cannot be opened.
+pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
+    let config = app.config();
+    let database = config.map(|config| &config.database);
+    let database = Database::attach(app, database, store::MIGRATIONS).await?;
+    let store = Store::new(database);
+    let stopping = app.tasks().stopping();
+
+    let rules = config.derive(|config| config.tokens.rules());
+    let verifier = Verifier::new(orders::keys_of(app.client("accounts")), rules);
+    let (fresh, stop) = (verifier.clone().keep_fresh(), stopping.clone());
+    app.spawn("token keys", async move {
+        stop.run_until_cancelled(fresh).await;
+    });
+
+    let config = config.map(|config| &config.notifications);
+    let sweeper = sweep(store.clone(), config.clone());
+    app.spawn("notification sweeper", async move {
+        stopping.run_until_cancelled(sweeper).await;
+    });
+
+    let watchers_max = config.load().watchers_max;
+    app.serve(NotificationsServiceServer::new(Notifications {
+        verifier,
+        store,
+        news: News::default(),
+        config,
+        draining: app.draining(),
+        places: Arc::new(Semaphore::new(watchers_max)),
+    }));
+    Ok(())
+}
+
+/// Forgets what was kept long enough, now and then.
+async fn sweep(store: Store, config: Live<config::Notifications>) {
+    loop {
+        time::sleep(config.load().sweep_interval).await;
+        let until = Timestamp::now().before(config.load().retention);
+        if let Err(error) = store.forget(until).await {
+            tracing::warn!(error = %status::chain(&error), "notifications were not swept");
+        }
+    }
+}
