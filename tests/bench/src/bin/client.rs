@@ -3,11 +3,7 @@
 //! Prints the CPU time it took, in microseconds; or how long half of the calls took at most. The
 //! clock is read for that alone: it cannot be under callgrind, see `cpu_micros`.
 
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use gantry::{
     client::{Channel, Clients, Config},
@@ -18,7 +14,10 @@ use gantry_bench::{
     Stack, cpu_micros, observed, print,
     proto::{EchoRequest, bench_service_client::BenchServiceClient},
 };
-use tokio::task::{JoinSet, LocalSet};
+use tokio::{
+    task::{JoinSet, LocalSet},
+    time::Instant,
+};
 use tonic::transport::Endpoint;
 
 const PAYLOAD: usize = 16;
