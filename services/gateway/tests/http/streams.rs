@@ -9,10 +9,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::json;
-use tokio::{sync::mpsc, time};
+use tokio::{sync::mpsc, task::JoinSet, time};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::support::Edge;
+use crate::support::{Answer, Edge};
 
 /// Goal: a stream is a line for each message, and how it ended is told, by HTTP before the first and
 /// by a last line after it.
@@ -220,4 +220,38 @@ async fn a_call_with_one_answer_ends_in_time() {
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(4, body["code"], "{body}");
+}
+
+/// Goal: what is held of all bodies is bounded, and who finds no room learns when to come back.
+/// Method: most of what is allowed in one body that does not end, then another, until one of them
+/// found no room; and again without the first.
+#[tokio::test]
+async fn bodies_are_bounded_for_all_requests_together() {
+    let edge = Edge::with("[http]\nbody_bytes_max = '1MiB'").await;
+    let (pieces, request) = slow(&edge, "/v1/echo");
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let mut first = JoinSet::new();
+    first.spawn(client.request(request));
+    pieces.send(vec![b' '; 900_000].into()).await.unwrap();
+    let refused = async {
+        loop {
+            let mut answer = edge.post("/v1/echo", vec![b' '; 900_000]).await;
+            if let Some(first) = first.try_join_next() {
+                answer = Answer::of(first.unwrap().unwrap()).await;
+            }
+            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                return answer;
+            }
+        }
+    };
+    let refused = time::timeout(Duration::from_secs(10), refused).await;
+    let refused = refused.expect("no room for both");
+    let text = refused.text();
+    assert!(text.contains("http.body_bytes_max"), "{text}");
+    assert_eq!(Some("1"), refused.header("retry-after"));
+    // Alone, one may be as large as it may be.
+    drop(pieces);
+    first.join_all().await;
+    let body = format!("{}{{}}", " ".repeat(2_000_000));
+    assert_eq!(StatusCode::OK, edge.post("/v1/echo", body).await.status);
 }

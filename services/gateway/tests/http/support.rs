@@ -10,6 +10,7 @@ use gantry::{
 use gateway_echo::{Echo, echo_service_server::EchoServiceServer};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -33,6 +34,15 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) async fn of(response: http::Response<Incoming>) -> Self {
+        let (head, body) = response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
@@ -150,11 +160,6 @@ impl Edge {
     ) -> Answer {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let request = request.body(Full::new(body.into())).unwrap();
-        let (head, body) = client.request(request).await.unwrap().into_parts();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+        Answer::of(client.request(request).await.unwrap()).await
     }
 }
