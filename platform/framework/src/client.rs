@@ -70,6 +70,7 @@ const REFUSED_MAX: u32 = 1;
 /// connection that ends in good order, so it cannot go round, and where everything is restarted in
 /// turn a call may meet more than one that goes.
 const LEFT_BEHIND_MAX: u32 = 3;
+
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));

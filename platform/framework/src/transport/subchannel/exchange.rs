@@ -167,8 +167,8 @@ fn failed(error: &h2::Error, shared: &Shared) -> Failed {
 fn lost(shared: &Shared, error: &h2::Error) -> Status {
     let own = status::chain(error);
     let reason = match shared.reason() {
-        Some(reason) if own.contains(reason) => own,
-        Some(reason) => format!("{reason} ({own})"),
+        Some(reason) if shared.said_goodbye() && own != reason => format!("{reason} ({own})"),
+        Some(reason) => reason.to_owned(),
         None => own,
     };
     Refusal::ConnectionLost.status(format!("connection to {} lost: {reason}", shared.peer))
