@@ -1,5 +1,5 @@
-//! What `buf lint` does not ask of our contracts: words on everything, what a second try does, and
-//! how they are spelled in HTTP.
+//! What `buf lint` does not ask of our contracts: words on everything, what a second try does, who may
+//! call what, and how they are spelled in HTTP.
 
 use std::{
     fs,
@@ -148,6 +148,60 @@ fn every_rpc_says_what_a_second_try_would_do() {
         "without idempotency_level:\n{}",
         silent.join("\n")
     );
+}
+
+/// Goal: whoever writes a method of the shop decides who may call it, before anybody can; what the
+/// services ask each other is nobody else's.
+/// Method: the options as the programs carry them: every method that has a way in HTTP says one of
+/// the three, and the lists of those that want no token.
+#[test]
+fn every_method_of_the_shop_says_who_may_call_it() {
+    use gantry::contract::Access;
+    let mut silent = Vec::new();
+    for file in ours() {
+        for method in file
+            .services()
+            .flat_map(|it| it.methods().collect::<Vec<_>>())
+        {
+            let pool = method.parent_pool();
+            let said = |name: &str| {
+                let option = pool.get_extension_by_name(name);
+                option.is_some_and(|it| method.options().has_extension(&it))
+            };
+            if said("google.api.http") && !said("gantry.access.v1.access") {
+                silent.push(method.full_name().to_owned());
+            }
+        }
+    }
+    assert!(
+        silent.is_empty(),
+        "without gantry.access.v1.access:\n{}",
+        silent.join("\n")
+    );
+    let methods = [
+        &shop_proto::accounts::v1::ACCOUNTS_SERVICE_METHODS[..],
+        &shop_proto::catalog::v1::CATALOG_SERVICE_METHODS,
+        &shop_proto::orders::v1::ORDERS_SERVICE_METHODS,
+        &shop_proto::payments::v1::PAYMENTS_SERVICE_METHODS,
+    ];
+    let with = |access| {
+        let methods = methods.iter().flat_map(|it| it.iter());
+        let found = methods.filter(|it| it.access == access);
+        found
+            .map(gantry::contract::Method::name)
+            .collect::<Vec<_>>()
+    };
+    let public = ["Register", "Login", "GetJwks", "ListProducts", "GetProduct"];
+    assert_eq!(public.as_slice(), with(Access::Public));
+    let between = [
+        "Reserve",
+        "Confirm",
+        "Release",
+        "Charge",
+        "Refund",
+        "GetPayment",
+    ];
+    assert_eq!(between.as_slice(), with(Access::Internal));
 }
 
 /// Goal: the shop is found in HTTP where people and scripts look for it; what is for services alone

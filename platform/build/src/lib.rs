@@ -18,15 +18,15 @@
 //! - the messages, as prost makes them;
 //! - for each service a client, a server and its trait, as tonic makes them;
 //! - `impl gantry::contract::{Server, Client}`: names, descriptors, and for each method whether it
-//!   streams and its `idempotency_level`;
+//!   streams, its `idempotency_level`, and who may call it (`gantry.access.v1.access`);
 //! - `impl gantry::contract::Validate` for each message, from its `buf.validate` options. Servers
 //!   check each message they decode. An option that cannot be honoured fails the build: a rule
 //!   that is silently not checked is worse than none;
 //! - `DESCRIPTORS`, the encoded `FileDescriptorSet` of the package with all it imports, options
 //!   and comments kept, for reflection and JSON.
 //!
-//! `buf/validate/validate.proto`, `google/api/annotations.proto` and the `google/protobuf` files can
-//! be imported as they are; the first two are in this crate. Generated code names nothing but `::gantry`, so a contract crate needs
+//! `buf/validate/validate.proto`, `gantry/access/v1/access.proto`, `google/api/annotations.proto` and
+//! the `google/protobuf` files can be imported as they are; the first three are in this crate. Generated code names nothing but `::gantry`, so a contract crate needs
 //! `gantry` as its dependency and `gantry-build` as its build dependency, and no more.
 //!
 //! # Rules
@@ -54,6 +54,7 @@
 //! [protox]: https://docs.rs/protox
 //! [Protovalidate]: https://github.com/bufbuild/protovalidate
 
+mod access;
 mod descriptors;
 mod error;
 mod idents;

@@ -6,7 +6,7 @@ use prost_build::Module;
 use prost_reflect::FileDescriptor;
 
 use crate::{
-    Builder, Error, descriptors,
+    Builder, Error, access, descriptors,
     rules::{self, Rules},
     services::Services,
     sources::Sources,
@@ -43,7 +43,7 @@ pub(crate) fn generate(builder: &Builder, sources: &Sources) -> Result<Vec<Packa
         let module = Module::from_protobuf_package_name(file.package_name());
         (module, file.file_descriptor_proto().clone())
     });
-    let mut modules = configuration(builder)
+    let mut modules = configuration(builder, sources)
         .generate(requests.collect())
         .map_err(|source| Error::Generate { source })?;
 
@@ -77,11 +77,12 @@ pub(crate) fn generate(builder: &Builder, sources: &Sources) -> Result<Vec<Packa
     }
 }
 
-fn configuration(builder: &Builder) -> prost_build::Config {
+fn configuration(builder: &Builder, sources: &Sources) -> prost_build::Config {
+    let services = Services::new(builder.runtime.clone(), access::read(&sources.pool));
     let mut config = prost_build::Config::new();
     config
         .disable_comments([".google"])
-        .service_generator(Box::new(Services::new(builder.runtime.clone())));
+        .service_generator(Box::new(services));
     if let Some(runtime) = &builder.runtime {
         config
             .prost_path(format!("{runtime}::prost"))

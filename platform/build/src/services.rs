@@ -6,16 +6,19 @@ use prost_types::method_options::IdempotencyLevel;
 use quote::{format_ident, quote};
 use tonic_build::CodeGenBuilder;
 
+use crate::access::{Access, Accesses};
+
 /// Generates the code of services; with a runtime also the facts about them.
 #[derive(Debug)]
 pub(crate) struct Services {
     runtime: Option<String>,
+    accesses: Accesses,
 }
 
 impl Services {
     /// For code that names `runtime`, or tonic and prost alone.
-    pub(crate) fn new(runtime: Option<String>) -> Self {
-        Self { runtime }
+    pub(crate) fn new(runtime: Option<String>, accesses: Accesses) -> Self {
+        Self { runtime, accesses }
     }
 
     fn tokens(&self, service: &Service) -> TokenStream {
@@ -39,7 +42,7 @@ impl Services {
         if let Some(runtime) = &self.runtime {
             let runtime = path(runtime);
             tokens = naming_tonic(tokens, &runtime);
-            tokens.extend(methods(service, &runtime));
+            tokens.extend(methods(service, &self.accesses, &runtime));
             tokens.extend(server(service, &runtime));
             tokens.extend(client(service, &runtime));
         }
@@ -86,7 +89,7 @@ fn methods_ident(service: &Service) -> proc_macro2::Ident {
     format_ident!("{}_METHODS", service.name.to_shouty_snake_case())
 }
 
-fn methods(service: &Service, runtime: &TokenStream) -> TokenStream {
+fn methods(service: &Service, accesses: &Accesses, runtime: &TokenStream) -> TokenStream {
     let ident = methods_ident(service);
     let name = full_name(service);
     let documentation = format!(" The methods of `{name}`, in the order of its file.");
@@ -100,12 +103,19 @@ fn methods(service: &Service, runtime: &TokenStream) -> TokenStream {
             IdempotencyLevel::NoSideEffects => quote!(NoSideEffects),
             IdempotencyLevel::Idempotent => quote!(Idempotent),
         };
+        let full_name = format!("{name}.{}", method.proto_name);
+        let access = match accesses.get(&full_name).copied().unwrap_or_default() {
+            Access::Token => quote!(Token),
+            Access::Public => quote!(Public),
+            Access::Internal => quote!(Internal),
+        };
         quote! {
             #runtime::Method {
                 path: #path,
                 client_streaming: #client_streaming,
                 server_streaming: #server_streaming,
                 idempotency: #runtime::Idempotency::#idempotency,
+                access: #runtime::Access::#access,
             }
         }
     });

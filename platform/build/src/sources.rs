@@ -16,11 +16,18 @@ use crate::Error;
 /// Path by which contracts import the validation options.
 pub(crate) const VALIDATE: &str = "buf/validate/validate.proto";
 
+/// Path by which contracts import the option that says who may call a method.
+const ACCESS: &str = "gantry/access/v1/access.proto";
+
 /// Contracts of options that come with this crate, by the path they are imported by.
-const BUNDLED: [(&str, &str); 3] = [
+const BUNDLED: [(&str, &str); 4] = [
     (
         VALIDATE,
         include_str!("../../../proto/buf/validate/validate.proto"),
+    ),
+    (
+        ACCESS,
+        include_str!("../../../proto/gantry/access/v1/access.proto"),
     ),
     (
         "google/api/annotations.proto",
@@ -156,7 +163,7 @@ fn used_by(file: &FileDescriptor) -> Vec<FileDescriptor> {
     used
 }
 
-/// The options of validation and of HTTP, for projects that do not carry the files themselves.
+/// The options of validation, of access and of HTTP, for projects that do not carry the files themselves.
 struct Bundled;
 
 impl FileResolver for Bundled {

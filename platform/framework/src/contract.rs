@@ -43,6 +43,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// What a second try would do.
     pub idempotency: Idempotency,
+    /// Who may call it.
+    pub access: Access,
 }
 
 impl Method {
@@ -86,6 +88,17 @@ pub enum Idempotency {
     NoSideEffects,
     /// It has the effect of one try, however often it is tried.
     Idempotent,
+}
+
+/// Who may call a method (`gantry.access.v1.Access`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Whoever shows a valid token. So it is where nothing is said.
+    Token,
+    /// Anyone.
+    Public,
+    /// Services of the system, on their own ports; refused at the edge.
+    Internal,
 }
 
 /// Bounds on single messages, applied to a generated server for one call.

@@ -14,7 +14,7 @@ use std::{
 
 use gantry::{
     call,
-    contract::{Idempotency, Method},
+    contract::{Access, Idempotency, Method},
     journal::Journal,
     names::{Kind, Metric, metric},
     shutdown::Tasks,
@@ -37,6 +37,7 @@ static PLACE: Method = Method {
     client_streaming: false,
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
+    access: Access::Public,
 };
 
 /// Names the child's part.

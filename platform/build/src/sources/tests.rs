@@ -85,16 +85,18 @@ fn what_is_watched_exists() {
     assert_eq!(watched(folder.path(), &[]), [folder.path()]);
 }
 
-/// Goal: a project that carries neither file can use both kinds of options.
-/// Method: a contract with a rule and a mapping, alone in its folder; what its option says.
+/// Goal: a project that carries none of the files can use all kinds of options.
+/// Method: a contract with a rule, an access and a mapping, alone in its folder; what its option says.
 #[test]
 fn options_come_with_the_crate() {
     let folder = folder(&[(
         "a/v1/a.proto",
         "syntax = \"proto3\"; package a.v1;\
          import \"google/api/annotations.proto\"; import \"buf/validate/validate.proto\";\
+         import \"gantry/access/v1/access.proto\";\
          message M { string id = 1 [(buf.validate.field).string.uuid = true]; }\
-         service S { rpc R(M) returns (M) { option (google.api.http).get = \"/v1/{id}\"; } }",
+         service S { rpc R(M) returns (M) { option (gantry.access.v1.access) = ACCESS_PUBLIC;\
+         option (google.api.http).get = \"/v1/{id}\"; } }",
     )]);
     let sources = compile(folder.path(), &[]).expect("all is well");
     assert_eq!(sources.generated, ["a/v1/a.proto"]);
@@ -106,4 +108,9 @@ fn options_come_with_the_crate() {
     let rule = rule.as_message().expect("a rule");
     let get = rule.get_field_by_name("get").expect("a field of a rule");
     assert_eq!(get.as_str(), Some("/v1/{id}"));
+    let accesses = crate::access::read(&sources.pool);
+    assert_eq!(
+        accesses.get("a.v1.S.R"),
+        Some(&crate::access::Access::Public)
+    );
 }

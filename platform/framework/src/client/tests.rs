@@ -19,7 +19,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
 use crate::{
-    contract::{Idempotency, Method},
+    contract::{Access, Idempotency, Method},
     discovery::Resolve,
     journal::Journal,
     shutdown::Tasks,
@@ -37,12 +37,14 @@ static METHODS: [Method; 2] = [
         client_streaming: false,
         server_streaming: false,
         idempotency: Idempotency::NoSideEffects,
+        access: Access::Public,
     },
     Method {
         path: "/grpc.health.v1.Health/Watch",
         client_streaming: false,
         server_streaming: true,
         idempotency: Idempotency::NoSideEffects,
+        access: Access::Public,
     },
 ];
 

@@ -10,7 +10,7 @@ use tower::Service;
 
 use super::{HttpService, Inbound, dispatch::Handler, http};
 use crate::{
-    contract::{Idempotency, MessageLimits, Method, Server},
+    contract::{Access, Idempotency, MessageLimits, Method, Server},
     status::Refusal,
 };
 
@@ -20,6 +20,7 @@ pub(super) static UNKNOWN: Method = Method {
     client_streaming: true,
     server_streaming: true,
     idempotency: Idempotency::Unknown,
+    access: Access::Token,
 };
 
 /// Largest message that a server without our contract takes; tonic's own bound.
@@ -291,6 +292,13 @@ fn facts(service: &str, method: &MethodDescriptorProto) -> Method {
             Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
             Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
             Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::Unknown,
+        },
+        // What gRPC defines for everybody, health and reflection; of others, plain descriptors keep
+        // no option that would say.
+        access: if service.starts_with("grpc.") {
+            Access::Public
+        } else {
+            Access::Token
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use gantry::contract::{Client, Idempotency, MessageLimits, Server};
+use gantry::contract::{Access, Client, Idempotency, MessageLimits, Server};
 use gantry_build_rules::rules::v1::{
     Colour, DESCRIPTORS, ECHO_SERVICE_METHODS, Leaf, Plain,
     echo_service_client::EchoServiceClient,
@@ -133,6 +133,11 @@ fn facts_of_methods_are_those_of_the_contract() {
         ),
     ];
     assert_eq!(facts, expected);
+    let accesses = ECHO_SERVICE_METHODS.each_ref().map(|method| method.access);
+    let [public, internal, token] = [Access::Public, Access::Internal, Access::Token];
+    // The last three say nothing.
+    let expected = [public, internal, token, token, token, token];
+    assert_eq!(accesses, expected);
 
     assert_eq!(EchoServiceServer::<Echo>::NAME, "rules.v1.EchoService");
     assert_eq!(EchoServiceServer::<Echo>::METHODS, ECHO_SERVICE_METHODS);

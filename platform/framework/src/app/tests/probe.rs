@@ -14,7 +14,7 @@ use tower::Service;
 use crate::{
     app::{App, BoxError, Identity, testing},
     client::Channel,
-    contract::{self, Idempotency, MessageLimits, Method},
+    contract::{self, Access, Idempotency, MessageLimits, Method},
     server::Inbound,
     status,
 };
@@ -37,6 +37,7 @@ impl contract::Server for Probe {
         client_streaming: false,
         server_streaming: true,
         idempotency: Idempotency::Unknown,
+        access: Access::Public,
     }];
     const DESCRIPTORS: &'static [u8] = &[];
 

@@ -12,7 +12,7 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use crate::{
-    contract::{Codec, Idempotency, MessageLimits, Method, Server, Validate, Violations},
+    contract::{Access, Codec, Idempotency, MessageLimits, Method, Server, Validate, Violations},
     journal::Journal,
     server::{Inbound, Router, Stack},
     shutdown::Tasks,
@@ -119,18 +119,21 @@ impl Server for Probe {
             client_streaming: false,
             server_streaming: false,
             idempotency: Idempotency::Unknown,
+            access: Access::Token,
         },
         Method {
             path: STREAM,
             client_streaming: true,
             server_streaming: true,
             idempotency: Idempotency::Unknown,
+            access: Access::Token,
         },
         Method {
             path: RULED,
             client_streaming: false,
             server_streaming: false,
             idempotency: Idempotency::Unknown,
+            access: Access::Public,
         },
     ];
     const DESCRIPTORS: &'static [u8] = &[];

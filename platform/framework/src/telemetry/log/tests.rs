@@ -14,7 +14,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, registry};
 
 use super::*;
 use crate::{
-    contract::{Idempotency, Method},
+    contract::{Access, Idempotency, Method},
     telemetry::level::LogLevel,
 };
 
@@ -23,6 +23,7 @@ static PLACE: Method = Method {
     client_streaming: false,
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
+    access: Access::Public,
 };
 
 /// A JSON object as strict readers see it: an error where a key comes twice.

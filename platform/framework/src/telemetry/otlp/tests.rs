@@ -21,7 +21,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, registry};
 use super::*;
 use crate::{
     call::TraceContext,
-    contract::{Idempotency, Method},
+    contract::{Access, Idempotency, Method},
     telemetry::rpc::ServerMethod,
     testing::telemetry::{Capture, Line, capture},
 };
@@ -31,6 +31,7 @@ static PLACE: Method = Method {
     client_streaming: false,
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
+    access: Access::Public,
 };
 
 const ORDERS: Identity<'static> = Identity {

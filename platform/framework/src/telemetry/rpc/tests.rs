@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     call::{self, TraceContext, trace::TRACEPARENT},
     caller::Peer,
-    contract::{Idempotency, Method},
+    contract::{Access, Idempotency, Method},
     testing::telemetry::{Capture, capture},
 };
 
@@ -19,6 +19,7 @@ static PLACE: Method = Method {
     client_streaming: false,
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
+    access: Access::Public,
 };
 const PLACE_NAME: &str = "shop.orders.v1.OrdersService/PlaceOrder";
 
