@@ -26,7 +26,9 @@ pub mod telemetry;
 // Layer 3.
 pub mod transport;
 
-// Layer 4 is kept for policies: limits, breaker, retry, authentication, faults.
+// Layer 4: policies. Breaker, retry and faults belong here as well.
+pub mod auth;
+pub mod limit;
 
 // Layer 5.
 pub mod balance;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::{
+    auth::Verifier,
     contract::Method,
     telemetry::rpc::ServerMethod,
     transport::server::{LiveLimits, Protocols},
@@ -39,6 +40,7 @@ pub mod reflection;
 mod rescue;
 mod router;
 mod trailers;
+mod verify;
 mod wire;
 
 use deadline::{Bounds, Deadline};
@@ -47,6 +49,7 @@ use http::Http;
 use observe::Observe;
 use protocol::Protocol;
 use rescue::Rescue;
+use verify::Verify;
 use wire::Wire;
 
 pub use http::{Calls, HttpService};
@@ -54,7 +57,7 @@ pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 
 /// The layers of one method around its handler, outermost first.
-type Layered = Observe<Rescue<Protocol<Deadline<Dispatch>>>>;
+type Layered = Observe<Rescue<Protocol<Deadline<Verify<Dispatch>>>>>;
 
 /// The body of an answer that passed all layers.
 type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<dispatch::Answered>>>;
@@ -67,15 +70,17 @@ pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 /// Read from the last line up, a call passes: what traces and measures it, so that every refusal
 /// below is seen; what turns errors and panics into a status, so that it sees one for every call;
 /// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
-/// further in is part of it. Next to the handler, messages are measured as they pass.
+/// further in is part of it; who calls, before the handler sees anything. Next to the handler, messages are measured as they pass.
 fn layered(
     method: &'static Method,
     observed: ServerMethod,
     handler: Arc<dyn dispatch::Handler>,
     bounds: &Arc<Bounds>,
+    tokens: Option<&Verifier>,
 ) -> Layered {
     let dispatch = Dispatch::new(handler, Arc::clone(bounds));
-    let deadline = Deadline::new(dispatch, method, Arc::clone(bounds));
+    let verify = Verify::new(dispatch, method, tokens);
+    let deadline = Deadline::new(verify, method, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);
     Observe::new(rescue, observed)
@@ -109,17 +114,19 @@ impl Stack {
             held: Arc::default(),
             end: CancellationToken::new(),
         });
+        let tokens = services.tokens.as_ref();
         let routes = services.routes.into_iter();
         let methods = routes
             .map(|(method, handler)| {
                 let observed = ServerMethod::new(method);
-                (method.path, layered(method, observed, handler, &bounds))
+                let layers = layered(method, observed, handler, &bounds, tokens);
+                (method.path, layers)
             })
             .collect();
         let other = ServerMethod::other();
         let others = services
             .others
-            .map(|handler| layered(&router::UNKNOWN, other.clone(), handler, &bounds));
+            .map(|handler| layered(&router::UNKNOWN, other.clone(), handler, &bounds, None));
         Self {
             shared: Arc::new(Shared {
                 methods,
@@ -152,7 +159,8 @@ impl Stack {
         }
         let unknown = router::unimplemented(path, &self.shared.services);
         let observed = self.shared.other.clone();
-        layered(&router::UNKNOWN, observed, unknown, &self.shared.bounds).call(request)
+        let bounds = &self.shared.bounds;
+        layered(&router::UNKNOWN, observed, unknown, bounds, None).call(request)
     }
 
     fn bounds(&self) -> &Arc<Bounds> {

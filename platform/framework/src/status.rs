@@ -115,6 +115,14 @@ pub enum Refusal {
     CallerGone,
     /// The request is not gRPC.
     NotGrpc,
+    /// The call proves nobody, and its method wants to know who calls.
+    Unauthenticated,
+    /// Nobody can be proved: the keys of whoever signs tokens were not read.
+    NoKeys,
+    /// The method is for services of the system, and the call comes from outside.
+    InternalMethod,
+    /// The caller asked for more than its quota.
+    RateLimit,
 }
 
 impl Refusal {
@@ -139,6 +147,10 @@ impl Refusal {
             Self::NotRegistering => "NOT_REGISTERING",
             Self::CallerGone => "CALLER_GONE",
             Self::NotGrpc => "NOT_GRPC",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::NoKeys => "NO_KEYS",
+            Self::InternalMethod => "INTERNAL_METHOD",
+            Self::RateLimit => "RATE_LIMIT",
         }
     }
 
@@ -149,16 +161,21 @@ impl Refusal {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unimplemented => Code::Unimplemented,
             Self::Panic | Self::MalformedHeader => Code::Internal,
-            Self::MessageTooLarge | Self::ReceiveBytes | Self::Watchers => Code::ResourceExhausted,
-            Self::Draining | Self::Busy | Self::NoEndpoint | Self::ConnectionLost => {
-                Code::Unavailable
+            Self::MessageTooLarge | Self::ReceiveBytes | Self::Watchers | Self::RateLimit => {
+                Code::ResourceExhausted
             }
+            Self::Draining
+            | Self::Busy
+            | Self::NoEndpoint
+            | Self::ConnectionLost
+            | Self::NoKeys => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
-            Self::Remote => Code::PermissionDenied,
+            Self::Remote | Self::InternalMethod => Code::PermissionDenied,
             Self::NotRegistering => Code::FailedPrecondition,
             Self::CallerGone => Code::Aborted,
             Self::NotGrpc => Code::InvalidArgument,
+            Self::Unauthenticated => Code::Unauthenticated,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Connections: the accept loop and its limits, one endpoint's connections, TLS.
+//! Connections: the accept loop and its limits, one endpoint's connections, TLS, HTTP asked outside.
 //!
 //! # What each limit of the listener defends against
 //!
@@ -20,6 +20,7 @@
 //! | pause after a failed accept | at the limit of file descriptors the loop burns a core |
 
 pub(crate) mod framing;
+pub mod http;
 pub mod memory;
 pub mod server;
 pub(crate) mod stall;

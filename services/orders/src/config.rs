@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use gantry::config;
+use gantry::{auth::Tokens, config};
 use gantry_store::Config as Database;
-
-use crate::auth::Rules;
 
 config::section! {
     /// Settings of the orders service.
@@ -13,21 +11,9 @@ config::section! {
         /// Where orders are kept.
         pub database: section Database = Database::of("orders");
         /// Which tokens are accepted.
-        pub tokens: section Tokens;
+        pub tokens: section Tokens = Tokens::of("shop.accounts", "shop");
         /// How orders go from placed to final.
         pub orders: section Orders;
-    }
-}
-
-config::section! {
-    /// Which tokens are accepted.
-    pub struct Tokens {
-        /// Who must have signed, as the accounts service names itself.
-        pub issuer: String = "shop.accounts".to_owned(), live;
-        /// Whom the tokens must be for.
-        pub audience: String = "shop".to_owned(), live;
-        /// How far the clocks of the services may be apart.
-        pub leeway: Duration = Duration::from_mins(1), in Duration::ZERO..=Duration::from_mins(1), live;
     }
 }
 
@@ -50,18 +36,5 @@ config::section! {
         pub watch_interval: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_mins(1), live;
         /// Watches open at once; more are refused as RESOURCE_EXHAUSTED.
         pub watchers_max: usize = 10_000, in 1..=1_000_000, live;
-    }
-}
-
-impl Tokens {
-    /// The same as the verifier reads it.
-    #[must_use]
-    pub fn rules(&self) -> Rules {
-        Rules {
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            leeway: self.leeway,
-            lifetime_max: Duration::from_hours(1),
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
 use gantry::{
+    auth::{self, Identity},
     config::Live,
     status::{self, Refusal},
 };
@@ -14,10 +15,9 @@ use shop_proto::orders::v1::{
     WatchOrderResponse, orders_service_server::OrdersService,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use crate::{
-    auth::{Identity, Verifier},
     changes::Changes,
     config::Orders as Config,
     convert,
@@ -33,8 +33,6 @@ const ORDERS: &str = "orders";
 /// The rpcs of this service.
 #[derive(Debug, Clone)]
 pub struct Orders {
-    /// Who calls.
-    pub verifier: Verifier,
     /// The rows.
     pub store: Store,
     /// What moves them.
@@ -48,15 +46,11 @@ pub struct Orders {
 }
 
 impl Orders {
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Identity, Status> {
-        Ok(self.verifier.identify(metadata).await?)
-    }
-
     /// The caller's order. That another person has one of this name stays that person's business.
     async fn own(&self, caller: &Identity, order_id: &str) -> Result<Order, Status> {
         let order = self.store.find(&convert::id(order_id)).await?;
         order
-            .filter(|order| order.account_id == caller.account_id)
+            .filter(|order| order.account_id == caller.subject)
             .ok_or_else(|| Status::not_found("there is no such order"))
     }
 }
@@ -67,7 +61,7 @@ impl OrdersService for Orders {
         &self,
         request: Request<PlaceOrderRequest>,
     ) -> Result<Response<PlaceOrderResponse>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let lines = request.lines.into_iter();
         let lines = domain::lines(lines.map(|line| (line.sku, line.quantity.into())));
@@ -76,7 +70,7 @@ impl OrdersService for Orders {
             status::invalid_argument([(field, error.to_string())])
         })?;
         let id = uuid::Uuid::now_v7().to_string();
-        let account = &caller.account_id;
+        let account = &caller.subject;
         let order = Order::place(id, account, &request.request_id, lines, Timestamp::now());
         let lines = order.lines.clone();
         let (order, claim) = match self.placing.place(order).await? {
@@ -103,7 +97,7 @@ impl OrdersService for Orders {
         &self,
         request: Request<GetOrderRequest>,
     ) -> Result<Response<GetOrderResponse>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let order = self.own(&caller, &request.get_ref().order_id).await?;
         Ok(Response::new(GetOrderResponse {
             order: Some(convert::order(order)),
@@ -114,11 +108,11 @@ impl OrdersService for Orders {
         &self,
         request: Request<ListOrdersRequest>,
     ) -> Result<Response<ListOrdersResponse>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let page = Page::read(ORDERS, request.page_size, &request.page_token)
             .map_err(|error| status::invalid_argument([("page_token", error.to_string())]))?;
-        let mut orders = self.store.list(&caller.account_id, &page).await?;
+        let mut orders = self.store.list(&caller.subject, &page).await?;
         let next_page_token = page.cut(&mut orders, |order| order.id.clone());
         Ok(Response::new(ListOrdersResponse {
             orders: orders.into_iter().map(convert::order).collect(),
@@ -130,7 +124,7 @@ impl OrdersService for Orders {
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let order = self.own(&caller, &request.get_ref().order_id).await?;
         match self.placing.cancel(&order).await? {
             Cancelled::Done => {}
@@ -152,7 +146,7 @@ impl OrdersService for Orders {
         &self,
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         // Listens before it reads: a change in between is heard, and seen to be known already.
         let order_id = convert::id(&request.get_ref().order_id);
         let listener = self

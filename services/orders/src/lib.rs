@@ -1,6 +1,5 @@
 //! Orders: placed, confirmed, watched and cancelled.
 
-pub mod auth;
 pub mod catalog;
 pub mod changes;
 pub mod config;
@@ -13,7 +12,14 @@ pub mod placing;
 pub mod store;
 pub mod watch;
 
-use gantry::{BoxError, app::App, client::Channel, config::Live, status};
+use gantry::{
+    BoxError,
+    app::App,
+    auth::{Fetch, PublicKey},
+    client::Channel,
+    config::Live,
+    status,
+};
 use gantry_store::{Database, Timestamp};
 use shop_proto::{
     accounts::v1::{GetJwksRequest, accounts_service_client::AccountsServiceClient},
@@ -24,7 +30,6 @@ use tokio::time;
 pub use config::Config;
 
 use crate::{
-    auth::{Fetch, PublicKey, Verifier},
     catalog::Catalog,
     changes::Changes,
     handler::Orders,
@@ -46,11 +51,8 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let stopping = app.tasks().stopping();
 
     let rules = config.derive(|config| config.tokens.rules());
-    let verifier = Verifier::new(keys_of(app.client("accounts")), rules);
-    let (fresh, stop) = (verifier.clone().keep_fresh(), stopping.clone());
-    app.spawn("token keys", async move {
-        stop.run_until_cancelled(fresh).await;
-    });
+    let keys = keys_of(app.client("accounts"));
+    app.verify_tokens(keys, rules);
 
     let changes = Changes::default();
     let catalog = Catalog::new(app.client("catalog"));
@@ -69,7 +71,6 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     });
 
     app.serve(OrdersServiceServer::new(Orders {
-        verifier,
         store,
         placing,
         changes,

@@ -7,6 +7,7 @@ use tonic::server::NamedService;
 
 use super::{Identity, drain::Hook, registry::Registry};
 use crate::{
+    auth::{Fetch, Rules, Verifier},
     client::{Channel, Clients},
     config::{Live, Section},
     contract,
@@ -132,6 +133,23 @@ impl<C: Section> App<C> {
     /// If there is one already.
     pub fn serve_http(&mut self, server: impl HttpService) {
         self.router = mem::take(&mut self.router).http(server);
+    }
+
+    /// Asks for a token wherever the contract of a method served here does not say otherwise
+    /// (`gantry.access.v1.access`), streams included: a call without one that `rules` accept is
+    /// refused as UNAUTHENTICATED before its handler runs. Handlers find who calls by
+    /// [`auth::caller`](crate::auth::caller). The issuer's keys are read by `keys`, now and again.
+    ///
+    /// # Panics
+    ///
+    /// If tokens are verified already.
+    pub fn verify_tokens(&mut self, keys: impl Fetch, rules: Live<Rules>) {
+        let tokens = Verifier::new(keys, rules);
+        let (fresh, stopping) = (tokens.clone().keep_fresh(), self.tasks.stopping());
+        self.spawn("token keys", async move {
+            stopping.run_until_cancelled(fresh).await;
+        });
+        self.router = mem::take(&mut self.router).verify_tokens(tokens);
     }
 
     /// Every service that is registered, followed from now on; none where no registry is

@@ -113,6 +113,15 @@ pub const CONNECTIONS_ACCEPTED: Metric = Metric::new(
     "Connections accepted, refused ones included.",
 );
 
+/// Calls refused by a limit.
+pub const LIMIT_REFUSED: Metric = Metric::new(
+    Counter,
+    "gantry_limit_refused_total",
+    Unit::Count,
+    "Calls refused by a limit of their caller's address.",
+)
+.by(&[label::REASON]);
+
 /// Connections refused or cut because of their peer.
 pub const CONNECTIONS_REFUSED: Metric = Metric::new(
     Counter,
@@ -361,6 +370,7 @@ pub const ALL: &[Metric] = &[
     HTTP_CLIENT_DURATION,
     CONNECTIONS_OPEN,
     CONNECTIONS_ACCEPTED,
+    LIMIT_REFUSED,
     CONNECTIONS_REFUSED,
     ENDPOINTS,
     REGISTRY_REGISTERED,

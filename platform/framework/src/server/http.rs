@@ -29,6 +29,7 @@ use crate::{
     BoxError,
     call::TraceContext,
     caller::Peer,
+    limit::client::Forwarded,
     telemetry::http::{Route, Server, ServerRequest},
     transport::server::Writing,
 };
@@ -88,12 +89,13 @@ pub struct Calls {
     trace: TraceContext,
     peer: Option<Peer>,
     writing: Option<Writing>,
+    forwarded: Forwarded,
 }
 
 impl Calls {
     /// Makes one call. `request` is gRPC in all but its transport: its path is the method's, its
     /// headers are the metadata, `grpc-timeout` among them, its body is framed. It belongs to the
-    /// trace of the request it was made of, and comes from the same peer.
+    /// trace of the request it was made of, and comes from the same peer by the same way.
     ///
     /// Dropping the future, or the body it answers with, cancels the call.
     pub async fn call(&self, mut request: Request<Body>) -> Response<Body> {
@@ -105,6 +107,7 @@ impl Calls {
         if let Some(writing) = &self.writing {
             extensions.insert(writing.clone());
         }
+        extensions.insert(self.forwarded.clone());
         let request = request.map(Wire::from);
         let Ok(response) = self.stack.grpc(request).await;
         response.map(Body::new)
@@ -124,6 +127,7 @@ impl Http {
         let extensions = request.extensions();
         let peer = extensions.get::<Peer>().copied();
         let writing = extensions.get::<Writing>().cloned();
+        let forwarded = Forwarded::of(request.headers());
         let observed = self
             .observed
             .start(request.method(), request.headers(), peer);
@@ -132,6 +136,7 @@ impl Http {
             trace: observed.trace().clone(),
             peer,
             writing,
+            forwarded,
         });
         let (handler, bounds) = (Arc::clone(&self.handler), Arc::clone(stack.bounds()));
         Serving {

@@ -10,6 +10,7 @@ use tower::Service;
 
 use super::{HttpService, Inbound, dispatch::Handler, http};
 use crate::{
+    auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
     status::Refusal,
 };
@@ -34,6 +35,7 @@ pub struct Router {
     descriptors: Vec<&'static [u8]>,
     pub(super) others: Option<Arc<dyn Handler>>,
     pub(super) http: Option<http::Handler>,
+    pub(super) tokens: Option<Verifier>,
 }
 
 impl fmt::Debug for Router {
@@ -169,6 +171,20 @@ impl Router {
     pub fn http(mut self, server: impl HttpService) -> Self {
         assert!(self.http.is_none(), "other requests are served already");
         self.http = Some(http::handler(server));
+        self
+    }
+
+    /// Lets nobody call a method that wants a token without one that `tokens` accepts: UNAUTHENTICATED
+    /// before the handler runs. Handlers find who calls by [`auth::caller`](crate::auth::caller).
+    /// Methods that nothing here serves ([`Router::others`]) are left to who answers for them.
+    ///
+    /// # Panics
+    ///
+    /// If tokens are verified already.
+    #[must_use]
+    pub fn verify_tokens(mut self, tokens: Verifier) -> Self {
+        assert!(self.tokens.is_none(), "tokens are verified already");
+        self.tokens = Some(tokens);
         self
     }
 

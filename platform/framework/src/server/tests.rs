@@ -7,3 +7,4 @@ mod messages;
 mod probe;
 mod protocol;
 mod rescue;
+mod verify;

@@ -53,6 +53,37 @@ super::label! {
     }
 }
 
+super::label! {
+    /// Why a limit refused a call.
+    pub enum RefusedByLimit {
+        /// The address has nothing left of its quota.
+        Quota = "quota",
+        /// There was no room to count the address, and those like it have nothing left.
+        Clients = "clients",
+    }
+}
+
+/// Calls that limits refused.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    refused: Family<Counter, RefusedByLimit>,
+}
+
+impl Limits {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            refused: Family::register(&metric::LIMIT_REFUSED, &[]).visible(),
+        }
+    }
+
+    /// Counts one more call as refused.
+    pub fn refuse(&self, reason: RefusedByLimit) {
+        self.refused.with(reason).increment();
+    }
+}
+
 /// Connections of a listener.
 #[derive(Debug, Clone)]
 pub struct Connections {

@@ -40,7 +40,7 @@ async fn outside(tasks: &Tasks, answer: &'static str) -> String {
 
 async fn probe(url: &str, latency_max: Duration) -> Result<(), String> {
     let target = Target::parse(url, Roots::Machine).unwrap();
-    let found = target.probe(latency_max).await;
+    let found = super::probe(target, latency_max).await;
     found.map_err(|error| chain(error.as_ref()))
 }
 

@@ -1,4 +1,4 @@
-use std::{fs, net::Ipv4Addr, path::PathBuf};
+use std::{fs, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
@@ -6,6 +6,7 @@ use rcgen::{
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -102,7 +103,7 @@ async fn answer(mut stream: tokio_rustls::server::TlsStream<TcpStream>) {
 
 async fn probe(url: &str, roots: Roots, latency_max: Duration) -> Result<(), String> {
     let target = Target::parse(url, roots).unwrap();
-    let found = target.probe(latency_max).await;
+    let found = super::super::probe(target, latency_max).await;
     found.map_err(|error| chain(error.as_ref()))
 }
 

@@ -1,23 +1,28 @@
-//! Who calls, as a token of the accounts service proves it (RFC 7519, RFC 8725).
+//! Who calls, as a signed token proves it (RFC 7519, RFC 8725).
 //!
-//! Built as a part of its own: it knows no orders, and gets the keys from whoever it is given.
+//! A [`Verifier`] judges the token of a call by its issuer's keys, which it gets from whoever it is
+//! given. A server that has one asks for a token wherever a contract does not say otherwise, and
+//! handlers read the [`Identity`] by [`caller`]: it is of a type that no metadata can spell.
 
+mod jwks;
 mod keys;
 mod provider;
+mod settings;
 mod token;
 
 use std::sync::Arc;
 
-use gantry::{BoxError, config::Live};
-use tonic::{Status, metadata::MetadataMap};
+use http::{HeaderMap, header::AUTHORIZATION};
+use tonic::{Request, Status};
 
+use crate::{BoxError, config::Live, status::Refusal};
+
+pub use jwks::{Jwks, read_jwks};
 pub use keys::{Fetch, Keys, PublicKey};
+pub use settings::Tokens;
 pub use token::{Identity, Rules, TOKEN_BYTES_MAX, TokenError};
 
 use keys::Lookup;
-
-/// The one header that carries a token.
-const AUTHORIZATION: &str = "authorization";
 
 /// Why a call is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,14 +45,15 @@ pub enum Denied {
 /// its parts was wrong only helps somebody who forges one, and goes to the log instead.
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
+        let refused = Refusal::Unauthenticated;
         match denied {
-            Denied::NoKeys => Status::unavailable(denied.to_string()),
-            Denied::Token(TokenError::Expired) => Status::unauthenticated("the token has expired"),
+            Denied::NoKeys => Refusal::NoKeys.status(denied.to_string()),
+            Denied::Token(TokenError::Expired) => refused.status("the token has expired"),
             Denied::Token(error) => {
                 tracing::debug!(%error, "token refused");
-                Status::unauthenticated(denied.to_string())
+                refused.status(denied.to_string())
             }
-            Denied::Missing | Denied::Malformed => Status::unauthenticated(denied.to_string()),
+            Denied::Missing | Denied::Malformed => refused.status(denied.to_string()),
         }
     }
 }
@@ -70,20 +76,28 @@ impl Verifier {
         }
     }
 
-    /// Who calls.
+    /// Who calls, by the `headers` of the call.
     ///
     /// # Errors
     ///
     /// If the call proves nobody.
-    pub async fn identify(&self, metadata: &MetadataMap) -> Result<Identity, Denied> {
-        let token = bearer(metadata)?;
-        let kid = token::key_name(token)?;
-        let key = match self.keys.get(&kid).await {
-            Lookup::Found(key) => key,
-            Lookup::Unknown => return Err(TokenError::UnknownKey.into()),
-            Lookup::NoKeys => return Err(Denied::NoKeys),
-        };
-        Ok(token::check(token, &key, &self.rules.load())?)
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+    ) -> impl Future<Output = Result<Identity, Denied>> + Send + use<> {
+        let (keys, rules) = (Arc::clone(&self.keys), self.rules.clone());
+        // What of the call is needed goes along, so that its headers are not held.
+        let token = bearer(headers).map(str::to_owned);
+        async move {
+            let token = token?;
+            let kid = token::key_name(&token)?;
+            let key = match keys.get(&kid).await {
+                Lookup::Found(key) => key,
+                Lookup::Unknown => return Err(TokenError::UnknownKey.into()),
+                Lookup::NoKeys => return Err(Denied::NoKeys),
+            };
+            Ok(token::check(&token, &key, &rules.load())?)
+        }
     }
 
     /// Reads the keys now and then; runs until it is dropped.
@@ -92,9 +106,19 @@ impl Verifier {
     }
 }
 
+/// Who calls a method that wants a token, as it was proved before the handler ran.
+///
+/// # Errors
+///
+/// UNAUTHENTICATED where nobody was: the process verifies no tokens, or not for this method.
+pub fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+    let identity = request.extensions().get::<Identity>();
+    identity.cloned().ok_or_else(|| Denied::Missing.into())
+}
+
 /// The token of the one header there may be.
-fn bearer(metadata: &MetadataMap) -> Result<&str, Denied> {
-    let mut values = metadata.get_all(AUTHORIZATION).iter();
+fn bearer(headers: &HeaderMap) -> Result<&str, Denied> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Denied::Missing)?;
     if values.next().is_some() {
         return Err(Denied::Malformed);
@@ -114,4 +138,4 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, Denied> {
 pub type FetchError = BoxError;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

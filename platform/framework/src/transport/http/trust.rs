@@ -5,11 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring};
 use tokio::{sync::OnceCell, task::spawn_blocking};
 
-use crate::transport::tls::{LoadError, certificates};
+use super::super::tls::{LoadError, certificates};
 
 /// Where the certificates are that must have signed another's.
 #[derive(Debug, Clone)]
-pub(super) enum Roots {
+pub(crate) enum Roots {
     /// This machine's own.
     Machine,
     /// In a PEM file.
@@ -26,7 +26,7 @@ pub(super) struct Trust {
 
 /// Why nobody can be believed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TrustError {
+pub(crate) enum TrustError {
     #[error(
         "this machine has no root certificates; install its package of them (ca-certificates), \
          or name a file of your own"

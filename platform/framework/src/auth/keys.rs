@@ -1,12 +1,12 @@
 //! The issuer's public keys: read now and then, and kept while it is away.
 //!
 //! A token whose key is unknown causes a read, at most one a minute however many such tokens come;
-//! a read that failed may be tried again sooner. While the issuer cannot be reached the keys stay.
+//! a read that failed may be tried again sooner. While the issuer cannot be reached the keys stay, for
+//! a day.
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use gantry::status;
 use jsonwebtoken::DecodingKey;
 use tokio::{
     sync::Mutex,
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::FetchError;
+use crate::status;
 
 /// Least time between two reads that unknown keys cause.
 const UNKNOWN_PAUSE: Duration = Duration::from_mins(1);
@@ -24,6 +25,9 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL: Duration = Duration::from_mins(1);
 /// Longest wait for the issuer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long keys are good for without being read anew: an issuer that is away for longer may have
+/// taken them back.
+const KEPT_MAX: Duration = Duration::from_hours(24);
 /// Keys that are kept; an issuer has a few.
 const KEYS_MAX: usize = 64;
 /// Bytes of an Ed25519 public key in base64url.
@@ -60,15 +64,25 @@ where
 pub struct Keys {
     fetch: Box<dyn Fetch>,
     // Nothing until the first read that succeeds.
-    known: ArcSwapOption<HashMap<String, DecodingKey>>,
+    known: ArcSwapOption<Known>,
     // Held during a read, so that there is one at a time; what it guards is when the last one
     // was, and whether it succeeded.
     last: Mutex<Option<(Instant, bool)>>,
 }
 
+/// What was read.
+struct Known {
+    by_name: HashMap<String, DecodingKey>,
+    at: Instant,
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let count = self.known.load().as_ref().map_or(0, |known| known.len());
+        let count = self
+            .known
+            .load()
+            .as_ref()
+            .map_or(0, |known| known.by_name.len());
         f.debug_struct("Keys")
             .field("known", &count)
             .finish_non_exhaustive()
@@ -82,7 +96,7 @@ pub(super) enum Lookup {
     Found(DecodingKey),
     /// The issuer has no such key.
     Unknown,
-    /// The issuer was never reached.
+    /// The issuer was never reached, or not for too long.
     NoKeys,
 }
 
@@ -135,11 +149,11 @@ impl Keys {
 
     fn look_up(&self, kid: &str) -> Lookup {
         match &*self.known.load() {
-            None => Lookup::NoKeys,
-            Some(known) => match known.get(kid) {
+            Some(known) if known.at.elapsed() < KEPT_MAX => match known.by_name.get(kid) {
                 Some(key) => Lookup::Found(key.clone()),
                 None => Lookup::Unknown,
             },
+            _ => Lookup::NoKeys,
         }
     }
 
@@ -152,10 +166,11 @@ impl Keys {
         *last = Some((Instant::now(), false));
         let reason = match time::timeout(FETCH_TIMEOUT, self.fetch.fetch()).await {
             Ok(Ok(keys)) => {
-                let keys = usable(keys);
-                if !keys.is_empty() {
-                    self.known.store(Some(Arc::new(keys)));
-                    *last = Some((Instant::now(), true));
+                let by_name = usable(keys);
+                if !by_name.is_empty() {
+                    let at = Instant::now();
+                    self.known.store(Some(Arc::new(Known { by_name, at })));
+                    *last = Some((at, true));
                     return true;
                 }
                 "the issuer has no usable key".to_owned()

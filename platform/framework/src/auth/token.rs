@@ -1,18 +1,22 @@
 //! What a token must be to prove anything.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use gantry_store::Timestamp;
 use jsonwebtoken::{
     Algorithm, DecodingKey, Header, Validation, decode, decode_header, errors::ErrorKind,
 };
 use serde::Deserialize;
 
+use crate::journal;
+
 /// Longest token that is looked at.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Longest name of a key.
 const KID_BYTES_MAX: usize = 64;
-/// Longest name of an account.
+/// Longest name of whom a token speaks for.
 const SUBJECT_BYTES_MAX: usize = 128;
 /// The only kind of token that is one: an access token (RFC 9068), not one made for another use.
 const TYPE: &str = "at+jwt";
@@ -33,8 +37,8 @@ pub struct Rules {
 /// Who a token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The account.
-    pub account_id: String,
+    /// Whom the token speaks for, as the issuer names them.
+    pub subject: String,
 }
 
 /// Why a token proves nothing.
@@ -121,7 +125,7 @@ pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Ide
         .map_err(|error| refusal(error.kind()))?
         .claims;
 
-    let now = u64::try_from(Timestamp::now().seconds()).unwrap_or_default();
+    let now = now();
     if claims.iat > now.saturating_add(rules.leeway.as_secs()) {
         return Err(TokenError::Early);
     }
@@ -133,8 +137,14 @@ pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Ide
         return Err(TokenError::Malformed);
     }
     Ok(Identity {
-        account_id: claims.sub,
+        subject: claims.sub,
     })
+}
+
+/// Seconds since 1970, as tokens tell the time.
+fn now() -> u64 {
+    let since = journal::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn refusal(kind: &ErrorKind) -> TokenError {

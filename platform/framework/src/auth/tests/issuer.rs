@@ -63,7 +63,7 @@ async fn unknown_keys_ask_at_most_once_a_minute() {
     for seconds in [0, 1, 58] {
         time::advance(Duration::from_secs(seconds)).await;
         let metadata = bearing(&unknown);
-        let calls = (0..500).map(|_| verifier.identify(&metadata));
+        let calls = (0..500).map(|_| verifier.identify(metadata.as_ref()));
         for denied in futures_util::future::join_all(calls).await {
             assert_eq!(Err(Denied::Token(TokenError::UnknownKey)), denied);
         }
@@ -71,7 +71,7 @@ async fn unknown_keys_ask_at_most_once_a_minute() {
     }
     time::advance(Duration::from_secs(1)).await;
     let metadata = bearing(&unknown);
-    let calls = (0..500).map(|_| verifier.identify(&metadata));
+    let calls = (0..500).map(|_| verifier.identify(metadata.as_ref()));
     for identity in futures_util::future::join_all(calls).await {
         assert!(identity.is_ok(), "{identity:?}");
     }
@@ -107,6 +107,26 @@ async fn keys_are_kept_while_the_issuer_is_away() {
         assert!(identify(&verifier, &token).await.is_ok());
     }
     assert!(issuer.asked() > 60, "it goes on asking");
+}
+
+/// Goal: keys that nobody vouched for during a day are good no longer, and nobody is told that the
+/// token is at fault.
+/// Method: a paused clock, and an issuer that goes away for good after one read.
+#[tokio::test(start_paused = true)]
+async fn keys_are_not_kept_for_more_than_a_day() {
+    let issuer = Arc::new(Issuer::default());
+    let verifier = issuer.verifier();
+    let token = sign(&header(), &claims());
+    assert!(identify(&verifier, &token).await.is_ok());
+    issuer.away.store(true, Ordering::SeqCst);
+    let day = Duration::from_hours(24);
+    time::advance(day.checked_sub(Duration::from_secs(1)).unwrap()).await;
+    assert!(identify(&verifier, &token).await.is_ok());
+    time::advance(Duration::from_secs(1)).await;
+    assert_eq!(Err(Denied::NoKeys), identify(&verifier, &token).await);
+    issuer.away.store(false, Ordering::SeqCst);
+    time::advance(Duration::from_secs(1)).await;
+    assert!(identify(&verifier, &token).await.is_ok());
 }
 
 /// Goal: an issuer that suddenly has no keys, or broken ones, does not lock everybody out.

@@ -1,0 +1,69 @@
+//! Asks a call for its token, where its method wants to know who calls.
+//!
+//! It stands within the deadline, so that waiting for keys is part of the call's time, and around
+//! the handler: no message is read, no stream begun before it is known who asks.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use tonic::{Status, codegen::BoxFuture};
+use tower::Service;
+
+use crate::{
+    auth::{Identity, Verifier},
+    contract::{Access, Method},
+};
+
+/// Lets calls of one method in.
+#[derive(Debug, Clone)]
+pub(super) struct Verify<S> {
+    inner: S,
+    /// Who judges tokens; nobody where the method wants none.
+    tokens: Option<Verifier>,
+}
+
+impl<S> Verify<S> {
+    /// Calls of `method` need a token that `tokens` accepts, where it is one that wants to know who
+    /// calls.
+    pub(super) fn new(inner: S, method: &'static Method, tokens: Option<&Verifier>) -> Self {
+        let tokens = tokens.filter(|_| method.access == Access::Token).cloned();
+        Self { inner, tokens }
+    }
+}
+
+impl<S, Q, B> Service<Request<Q>> for Verify<S>
+where
+    S: Service<Request<Q>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    Q: Send + 'static,
+    B: Default,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Either<S::Future, BoxFuture<Response<B>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        let Some(tokens) = self.tokens.clone() else {
+            return Either::Left(self.inner.call(request));
+        };
+        let mut inner = self.inner.clone();
+        let identified = tokens.identify(request.headers());
+        Either::Right(Box::pin(async move {
+            match identified.await {
+                Ok(identity) => {
+                    request.extensions_mut().insert::<Identity>(identity);
+                    inner.call(request).await
+                }
+                Err(denied) => Ok(Status::from(denied).into_http()),
+            }
+        }))
+    }
+}
