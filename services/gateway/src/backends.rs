@@ -143,6 +143,14 @@ impl Backends {
         }
     }
 
+    /// Whether calls of `service` arrive, registered or not.
+    #[must_use]
+    pub fn is_reachable(&self, service: &str) -> bool {
+        let called = self.called();
+        let name = called.names.get(service);
+        name.is_some_and(|name| called.is_ready(name))
+    }
+
     /// The services by full name, each with the name of whoever serves it.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ impl Service<Request<Body>> for Through {
 
 /// Messages as they are.
 #[derive(Debug, Clone, Copy)]
-struct Whole;
+pub(crate) struct Whole;
 
 impl Codec for Whole {
     type Encode = Bytes;

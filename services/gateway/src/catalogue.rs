@@ -32,6 +32,9 @@ const FIRST_MAX: Duration = Duration::from_secs(5);
 pub struct Api {
     /// By full name.
     pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// Those that are registered no longer and can be reached all the same, as they were: they are
+    /// called by gRPC alone.
+    pub leaving: BTreeMap<Arc<str>, Arc<Service>>,
     /// Who answers which path.
     pub routes: Routes,
     /// Whether somebody has registered whom nobody has asked yet.
@@ -41,6 +44,12 @@ pub struct Api {
 }
 
 impl Api {
+    /// The service `name`, be it one that is leaving.
+    #[must_use]
+    pub fn reachable(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(name).or_else(|| self.leaving.get(name))
+    }
+
     /// The method `path` calls, as gRPC spells it: `/package.Service/Method`.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {

@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
-use gantry::config::{self, Size};
+use gantry::{
+    auth::Rules,
+    config::{self, Size},
+    limit::rate,
+};
+
+use crate::access::Issuer;
 
 config::section! {
     /// Settings of the gateway.
     pub struct Config {
         /// Requests that are not gRPC.
         pub http: section Http;
+        /// Which tokens are accepted.
+        pub tokens: section Tokens;
+        /// How many calls each client may make.
+        pub rate: section rate::Config;
     }
 }
 
@@ -27,5 +37,45 @@ config::section! {
         pub origins: Vec<String> = Vec::new(), live;
         /// Whether `GET /` and `GET /openapi.json` tell what there is to ask.
         pub pages: bool = true, live;
+    }
+}
+
+config::section! {
+    /// Which tokens are accepted; the services verify them again.
+    pub struct Tokens {
+        /// Where the issuer's keys are: the URL of a JWK set, or a method that answers with one, of a
+        /// service that is registered. Without it, only what is public can be called.
+        pub keys: Option<Issuer> = None, restart;
+        /// Who must have signed, as the issuer names itself.
+        pub issuer: String = String::new(), live;
+        /// Whom the tokens must be for.
+        pub audience: String = String::new(), live;
+        /// How far the clocks of issuer and gateway may be apart.
+        pub leeway: Duration = Duration::from_mins(1), in Duration::ZERO..=Duration::from_mins(1), live;
+    }
+    validate = Tokens::check;
+}
+
+impl Tokens {
+    /// The same as a verifier reads it.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            leeway: self.leeway,
+            lifetime_max: Duration::from_hours(1),
+        }
+    }
+
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        for (key, value) in [("issuer", &self.issuer), ("audience", &self.audience)] {
+            if self.keys.is_some() && value.is_empty() {
+                check.refuse(
+                    key,
+                    "expected the name that tokens say it by, as tokens.keys is set",
+                );
+            }
+        }
     }
 }

@@ -319,6 +319,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
 /// An error as Connect spells it.
 fn refusal(failed: Failed, pool: &DescriptorPool) -> Response<Body> {
     let Failed { leading, failure } = failed;
+    let hints = failure.hints();
     let status = *failure.status;
     let details = pb::Status::decode(status.details())
         .unwrap_or_default()
@@ -344,6 +345,7 @@ fn refusal(failed: Failed, pool: &DescriptorPool) -> Response<Body> {
     }
     let body = Body::new(error.to_string());
     let mut response = json::respond(failure.http, json::JSON, body);
+    response.headers_mut().extend(hints);
     headers::answer(leading, "", response.headers_mut());
     headers::answer(
         status.metadata().clone(),

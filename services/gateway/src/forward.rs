@@ -8,24 +8,55 @@ use std::{
     task::{Context, Poll},
 };
 
-use gantry::{client::Channel, server::Inbound, status::Refusal};
+use gantry::{
+    client::Channel,
+    config::Live,
+    limit::{
+        client::client_of,
+        rate::{self, Limiter},
+    },
+    server::Inbound,
+    status::Refusal,
+};
 use http::{Request, Response, Uri};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 use tower::Service;
 
-use crate::backends::Backends;
+use crate::{access::Access, backends::Backends};
 
 /// Answers every call by another's answer.
 #[derive(Debug, Clone)]
 pub struct Forward {
     backends: Backends,
+    access: Access,
+    limiter: Limiter,
+    rate: Live<rate::Config>,
 }
 
 impl Forward {
-    /// Hands calls on to `backends`.
+    /// Hands calls on to `backends`, as far as `access` and `limiter` let them, which counts by `rate`.
     #[must_use]
-    pub fn new(backends: Backends) -> Self {
-        Self { backends }
+    pub fn new(
+        backends: Backends,
+        access: Access,
+        limiter: Limiter,
+        rate: Live<rate::Config>,
+    ) -> Self {
+        Self {
+            backends,
+            access,
+            limiter,
+            rate,
+        }
+    }
+
+    /// Counts the call. In front of all that costs more, a signature to be checked among it.
+    fn count(&self, path: &str, request: &Request<Inbound>) -> Result<(), Status> {
+        let proxies =
+            |rate: &rate::Config| client_of(request.extensions(), request.headers(), &rate.proxies);
+        let client = self.rate.read(proxies);
+        self.limiter
+            .admit(path.strip_prefix('/').unwrap_or(path), client)
     }
 
     fn backend(&self, path: &str) -> Result<Channel, Status> {
@@ -49,7 +80,10 @@ impl Service<Request<Inbound>> for Forward {
 
     fn call(&mut self, request: Request<Inbound>) -> Self::Future {
         let path = request.uri().path_and_query().cloned();
-        let channel = self.backend(path.as_ref().map_or("/", |path| path.path()));
+        let name = path.as_ref().map_or("/", |path| path.path()).to_owned();
+        let channel = self
+            .count(&name, &request)
+            .and_then(|()| self.backend(&name));
         let mut channel = match channel {
             Ok(channel) => channel,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -57,7 +91,11 @@ impl Service<Request<Inbound>> for Forward {
         let (mut head, body) = request.into_parts();
         // Where it goes is the channel's to say.
         head.uri = path.map(Uri::from).unwrap_or_default();
+        let access = self.access.clone();
         Box::pin(async move {
+            if let Err(status) = access.check(&name, &head.headers).await {
+                return Ok(status.into_http());
+            }
             // Within: the channel takes the trace and the deadline of the call that it runs in.
             let answer = channel.call(Request::from_parts(head, Body::new(body)));
             Ok(match answer.await {

@@ -2,6 +2,7 @@
 //! registered it, and no service is named here. What is not gRPC becomes calls by what the services
 //! say of themselves.
 
+pub mod access;
 pub mod backends;
 mod call;
 pub mod catalogue;
@@ -17,12 +18,13 @@ pub mod reflection;
 mod unread;
 mod web;
 
-use gantry::{BoxError, app::App, discovery::Directory, health::Check};
+use gantry::{BoxError, app::App, discovery::Directory, health::Check, limit::rate::Limiter};
 
 pub use config::Config;
 
 use crate::{
-    backends::Backends, catalogue::Follower, edge::Edge, forward::Forward, reflection::Merged,
+    access::Access, backends::Backends, catalogue::Follower, edge::Edge, forward::Forward,
+    reflection::Merged,
 };
 
 /// Builds the service.
@@ -65,8 +67,17 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     });
     let (server, descriptors) = reflection::server(Merged::new(backends.clone()));
     app.serve_plain(server, descriptors)?;
-    app.serve_others(Forward::new(backends));
-    let http = app.config().map(|config| &config.http);
+    let config = app.config();
+    let tokens = config.map(|config| &config.tokens);
+    let access = Access::new(catalogue.clone(), backends.clone(), &tokens);
+    let (fresh, stopping) = (access.clone().keep_fresh(), app.tasks().stopping());
+    app.spawn("token keys", async move {
+        stopping.run_until_cancelled(fresh).await;
+    });
+    let rate = config.map(|config| &config.rate);
+    let limiter = Limiter::new(rate.clone());
+    app.serve_others(Forward::new(backends, access, limiter, rate));
+    let http = config.map(|config| &config.http);
     app.serve_http(Edge::new(catalogue, http));
     Ok(())
 }

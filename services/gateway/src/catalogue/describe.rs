@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gantry::contract::prost_types::method_options::IdempotencyLevel;
+use gantry::contract::{Access, prost_types::method_options::IdempotencyLevel};
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -30,6 +30,8 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// Where it is called.
     pub path: PathAndQuery,
+    /// Who may call it.
+    pub access: Access,
 }
 
 impl Method {
@@ -44,6 +46,22 @@ impl Method {
     #[must_use]
     pub fn is_unary(&self) -> bool {
         !self.descriptor.is_client_streaming() && !self.descriptor.is_server_streaming()
+    }
+}
+
+/// Who may call the method, as its option says; one that says nothing known wants a token.
+fn access(descriptor: &MethodDescriptor) -> Access {
+    const PUBLIC: i32 = 2;
+    const INTERNAL: i32 = 3;
+    let pool = descriptor.parent_pool();
+    let Some(option) = pool.get_extension_by_name("gantry.access.v1.access") else {
+        return Access::Token;
+    };
+    let options = descriptor.options();
+    match options.get_extension(&option).as_enum_number() {
+        Some(PUBLIC) => Access::Public,
+        Some(INTERNAL) => Access::Internal,
+        _ => Access::Token,
     }
 }
 
@@ -77,7 +95,12 @@ impl Service {
             let path = PathAndQuery::try_from(path)
                 .map_err(|_| format!("`{}` is no name of a method", descriptor.name()))?;
             let name = descriptor.name().to_owned();
-            let method = Arc::new(Method { descriptor, path });
+            let access = access(&descriptor);
+            let method = Arc::new(Method {
+                descriptor,
+                path,
+                access,
+            });
             bindings.read(&method);
             methods.insert(name, method);
         }

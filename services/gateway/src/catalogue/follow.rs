@@ -35,6 +35,8 @@ pub struct Follower {
     backends: Backends,
     directory: Directory,
     known: BTreeMap<Arc<str>, Known>,
+    /// What went and is reachable all the same, as it described itself.
+    leaving: BTreeMap<Arc<str>, Arc<Service>>,
     newest: watch::Sender<Option<Arc<Api>>>,
     /// What was told of whole rules, so that it is told once.
     told: BTreeSet<String>,
@@ -77,6 +79,7 @@ impl Follower {
             backends,
             directory,
             known: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             newest,
             told: BTreeSet::new(),
         };
@@ -114,12 +117,19 @@ impl Follower {
     /// Compares what is registered with what is known.
     fn look(&mut self) {
         let services = self.directory.services().unwrap_or_default();
-        let before = self.known.len();
-        self.known.retain(|name, known| {
-            let still = services.get(name);
-            still == Some(&known.backend)
-        });
-        let mut changed = self.known.len() != before;
+        let leaving = self.leaving.len();
+        let gone = self
+            .known
+            .extract_if(.., |name, known| services.get(name) != Some(&known.backend));
+        let mut changed = false;
+        for (name, known) in gone {
+            changed = true;
+            self.leaving.extend(known.described.map(|it| (name, it)));
+        }
+        let backends = &self.backends;
+        self.leaving
+            .retain(|name, _| !services.contains_key(name) && backends.is_reachable(name));
+        changed |= self.leaving.len() != leaving;
         for (service, backend) in services.iter() {
             if !self.known.contains_key(service) {
                 let known = Known {
@@ -192,7 +202,7 @@ impl Follower {
                         service = &*reading.service,
                         backend = &*known.backend,
                         error,
-                        "service cannot be read; it is called by gRPC alone, or as it was"
+                        "service cannot be read; it is called by gRPC alone and with a token, or as it was"
                     );
                 }
                 let pause = before.map_or(RETRY_MIN, |it| (it.pause * 2).min(RETRY_MAX));
@@ -245,6 +255,7 @@ impl Follower {
         let is_partial = self.known.values().any(|it| !it.asked);
         let api = Api {
             services,
+            leaving: self.leaving.clone(),
             routes,
             is_partial,
             pages: Pages::default(),

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use gantry::status::{self, Refusal};
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
@@ -102,17 +102,25 @@ impl Failure {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
+        headers.extend(self.hints());
+        response
+    }
+
+    /// What HTTP has a header for: how to be let in, and when to come back.
+    #[must_use]
+    pub fn hints(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         if self.http == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         let pause = self.status.get_details_retry_info();
         if let Some(pause) = pause.and_then(|it| it.retry_delay) {
-            let seconds = pause.as_millis().div_ceil(1_000).to_string();
+            let seconds = pause.as_nanos().div_ceil(1_000_000_000).to_string();
             if let Ok(seconds) = HeaderValue::from_str(&seconds) {
                 headers.insert(header::RETRY_AFTER, seconds);
             }
         }
-        response
+        headers
     }
 }
 

@@ -3,11 +3,14 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod browsers;
 mod catalogue;
 mod forms;
 mod pages;
+mod rate;
 mod requests;
 mod rules;
 mod streams;
 mod support;
+mod token;

@@ -15,6 +15,8 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::token;
+
 pub(crate) const ECHO: &str = "echo.v1.EchoService";
 
 /// A gateway, and the echo that it knows.
@@ -83,6 +85,8 @@ fn identity(name: &'static str) -> Identity {
 /// Starts an echo.
 pub(crate) async fn echo() -> (Service, Arc<AtomicUsize>) {
     let echo = Echo::default();
+    let keys = vec![token::public("key-1", 1)];
+    *echo.keys.lock().unwrap() = keys;
     let dropped = Arc::clone(&echo.dropped);
     let service = Service::start(identity("echo"), "", async move |app| {
         let _: &mut gantry::app::App<()> = app;

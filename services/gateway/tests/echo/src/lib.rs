@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -26,6 +26,8 @@ use echo_service_server::EchoService;
 pub struct Echo {
     /// Streams that were let go of before their end.
     pub dropped: Arc<AtomicUsize>,
+    /// The keys it answers with: name, and Ed25519 in base64url.
+    pub keys: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -43,6 +45,7 @@ impl Drop for Dropped {
 impl EchoService for Echo {
     type CountStream = Answers<CountResponse>;
     type SumsStream = Answers<SumsResponse>;
+    type SecretsStream = Answers<SecretsResponse>;
 
     async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
         let EchoRequest {
@@ -152,6 +155,46 @@ impl EchoService for Echo {
             },
         );
         Ok(Response::new(Box::pin(sums)))
+    }
+
+    async fn secret(
+        &self,
+        request: Request<SecretRequest>,
+    ) -> Result<Response<SecretResponse>, Status> {
+        let said = request.metadata().get("authorization");
+        let said = said.and_then(|it| it.to_str().ok()).unwrap_or_default();
+        Ok(Response::new(SecretResponse {
+            authorization: said.to_owned(),
+        }))
+    }
+
+    async fn secrets(
+        &self,
+        _: Request<SecretsRequest>,
+    ) -> Result<Response<Answers<SecretsResponse>>, Status> {
+        let numbers = stream::iter((1..=3).map(|number| Ok(SecretsResponse { number })));
+        Ok(Response::new(Box::pin(numbers)))
+    }
+
+    async fn between(
+        &self,
+        _: Request<BetweenRequest>,
+    ) -> Result<Response<BetweenResponse>, Status> {
+        Ok(Response::new(BetweenResponse {}))
+    }
+
+    async fn keys(&self, _: Request<KeysRequest>) -> Result<Response<KeysResponse>, Status> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = keys.iter().map(|(kid, x)| Key {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            x: x.clone(),
+            kid: kid.clone(),
+            key_use: "sig".to_owned(),
+        });
+        Ok(Response::new(KeysResponse {
+            keys: keys.collect(),
+        }))
     }
 
     async fn hidden(

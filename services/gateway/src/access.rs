@@ -1,0 +1,103 @@
+//! Who may make which call, decided before it is handed on, in whatever protocol it came.
+//!
+//! A method says in its contract who may call it (`gantry.access.v1.access`). One that says nothing, or
+//! whose contract cannot be read, wants a token. The token goes on with the call, and the service
+//! verifies it again: nobody is let in because a gateway was passed.
+
+mod keys;
+
+use gantry::{auth::Verifier, config::Live, contract, status::Refusal};
+use http::HeaderMap;
+use tonic::Status;
+
+pub use self::keys::Issuer;
+use crate::{backends::Backends, catalogue::Catalogue, config::Tokens};
+
+/// Decides who may make a call; clones share the keys.
+#[derive(Debug, Clone)]
+pub struct Access {
+    catalogue: Catalogue,
+    tokens: Option<Verifier>,
+}
+
+impl Access {
+    /// Decides by what `catalogue` says of methods, and by the keys of the issuer in `config`, which
+    /// are read through `backends` where it is one of them.
+    #[must_use]
+    pub fn new(catalogue: Catalogue, backends: Backends, config: &Live<Tokens>) -> Self {
+        let issuer = config.read(|tokens| tokens.keys.clone());
+        let tokens = issuer.map(|issuer| {
+            let rules = config.derive(Tokens::rules);
+            match issuer {
+                Issuer::Url(jwks) => Verifier::new(jwks, rules),
+                Issuer::Method(path) => {
+                    let keys = keys::of_method(path, catalogue.clone(), backends);
+                    Verifier::new(keys, rules)
+                }
+            }
+        });
+        Self { catalogue, tokens }
+    }
+
+    /// Keeps the keys fresh, for ever; at once done where there are none.
+    pub async fn keep_fresh(self) {
+        if let Some(tokens) = self.tokens {
+            tokens.keep_fresh().await;
+        }
+    }
+
+    /// Whether a call of the method at `path` with these `headers` may be handed on.
+    ///
+    /// # Errors
+    ///
+    /// What it is refused with: PERMISSION_DENIED for what services ask each other alone,
+    /// UNAUTHENTICATED without a valid token where one is wanted.
+    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+        let (service, name) = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .unwrap_or((path, ""));
+        let mut api = self.catalogue.api().await;
+        if let Some(known) = &api
+            && known.reachable(service).is_none()
+            // It may only be unread.
+            && let Some(completed) = self.catalogue.completed(known).await
+        {
+            api = Some(completed);
+        }
+        let service = api.as_ref().and_then(|api| api.reachable(service));
+        let Some(method) = service.and_then(|it| it.methods.get(name)) else {
+            let refused = self.verify(headers).await;
+            // What is described as not there is told to anyone.
+            return refused.map_err(|refused| match service {
+                Some(_) => missing(path),
+                None => refused,
+            });
+        };
+        match method.access {
+            contract::Access::Public => Ok(()),
+            contract::Access::Internal => {
+                let text = "this method is for services of the system alone";
+                Err(Refusal::InternalMethod.status(text))
+            }
+            contract::Access::Token => self.verify(headers).await,
+        }
+    }
+
+    async fn verify(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let Some(tokens) = &self.tokens else {
+            let text =
+                "this method wants a token, and none is accepted here: tokens.keys is not set";
+            return Err(Refusal::Unauthenticated.status(text));
+        };
+        tokens.identify(headers).await?;
+        Ok(())
+    }
+}
+
+/// The refusal of a method that its service does not have.
+fn missing(path: &str) -> Status {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    let (service, method) = name.split_once('/').unwrap_or((name, ""));
+    Refusal::Unimplemented.status(format!("service {service} has no method {method}"))
+}
