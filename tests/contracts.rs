@@ -183,6 +183,7 @@ fn every_method_of_the_shop_says_who_may_call_it() {
         &shop_proto::catalog::v1::CATALOG_SERVICE_METHODS,
         &shop_proto::orders::v1::ORDERS_SERVICE_METHODS,
         &shop_proto::payments::v1::PAYMENTS_SERVICE_METHODS,
+        &shop_proto::notifications::v1::NOTIFICATIONS_SERVICE_METHODS,
     ];
     let with = |access| {
         let methods = methods.iter().flat_map(|it| it.iter());
@@ -200,6 +201,7 @@ fn every_method_of_the_shop_says_who_may_call_it() {
         "Charge",
         "Refund",
         "GetPayment",
+        "RecordNotification",
     ];
     assert_eq!(between.as_slice(), with(Access::Internal));
 }

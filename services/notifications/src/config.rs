@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use gantry::config;
+use gantry::{auth::Tokens, config};
 use gantry_store::Config as Database;
-use orders::config::Tokens;
 
 config::section! {
     /// Settings of the notifications service.
@@ -12,7 +11,7 @@ config::section! {
         /// Where notifications are kept.
         pub database: section Database = Database::of("notifications");
         /// Which tokens are accepted.
-        pub tokens: section Tokens;
+        pub tokens: section Tokens = Tokens::of("shop.accounts", "shop");
         /// How long they are kept, and how they are sent.
         pub notifications: section Notifications;
     }

@@ -4,11 +4,11 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _};
 use gantry::{
+    auth,
     config::Live,
     status::{self, Refusal},
 };
 use gantry_store::Page;
-use orders::auth::{Identity, Verifier};
 use shop_proto::notifications::v1::{
     self as proto, ListNotificationsRequest, ListNotificationsResponse, RecordNotificationRequest,
     RecordNotificationResponse, WatchNotificationsRequest, WatchNotificationsResponse,
@@ -16,7 +16,7 @@ use shop_proto::notifications::v1::{
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use crate::{
     config,
@@ -31,8 +31,6 @@ const NOTIFICATIONS: &str = "notifications";
 /// The rpcs of this service.
 #[derive(Debug, Clone)]
 pub struct Notifications {
-    /// Who calls.
-    pub verifier: Verifier,
     /// The rows.
     pub store: Store,
     /// Who hears of new ones.
@@ -43,12 +41,6 @@ pub struct Notifications {
     pub draining: CancellationToken,
     /// Places of watches that are not taken.
     pub places: Arc<Semaphore>,
-}
-
-impl Notifications {
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Identity, Status> {
-        Ok(self.verifier.identify(metadata).await?)
-    }
 }
 
 type Watched = Pin<Box<dyn Stream<Item = Result<WatchNotificationsResponse, Status>> + Send>>;
@@ -84,14 +76,14 @@ impl NotificationsService for Notifications {
         &self,
         request: Request<ListNotificationsRequest>,
     ) -> Result<Response<ListNotificationsResponse>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let wrong = |why: String| status::invalid_argument([("page_token", why)]);
         let page = Page::read(NOTIFICATIONS, request.page_size, &request.page_token)
             .map_err(|error| wrong(error.to_string()))?;
         let before = page.after().map_or(Ok(i64::MAX), str::parse);
         let before = before.map_err(|_| wrong("expected a next_page_token".to_owned()))?;
-        let found = self.store.list(&caller.account_id, before, page.fetch());
+        let found = self.store.list(&caller.subject, before, page.fetch());
         let mut found = found.await?;
         let next_page_token = page.cut(&mut found, |it| it.position.to_string());
         Ok(Response::new(ListNotificationsResponse {
@@ -106,12 +98,12 @@ impl NotificationsService for Notifications {
         &self,
         request: Request<WatchNotificationsRequest>,
     ) -> Result<Response<Watched>, Status> {
-        let caller = self.caller(request.metadata()).await?;
+        let caller = auth::caller(&request)?;
         let place = Arc::clone(&self.places).try_acquire_owned();
         let full = |_| Refusal::Watchers.status("too many notifications are watched here");
         let place = place.map_err(full)?;
         let watch = Watch {
-            account_id: caller.account_id,
+            account_id: caller.subject,
             position: request.into_inner().after_position,
             store: self.store.clone(),
             config: self.config.clone(),

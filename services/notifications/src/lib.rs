@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use gantry::{BoxError, app::App, config::Live, status};
 use gantry_store::{Database, Timestamp};
-use orders::auth::Verifier;
 use shop_proto::notifications::v1::notifications_service_server::NotificationsServiceServer;
 use tokio::{sync::Semaphore, time};
 
@@ -31,11 +30,8 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let stopping = app.tasks().stopping();
 
     let rules = config.derive(|config| config.tokens.rules());
-    let verifier = Verifier::new(orders::keys_of(app.client("accounts")), rules);
-    let (fresh, stop) = (verifier.clone().keep_fresh(), stopping.clone());
-    app.spawn("token keys", async move {
-        stop.run_until_cancelled(fresh).await;
-    });
+    let keys = orders::keys_of(app.client("accounts"));
+    app.verify_tokens(keys, rules);
 
     let config = config.map(|config| &config.notifications);
     let sweeper = sweep(store.clone(), config.clone());
@@ -45,7 +41,6 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
 
     let watchers_max = config.load().watchers_max;
     app.serve(NotificationsServiceServer::new(Notifications {
-        verifier,
         store,
         news: News::default(),
         config,

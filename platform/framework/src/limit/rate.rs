@@ -170,7 +170,7 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// RESOURCE_EXHAUSTED if the client has nothing left of its quota, with when it will.
+    /// `RESOURCE_EXHAUSTED` if the client has nothing left of its quota, with when it will.
     pub fn admit(&self, method: &str, client: IpAddr) -> Result<(), Status> {
         self.follow();
         let rules = self.rules.load();

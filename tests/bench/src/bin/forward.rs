@@ -15,14 +15,18 @@ use std::{
 
 use gantry::{
     client::{Clients, Config as To},
+    config::Live,
     discovery::{Directory, Services},
     journal::Journal,
+    limit::rate::{self, Limiter},
     server::{Router, Stack as Layers},
     shutdown::Tasks,
     transport::server::{Config, Limits, Listener, Protocols},
 };
 use gantry_bench::{Stack, cpu_micros, observed, print, proto::bench_service_server::SERVICE_NAME};
-use gateway::{backends::Backends, forward::Forward};
+use gateway::{
+    access::Access, backends::Backends, catalogue::Follower, config::Tokens, forward::Forward,
+};
 use http::{Request, Response};
 use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::watch, task::LocalSet};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -102,11 +106,17 @@ fn gantry_forward(serving: &LocalSet, backend: &str) -> Result<SocketAddr, Box<d
     let clients = Clients::new(configs, tasks.clone(), journal);
     let services = Services::from([(SERVICE_NAME.into(), "backend".into())]);
     let (registered, directory) = watch::channel(Some(Arc::new(services)));
-    let backends = Backends::new(Directory::following(directory), clients);
+    let directory = Directory::following(directory);
+    let backends = Backends::new(directory.clone(), clients);
+    let (follower, catalogue) = Follower::new(backends.clone(), directory);
+    serving.spawn_local(follower.run());
+    let access = Access::new(catalogue, backends.clone(), &Live::fixed(Tokens::default()));
+    let rate = Live::fixed(rate::Config::default());
+    let forward = Forward::new(backends, access, Limiter::new(rate.clone()), rate);
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
-    let router = Router::new().others(Forward::new(backends));
+    let router = Router::new().others(forward);
     let layers = Layers::new(router, limits);
     serving.spawn_local(async move {
         listener.serve(layers, Protocols::Http1And2, tasks).await;

@@ -6,6 +6,7 @@
 use std::{error::Error, net::SocketAddr};
 
 use gantry::{
+    contract::Server as _,
     journal::Journal,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
@@ -18,6 +19,10 @@ use gantry_bench::{
 };
 use tokio::{io::AsyncReadExt as _, net::TcpListener, task::LocalSet};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic_reflection::server::{
+    self as reflection, Builder,
+    v1::{ServerReflection, ServerReflectionServer},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -41,9 +46,18 @@ async fn tonic_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> 
     let server = tonic::transport::Server::builder()
         .add_service(BenchServiceServer::new(Echo))
         .add_service(HealthServer::new(Healthy))
+        .add_service(reflection()?)
         .serve_with_incoming(TcpListenerStream::new(listener));
     serving.spawn_local(async { server.await.expect("serves") });
     Ok(address)
+}
+
+/// What a gateway asks for.
+fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, reflection::Error> {
+    let descriptors = BenchServiceServer::<Echo>::DESCRIPTORS;
+    Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors)
+        .build_v1()
 }
 
 fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
