@@ -1,5 +1,6 @@
 //! Built binaries together, by behaviour. `cargo build --workspace --all-features` first; tests/run does.
 
+mod access;
 mod bad_input;
 mod bank;
 mod concurrency;
@@ -14,6 +15,7 @@ mod money;
 mod news;
 mod paused;
 mod postgres;
+mod rate;
 mod shop;
 mod stand;
 mod support;

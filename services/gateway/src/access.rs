@@ -6,12 +6,24 @@
 
 mod keys;
 
-use gantry::{auth::Verifier, config::Live, contract, status::Refusal};
+use std::time::Duration;
+
+use gantry::{
+    auth::{Denied, Verifier},
+    config::Live,
+    contract,
+    status::Refusal,
+};
 use http::HeaderMap;
+use tokio::time::{self, Instant};
 use tonic::Status;
 
 pub use self::keys::Issuer;
 use crate::{backends::Backends, catalogue::Catalogue, config::Tokens};
+
+/// How long a call waits for keys where none were read, and how often it looks for them.
+const KEYS_WAIT: Duration = Duration::from_secs(5);
+const KEYS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Decides who may make a call; clones share the keys.
 #[derive(Debug, Clone)]
@@ -90,8 +102,17 @@ impl Access {
                 "this method wants a token, and none is accepted here: tokens.keys is not set";
             return Err(Refusal::Unauthenticated.status(text));
         };
-        tokens.identify(headers).await?;
-        Ok(())
+        let begun = Instant::now();
+        loop {
+            match tokens.identify(headers).await {
+                Ok(_) => return Ok(()),
+                // The issuer may have begun at the same time as this process, and not be found yet.
+                Err(Denied::NoKeys) if begun.elapsed() < KEYS_WAIT => {
+                    time::sleep(KEYS_PAUSE).await;
+                }
+                Err(denied) => return Err(denied.into()),
+            }
+        }
     }
 }
 
