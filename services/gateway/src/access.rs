@@ -62,7 +62,7 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// What it is refused with: PERMISSION_DENIED for what services ask each other alone,
+    /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone,
     /// UNAUTHENTICATED without a valid token where one is wanted.
     pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
         let (service, name) = path

@@ -168,8 +168,8 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn peer(address: &str) -> Option<Peer> {
-        Some(Peer::Tcp(SocketAddr::new(address.parse().unwrap(), 40_000)))
+    fn peer(address: &str) -> Peer {
+        Peer::Tcp(SocketAddr::new(address.parse().unwrap(), 40_000))
     }
 
     fn seen(from: &str, values: &[&str], proxies: &[&str]) -> String {
@@ -179,7 +179,7 @@ mod tests {
             headers.append(FORWARDED_FOR, value);
         }
         let proxies: Vec<Network> = proxies.iter().map(|it| it.parse().unwrap()).collect();
-        client(peer(from), &Forwarded::of(&headers), &proxies).to_string()
+        client(Some(peer(from)), &Forwarded::of(&headers), &proxies).to_string()
     }
 
     /// Goal: nobody is another by saying so.
