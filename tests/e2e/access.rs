@@ -100,7 +100,7 @@ impl Shop {
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n");
         for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
+            request.extend([name, ": ", value, "\r\n"]);
         }
         request.push_str("\r\n");
         let mut stream = TcpStream::connect(self.gateway).await.expect("a gateway");
@@ -112,53 +112,46 @@ impl Shop {
     }
 
     /// Whether every way in refuses `token` as UNAUTHENTICATED, streams among them.
-    #[track_caller]
-    fn refuses<'a>(
-        &'a self,
-        case: &'a str,
-        token: Option<&'a str>,
-    ) -> impl Future<Output = ()> + 'a {
-        async move {
-            for (way, mut orders) in self.orders() {
-                let list = ListOrdersRequest::default();
-                let watch = WatchOrderRequest {
-                    order_id: "00000000-0000-4000-8000-000000000000".to_owned(),
-                };
-                let (list, watch) = match token {
-                    Some(token) => (with(list, token), with(watch, token)),
-                    None => (Request::new(list), Request::new(watch)),
-                };
-                let refused = orders.list_orders(list).await.expect_err(case);
-                assert_eq!(
-                    Code::Unauthenticated,
-                    refused.code(),
-                    "{case}, {way}: {refused:?}"
-                );
-                let refused = orders.watch_order(watch).await.expect_err(case);
-                assert_eq!(
-                    Code::Unauthenticated,
-                    refused.code(),
-                    "{case}, {way}: {refused:?}"
-                );
-                let shown = format!("{refused:?}");
-                assert!(token.is_none_or(|it| !shown.contains(it)), "{case}, {way}");
-            }
-            let bearer = token.map(|token| format!("Bearer {token}"));
-            let headers: Vec<_> = bearer
-                .iter()
-                .map(|it| ("authorization", it.as_str()))
-                .collect();
-            let (status, answer) = self.get("/v1/orders", &headers).await;
-            assert_eq!(401, status, "{case}: {answer}");
-            assert!(
-                answer.contains("www-authenticate: Bearer"),
-                "{case}: {answer}"
+    async fn refuses(&self, case: &str, token: Option<&str>) {
+        for (way, mut orders) in self.orders() {
+            let list = ListOrdersRequest::default();
+            let watch = WatchOrderRequest {
+                order_id: "00000000-0000-4000-8000-000000000000".to_owned(),
+            };
+            let (list, watch) = match token {
+                Some(token) => (with(list, token), with(watch, token)),
+                None => (Request::new(list), Request::new(watch)),
+            };
+            let refused = orders.list_orders(list).await.expect_err(case);
+            assert_eq!(
+                Code::Unauthenticated,
+                refused.code(),
+                "{case}, {way}: {refused:?}"
             );
-            assert!(
-                token.is_none_or(|it| !answer.contains(it)),
-                "{case}: {answer}"
+            let refused = orders.watch_order(watch).await.expect_err(case);
+            assert_eq!(
+                Code::Unauthenticated,
+                refused.code(),
+                "{case}, {way}: {refused:?}"
             );
+            let shown = format!("{refused:?}");
+            assert!(token.is_none_or(|it| !shown.contains(it)), "{case}, {way}");
         }
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer
+            .iter()
+            .map(|it| ("authorization", it.as_str()))
+            .collect();
+        let (status, answer) = self.get("/v1/orders", &headers).await;
+        assert_eq!(401, status, "{case}: {answer}");
+        assert!(
+            answer.contains("www-authenticate: Bearer"),
+            "{case}: {answer}"
+        );
+        assert!(
+            token.is_none_or(|it| !answer.contains(it)),
+            "{case}: {answer}"
+        );
     }
 }
 
