@@ -50,7 +50,9 @@ impl Edge {
         }
         let (request, unread) = unread::lend(request);
         let mut response = self.answer_own(request).await;
-        if !response.status().is_success() {
+        if response.status().is_success() {
+            response = response.map(|body| unread.before_end_of(body));
+        } else {
             unread.take().await;
         }
         cors.allow(response.headers_mut());

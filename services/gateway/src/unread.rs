@@ -11,11 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::stream;
 use gantry::BoxError;
 use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time;
+use tonic::body::Body as AnswerBody;
 
 use crate::json::Incoming;
 
@@ -42,6 +44,26 @@ pub(crate) fn lend(request: Request<Incoming>) -> (Request<Incoming>, Unread) {
 }
 
 impl Unread {
+    /// `answer`, whose end waits for the rest where there is one: an answer under a good status may be
+    /// a refusal, too, and its caller in the midst of a stream.
+    pub(crate) fn before_end_of(self, answer: AnswerBody) -> AnswerBody {
+        let is_over = self
+            .0
+            .as_ref()
+            .is_none_or(|it| Lent(Arc::clone(it)).is_end_stream());
+        if is_over {
+            return answer;
+        }
+        let frames = stream::unfold((answer, self), |(mut answer, unread)| async move {
+            if let Some(frame) = answer.frame().await {
+                return Some((frame, (answer, unread)));
+            }
+            unread.take().await;
+            None
+        });
+        AnswerBody::new(StreamBody::new(frames))
+    }
+
     /// Reads the rest, within bounds.
     pub(crate) async fn take(self) {
         let Some(body) = self.0 else {

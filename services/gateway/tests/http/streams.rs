@@ -1,6 +1,6 @@
 //! Streams, a message in each line.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -191,12 +191,12 @@ async fn both_ways_at_once() {
 }
 
 /// A request whose body is what is sent, for as long as the sender is kept.
-fn slow(edge: &Edge, path: &str) -> (mpsc::Sender<Bytes>, http::Request<Slow>) {
+fn slow(edge: &Edge, path: &str, content_type: &str) -> (mpsc::Sender<Bytes>, http::Request<Slow>) {
     let (pieces, sent) = mpsc::channel(1);
     let frame: fn(Bytes) -> Result<Frame<Bytes>, std::io::Error> = |piece| Ok(Frame::data(piece));
     let body = StreamBody::new(ReceiverStream::new(sent).map(frame));
     let request = edge.request(Method::POST, path);
-    let request = request.header("content-type", "application/json");
+    let request = request.header("content-type", content_type);
     (pieces, request.body(body).unwrap())
 }
 
@@ -212,7 +212,7 @@ type Slow = StreamBody<
 #[tokio::test]
 async fn a_call_with_one_answer_ends_in_time() {
     let edge = Edge::with("[http]\ntimeout = '200ms'").await;
-    let (pieces, request) = slow(&edge, "/v1/sum");
+    let (pieces, request) = slow(&edge, "/v1/sum", "application/json");
     pieces.send("{\"number\": 1}\n".into()).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.request(request).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_call_with_one_answer_ends_in_time() {
 #[tokio::test]
 async fn bodies_are_bounded_for_all_requests_together() {
     let edge = Edge::with("[http]\nbody_bytes_max = '1MiB'").await;
-    let (pieces, request) = slow(&edge, "/v1/echo");
+    let (pieces, request) = slow(&edge, "/v1/echo", "application/json");
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut first = JoinSet::new();
     first.spawn(client.request(request));
@@ -254,4 +254,36 @@ async fn bodies_are_bounded_for_all_requests_together() {
     first.join_all().await;
     let body = format!("{}{{}}", " ".repeat(2_000_000));
     assert_eq!(StatusCode::OK, edge.post("/v1/echo", body).await.status);
+}
+
+/// Goal: who is refused while it still writes is heard to its end, also where HTTP knows no refusal: a
+/// connection that is closed before may tell it nothing.
+/// Method: the beginning of a message that is larger than any may be, in gRPC-Web; pieces of it after
+/// the answer began.
+#[tokio::test]
+async fn a_refused_stream_is_heard_to_its_end() {
+    let edge = Edge::start().await;
+    let path = "/echo.v1.EchoService/Sum";
+    let (pieces, request) = slow(&edge, path, "application/grpc-web");
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    pieces.send(vec![0, 1, 0, 0, 0].into()).await.unwrap();
+    let answer = client.request(request).await.unwrap();
+    let mut body = pin!(Answer::of(answer));
+    for _ in 0..5 {
+        // It may be answered, and not over.
+        tokio::select! {
+            biased;
+            answer = &mut body => panic!("over: {answer:?}"),
+            sent = pieces.send(vec![0; 100_000].into()) => sent.unwrap(),
+        }
+        time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(pieces);
+    let answer = body.await;
+    let status = answer.header("grpc-status").map(str::to_owned);
+    let status = status.unwrap_or_else(|| String::from_utf8_lossy(&answer.body).into_owned());
+    assert!(
+        status == "8" || status.contains("grpc-status: 8\r\n"),
+        "{answer:?}"
+    );
 }
