@@ -21,6 +21,7 @@ def generate(proto, out):
     """Compiles every contract the shop uses; all four call kinds are among them."""
     files = [
         "buf/validate/validate.proto",
+        "gantry/access/v1/access.proto",
         "google/api/annotations.proto",
         "google/api/http.proto",
         "shop/money/v1/money.proto",
