@@ -54,6 +54,9 @@ async fn a_page_in_a_browser_shops() {
     let gateway = process::service("gateway")
         .set("ETCD__ENDPOINTS", system.etcd())
         .set("HTTP__ORIGINS", format!("http://{page}"))
+        .set("TOKENS__KEYS", "shop.accounts.v1.AccountsService/GetJwks")
+        .set("TOKENS__ISSUER", "shop.accounts")
+        .set("TOKENS__AUDIENCE", "shop")
         .start()
         .await;
     wait::until("the shop to be described", SOON, async || {

@@ -1,4 +1,5 @@
-//! Measures both stacks on both sides and writes docs/performance.md: `bench [--quick]`.
+//! Measures both stacks on both sides and between them, and writes docs/performance.md:
+//! `bench [--quick | --rounds N]`, in ten minutes where nothing is said.
 //!
 //! Instructions come from callgrind, as the difference of two runs that differ only in their
 //! number of calls, so start-up cancels out. CPU time comes from the kernel's account of the
@@ -13,6 +14,8 @@ mod report;
 use gantry_bench::Stack;
 use measure::{Load, Side};
 
+const USAGE: &str = "usage: bench [--quick | --rounds N]";
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,11 +27,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let (rounds, pairs, calls, changing) = if quick {
-        (1, 2, 5_000, 2)
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let (quick, rounds) = match arguments.as_slice() {
+        [] => (false, 7),
+        ["--quick"] => (true, 1),
+        ["--rounds", count] => (false, count.parse().map_err(|_| USAGE)?),
+        _ => return Err(USAGE.to_owned()),
+    };
+    let (pairs, calls, changing) = if quick {
+        (2, 5_000, 2)
     } else {
-        (7, 10, 60_000, 5)
+        (rounds + 3, 60_000, 5)
     };
     let mut results = report::Results::default();
     for side in [Side::Server, Side::Client, Side::Forward] {

@@ -48,13 +48,13 @@ async function main() {
   metadata.set("authorization", `Bearer ${token}`);
 
   told.imported = await new Promise((resolve, reject) => {
-    const rows = catalog.ImportProducts((error, answer) => (error ? reject(error) : resolve(answer.createdCount)));
+    const rows = catalog.ImportProducts(metadata, (error, answer) => (error ? reject(error) : resolve(answer.createdCount)));
     for (const number of [0, 1, 2]) {
       rows.write({ sku: `NODE-${number}`, name: "A thing", priceMinorUnits: 100, currencyCode: "EUR", initialStock: 5 });
     }
     rows.end();
   });
-  const updates = catalog.UpdateStock();
+  const updates = catalog.UpdateStock(metadata);
   told.levels = [];
   for (const delta of [10, -3]) {
     updates.write({ sku: "NODE-0", delta });
