@@ -38,7 +38,8 @@ let said = "";
 
 function end(found) {
   child.kill("SIGKILL");
-  fs.rmSync(profile, { recursive: true, force: true });
+  // The browser has processes of its own, which write for a moment longer.
+  fs.rmSync(profile, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
   if (found) console.log(found);
   else console.error(`the page found nothing in time:\n${said.slice(-4000)}`);
   process.exit(found ? 0 : 1);
