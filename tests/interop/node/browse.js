@@ -37,18 +37,23 @@ let child;
 let said = "";
 
 function end(found) {
-  child.kill("SIGKILL");
-  // The browser has processes of its own, which write for a moment longer.
-  fs.rmSync(profile, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
   if (found) console.log(found);
   else console.error(`the page found nothing in time:\n${said.slice(-4000)}`);
-  process.exit(found ? 0 : 1);
+  child.on("close", () => {
+    fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    process.exit(found ? 0 : 1);
+  });
+  // With the processes of its own.
+  process.kill(-child.pid, "SIGKILL");
 }
 
 server.listen(Number(port), "127.0.0.1", () => {
   const page = `http://127.0.0.1:${port}/page/page.html?gateway=${gateway}&other=${other}`;
   const options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--enable-logging=stderr"];
-  child = spawn(browser, [...options, `--user-data-dir=${profile}`, page], { stdio: ["ignore", "ignore", "pipe"] });
+  child = spawn(browser, [...options, `--user-data-dir=${profile}`, page], {
+    stdio: ["ignore", "ignore", "pipe"],
+    detached: true,
+  });
   child.stderr.on("data", (data) => (said += data));
   child.on("error", (error) => {
     said += error;
