@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry::{
-    auth::Rules,
+    auth::{self, Rules},
     config::{self, Size},
     limit::rate,
 };
@@ -60,12 +60,13 @@ impl Tokens {
     /// The same as a verifier reads it.
     #[must_use]
     pub fn rules(&self) -> Rules {
-        Rules {
+        // Of services' own: what else a token must be is bounded there, once.
+        auth::Tokens {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
             leeway: self.leeway,
-            lifetime_max: Duration::from_hours(1),
         }
+        .rules()
     }
 
     fn check(&self, check: &mut config::Check<'_, '_>) {
