@@ -156,31 +156,40 @@ impl Balancer {
     ///
     /// If no endpoint became ready, naming each and what is wrong with it.
     pub async fn place(&self) -> Result<(Picked, Slot), NoEndpoint> {
+        let mut picked = self.pick();
         loop {
-            let picked = match self.pick() {
-                Some(picked) => picked,
+            let chosen = match picked {
+                Some(chosen) => chosen,
                 None => self.wait().await?,
             };
-            match picked.slot().await {
-                Ok(slot) => return Ok((picked, slot)),
-                // It left while this call was in line: another one, then.
-                Err(subchannel::NoSlot::Gone) => {}
+            match chosen.slot().await {
+                Ok(slot) => return Ok((chosen, slot)),
+                // It left since the snapshot, or while this call was in line: another one, then.
+                Err(subchannel::NoSlot::Gone) => chosen.unsent(),
                 Err(subchannel::NoSlot::Full) => {
+                    let endpoint = chosen.addr();
+                    chosen.unsent();
                     return Err(NoEndpoint::Full {
                         target: Arc::clone(&self.shared.name),
-                        endpoint: picked.addr(),
+                        endpoint,
                     });
                 }
             }
+            picked = self.pick_ready();
         }
     }
 
-    /// The better of two endpoints that are ready, taken at random; none while none is. It may have
-    /// no place for a call just now: [`Balancer::place`] is for making one. Takes no lock, and as
-    /// long however many endpoints there are.
+    /// The better of two endpoints that were ready when last looked at, taken at random; none while
+    /// none was. It may have left since, or have no place for a call just now: [`Balancer::place`]
+    /// is for making one. Takes no lock, and as long however many endpoints there are.
     #[must_use]
     pub fn pick(&self) -> Option<Picked> {
         self.shared.set.load().pick(Instant::now())
+    }
+
+    /// The same among those that are ready at this moment: for a call that met one that is not.
+    fn pick_ready(&self) -> Option<Picked> {
+        self.shared.set.load().pick_ready(Instant::now())
     }
 
     async fn wait(&self) -> Result<Picked, NoEndpoint> {
@@ -190,13 +199,13 @@ impl Balancer {
             let mut published = std::pin::pin!(published);
             // From here on no snapshot is missed.
             published.as_mut().enable();
-            if let Some(picked) = self.pick() {
+            if let Some(picked) = self.pick_ready() {
                 return Ok(picked);
             }
             let unready_since = self.shared.set.load().unready_since().unwrap_or(since);
             let bound = since.min(unready_since) + self.shared.fail_fast;
             if time::timeout_at(bound, published).await.is_err() {
-                return match self.pick() {
+                return match self.pick_ready() {
                     Some(picked) => Ok(picked),
                     None => Err(self.not_ready()),
                 };

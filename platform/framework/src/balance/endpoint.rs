@@ -122,6 +122,11 @@ impl Picked {
         }
     }
 
+    /// There was no place for the call: that says nothing about how calls do.
+    pub(super) fn unsent(mut self) {
+        self.measured = true;
+    }
+
     /// The call is over.
     pub fn judged(&mut self, verdict: Verdict) {
         let now = Instant::now();

@@ -52,7 +52,9 @@ pub(super) struct Set {
     error: Option<Arc<str>>,
 }
 
-/// One that was ready, its load beside it: a pick looks at two loads and at one endpoint.
+/// One that was ready, its load beside it: a pick looks at two loads and counts one endpoint's
+/// owners. Whether it is ready still, its place for a call tells, without another look at what is
+/// in no cache.
 #[derive(Debug)]
 struct Ready {
     load: Arc<Load>,
@@ -72,13 +74,20 @@ impl Set {
     }
 
     /// The cheaper of two endpoints taken at random, or now and then one that is due for a trial.
+    /// A connection may have gone since this snapshot was taken.
     pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
-        // A connection may have gone since this snapshot was taken. A look at all of them is for
-        // when nearly all have, so that no ordinary call's work grows with their number.
         let at = load::millis(self.epoch, now);
         if let Some(ready) = self.trial(at) {
             return Some(Picked::on_trial(Arc::clone(&ready.endpoint), now));
         }
+        let ready = self.cheaper_of_two(at)?;
+        Some(Picked::new(Arc::clone(&ready.endpoint), now))
+    }
+
+    /// The cheaper of two that are ready still, or of all of them, where nearly none is: no ordinary
+    /// call's work grows with their number.
+    pub(super) fn pick_ready(&self, now: Instant) -> Option<Picked> {
+        let at = load::millis(self.epoch, now);
         let ready = (0..TRIES)
             .filter_map(|_| self.cheaper_of_two(at))
             .find(|ready| ready.endpoint.is_ready())
@@ -438,3 +447,6 @@ impl Keeper {
         self.builder.journal.record(kind, subject, detail);
     }
 }
+
+#[cfg(test)]
+mod tests;

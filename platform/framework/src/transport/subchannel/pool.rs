@@ -33,7 +33,7 @@ pub(super) enum Asked {
     Slot(Slot),
     /// It is in line; the line is dismissed when the last connection goes.
     Wait(oneshot::Receiver<Slot>),
-    /// There is no connection.
+    /// No connection takes calls.
     Gone,
     /// The line is full.
     Full,
@@ -58,7 +58,8 @@ impl Pool {
             return Asked::Slot(slot);
         }
         let mut waiting = self.lock();
-        if self.usable.load().is_empty() {
+        // Those it has may have retired a moment ago: nobody waits for a place at them.
+        if !self.is_usable() {
             return Asked::Gone;
         }
         prune(&mut waiting, self.waiting_max);
@@ -209,6 +210,22 @@ mod tests {
         let slot = second.try_recv().expect("it is the next one's place");
         drop(slot);
         assert!(matches!(pool.ask(), Asked::Slot(_)));
+    }
+
+    /// Goal: nobody waits at an endpoint whose connections take no calls.
+    /// Method: the only one retires, and is not yet replaced.
+    #[tokio::test]
+    async fn nobody_waits_at_one_that_retired() {
+        let pool = Arc::new(Pool::new(8));
+        let connection = connection(&pool, 1).await;
+        pool.publish(vec![Arc::clone(&connection)]);
+        let place = pool.ask();
+        assert!(matches!(place, Asked::Slot(_)));
+        assert!(matches!(pool.ask(), Asked::Wait(_)));
+        drop(place);
+
+        connection.shared().retire("test");
+        assert!(matches!(pool.ask(), Asked::Gone));
     }
 
     /// Goal: who gave up makes room when it is needed, and nobody looks for them before.
