@@ -213,7 +213,8 @@ async fn dribble(mut stream: TcpStream, bound: Duration) {
 async fn what_is_not_grpc_is_cut_in_time() {
     let service = impatient().await;
     let bound = if tools::timed() {
-        Duration::from_secs(2)
+        // A second for the first request, and one in which to read that it must go.
+        Duration::from_millis(2_500)
     } else {
         SOON
     };
