@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gantry_harness::{
+    http_load::HttpLoad,
     load::{Load, RATE, Void, valid},
     system::{Instance, System},
     tools,
@@ -88,8 +89,9 @@ fn text(value: &Value) -> String {
 }
 
 /// Goal: not one call fails while everything is replaced again and again, also with streams open.
-/// Method: two replicas of each service; a load on each, and one through the gateway; an open health watch at every instance and
-/// an open server stream at each that has one; restart all, round by round.
+/// Method: two replicas of each service; a load on each, and through the gateway one by gRPC and one
+/// by JSON; an open health watch at every instance and an open server stream at each that has one;
+/// restart all, round by round.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_call() {
     valid(a_rolling_restart_fails_no_call_once).await;
@@ -113,6 +115,8 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
     // By one address, whose instances take its socket over from each other.
     let gateway = system.address("gateway");
     let through = Load::start_at(RATE / 4, &gateway, &url, LIST, seconds);
+    let products = format!("http://{gateway}/v1/products?pageSize=1");
+    let by_json = HttpLoad::start(RATE / 4, &products, seconds);
     for round in 0..rounds {
         let mut watches = JoinSet::new();
         for row in system.instances() {
@@ -146,5 +150,6 @@ async fn a_rolling_restart_fails_no_call_once() -> Result<(), Void> {
         assert!(report.endpoints() > 2, "{} endpoints", report.endpoints());
     }
     through.finish().await?.all_ok();
+    by_json.all_ok().await?;
     Ok(())
 }

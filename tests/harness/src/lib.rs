@@ -7,6 +7,7 @@ pub mod authority;
 pub mod collector;
 pub mod database;
 pub mod etcd;
+pub mod http_load;
 pub mod load;
 pub mod postgres;
 pub mod process;

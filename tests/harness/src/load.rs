@@ -130,7 +130,7 @@ impl Load {
 
 /// Why a run says nothing.
 #[derive(Debug)]
-pub struct Void(String);
+pub struct Void(pub(crate) String);
 
 /// Carries a scenario out until its load was valid, a few times at most.
 ///
