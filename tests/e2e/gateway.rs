@@ -373,6 +373,39 @@ async fn before_the_registry_was_read_nothing_is_unknown() {
     assert!(error.message().contains(unread), "{error:?}");
 }
 
+/// Goal: calls that are handed on are measured by their names, and what callers make up is not.
+/// Method: a call of a method that there is until it is seen under its name, and one of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_measured_by_name() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let gateway = gateway(&fleet.etcd.url()).await;
+    let mut client = client(&gateway);
+    let name = r#"grpc_server_call_started_total{grpc_method="probe.v1.ProbeService/Wait"} "#;
+    wait::until("the call under its name", SOON, async || {
+        client.wait(wait_for(0)).await.expect("handed on");
+        let page = gateway.get("/metrics").await?;
+        let mut lines = page.lines();
+        lines.find_map(|it| {
+            it.strip_prefix(name)
+                .filter(|count| *count != "0")
+                .map(drop)
+        })
+    })
+    .await;
+    let path = "/made.up.Service/Call".parse().expect("a path");
+    let mut raw = tonic::client::Grpc::new(channel(&[gateway.address]));
+    raw.ready().await.expect("always ready");
+    let codec = tonic_prost::ProstCodec::<WaitRequest, WaitRequest>::default();
+    let request = Request::new(WaitRequest::default());
+    raw.unary(request, path, codec)
+        .await
+        .expect_err("there is none");
+    let page = gateway.get("/metrics").await.expect("a page");
+    assert!(page.contains("_OTHER") && !page.contains("made"), "{page}");
+}
+
 /// Goal: one reflection describes all that is registered, and none where the configuration says so.
 /// Method: list the services, and read the files of one, as any client does; ask another gateway,
 /// which may not answer.

@@ -34,6 +34,7 @@ mod deadline;
 mod dispatch;
 mod http;
 mod messages;
+mod named;
 mod observe;
 mod protocol;
 pub mod reflection;
@@ -53,6 +54,7 @@ use verify::Verify;
 use wire::Wire;
 
 pub use http::{Calls, HttpService};
+pub use named::Named;
 pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 
@@ -86,6 +88,13 @@ fn layered(
     Observe::new(rescue, observed)
 }
 
+/// Who answers for methods that nothing here serves, and what those are called.
+#[derive(Debug)]
+struct Others {
+    layers: Layered,
+    named: Named,
+}
+
 /// Every service of a process behind all layers; clones share them.
 #[derive(Debug, Clone)]
 pub struct Stack {
@@ -97,7 +106,7 @@ struct Shared {
     methods: HashMap<&'static str, Layered>,
     services: HashSet<&'static str>,
     /// Who answers for all methods that nobody serves.
-    others: Option<Layered>,
+    others: Option<Others>,
     /// All methods that nobody serves, to those who measure.
     other: ServerMethod,
     /// Who answers what is not gRPC.
@@ -124,9 +133,10 @@ impl Stack {
             })
             .collect();
         let other = ServerMethod::other();
-        let others = services
-            .others
-            .map(|handler| layered(&router::UNKNOWN, other.clone(), handler, &bounds, None));
+        let others = services.others.map(|(handler, named)| Others {
+            layers: layered(&router::UNKNOWN, other.clone(), handler, &bounds, None),
+            named,
+        });
         Self {
             shared: Arc::new(Shared {
                 methods,
@@ -155,7 +165,10 @@ impl Stack {
             return method.clone().call(request);
         }
         if let Some(others) = &self.shared.others {
-            return others.clone().call(request);
+            return match others.named.get(path) {
+                Some(method) => others.layers.known_as(method).call(request),
+                None => others.layers.clone().call(request),
+            };
         }
         let unknown = router::unimplemented(path, &self.shared.services);
         let observed = self.shared.other.clone();

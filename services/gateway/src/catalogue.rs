@@ -18,6 +18,7 @@ pub mod template;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use gantry::server::Named;
 use tokio::{sync::watch, time};
 
 pub use self::{describe::Method, follow::Follower};
@@ -58,6 +59,17 @@ impl Api {
     }
 }
 
+impl Api {
+    /// The path of each method that can be reached.
+    fn paths(&self) -> impl Iterator<Item = String> {
+        let services = self.services.iter().chain(&self.leaving);
+        services.flat_map(|(service, described)| {
+            let methods = described.methods.keys();
+            methods.map(move |method| format!("/{service}/{method}"))
+        })
+    }
+}
+
 /// Reads the newest [`Api`]; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Catalogue {
@@ -85,6 +97,18 @@ impl Catalogue {
         let whole = newest.wait_for(|it| it.as_ref().is_some_and(|api| !api.is_partial));
         let whole = time::timeout(FIRST_MAX, whole).await.ok()?.ok()?;
         whole.clone()
+    }
+
+    /// Tells `named` what there is, for ever, or until nothing changes any more.
+    pub async fn tell(mut self, named: Named) {
+        loop {
+            if let Some(api) = &*self.newest.borrow_and_update() {
+                named.set(api.paths());
+            }
+            if self.newest.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Completes once everything that was registered has been asked. Cancel-safe.

@@ -65,8 +65,7 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     app.spawn("catalogue", async move {
         stopping.run_until_cancelled(following).await;
     });
-    let (server, descriptors) = reflection::server(Merged::new(backends.clone()));
-    app.serve_plain(server, descriptors)?;
+    app.serve_reflection(Merged::new(backends.clone()))?;
     let config = app.config();
     let tokens = config.map(|config| &config.tokens);
     let access = Access::new(catalogue.clone(), backends.clone(), &tokens);
@@ -76,7 +75,11 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     });
     let rate = config.map(|config| &config.rate);
     let limiter = Limiter::new(rate.clone());
-    app.serve_others(Forward::new(backends, access, limiter, rate));
+    let named = app.serve_others(Forward::new(backends, access, limiter, rate));
+    let (telling, stopping) = (catalogue.clone().tell(named), app.tasks().stopping());
+    app.spawn("names of methods", async move {
+        stopping.run_until_cancelled(telling).await;
+    });
     let http = config.map(|config| &config.http);
     app.serve_http(Edge::new(catalogue, http));
     Ok(())

@@ -16,17 +16,17 @@ use gantry::{
 use tokio::time;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_reflection::pb::v1::{
-    ErrorResponse, FILE_DESCRIPTOR_SET, ListServiceResponse, ServerReflectionRequest,
-    ServerReflectionResponse, ServiceResponse,
-    server_reflection_server::{ServerReflection, ServerReflectionServer},
+    ErrorResponse, ListServiceResponse, ServerReflectionRequest, ServerReflectionResponse,
+    ServiceResponse, server_reflection_server::ServerReflection,
 };
 
 use crate::backends::{Backend, Backends};
 
 /// What this port serves itself, beside the backends' services.
-const OWN: [&str; 2] = [
+const OWN: [&str; 3] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
 ];
 
 /// Backends that are asked at once.
@@ -41,12 +41,6 @@ const UNKNOWN: &str = "no service that is registered knows it";
 #[derive(Debug, Clone)]
 pub struct Merged {
     backends: Backends,
-}
-
-/// Serves it, with its descriptors.
-#[must_use]
-pub fn server(merged: Merged) -> (ServerReflectionServer<Merged>, &'static [u8]) {
-    (ServerReflectionServer::new(merged), FILE_DESCRIPTOR_SET)
 }
 
 impl Merged {

@@ -6,15 +6,12 @@ use gantry_api::admin::v1::{self, admin_service_server::AdminServiceServer};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
-use tonic_reflection::pb::{
-    v1::server_reflection_server::ServerReflectionServer as V1,
-    v1alpha::server_reflection_server::ServerReflectionServer as V1Alpha,
-};
+use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer as V1;
 use tower::Service;
 
 use super::service::Admin;
 use crate::{
-    server::reflection::{Malformed, Reflection},
+    server::reflection::{Alpha, Malformed, Reflection},
     status::Refusal,
 };
 
@@ -59,10 +56,9 @@ impl Grpc {
             services: Vec::new(),
         };
         grpc.add(admin);
-        let reflection = V1::new(described.clone());
-        grpc.add(reflection.max_decoding_message_size(REQUEST_MAX));
-        let reflection = V1Alpha::new(described);
-        grpc.add(reflection.max_decoding_message_size(REQUEST_MAX));
+        let reflection = V1::new(described).max_decoding_message_size(REQUEST_MAX);
+        grpc.add(reflection.clone());
+        grpc.add(Alpha::of(reflection));
         Ok(grpc)
     }
 

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fmt, future::Future, mem};
 
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
+use tonic_reflection::pb::v1::server_reflection_server::ServerReflection;
 
-use super::{Identity, drain::Hook, registry::Registry};
+use super::{Identity, drain::Hook, reflection, registry::Registry};
 use crate::{
     auth::{Fetch, Rules, Verifier},
     client::{Channel, Clients},
@@ -14,7 +15,7 @@ use crate::{
     discovery::Directory,
     health::{Check, Health},
     journal::Journal,
-    server::{DescriptorError, Generated, HttpService, Router},
+    server::{DescriptorError, Generated, HttpService, Named, Router},
     shutdown::Tasks,
 };
 
@@ -108,16 +109,39 @@ impl<C: Section> App<C> {
         Ok(())
     }
 
-    /// Answers every call to a method that nothing here serves: for programs that hand calls on.
+    /// Describes services by `described` in place of the framework's own reflection, as v1 and
+    /// v1alpha: for programs that know of more than they serve themselves. It is left out where
+    /// `server.reflection` says so.
+    ///
+    /// # Errors
+    ///
+    /// If the descriptors of reflection are broken.
     ///
     /// # Panics
     ///
     /// If there is one already.
-    pub fn serve_others<S>(&mut self, server: S)
+    pub fn serve_reflection(
+        &mut self,
+        described: impl ServerReflection,
+    ) -> Result<(), DescriptorError> {
+        self.router = reflection::serve(mem::take(&mut self.router), described)?;
+        Ok(())
+    }
+
+    /// Answers every call to a method that nothing here serves: for programs that hand calls on.
+    /// Such a program says by what is returned which of them there are, so that these are measured
+    /// and traced by their names.
+    ///
+    /// # Panics
+    ///
+    /// If there is one already.
+    pub fn serve_others<S>(&mut self, server: S) -> Named
     where
         S: Clone + Send + Sync + 'static + Generated,
     {
-        self.router = mem::take(&mut self.router).others(server);
+        let named = Named::default();
+        self.router = mem::take(&mut self.router).others(server, named.clone());
+        named
     }
 
     /// Answers every request that is not gRPC; without it they are refused. They may come over

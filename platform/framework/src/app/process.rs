@@ -342,9 +342,10 @@ impl<C: Section> Process<C> {
             .settings
             .live
             .read(|settings| settings.first.reflection);
-        let described = router.services().any(|it| it == reflection::SERVICE);
+        let described = router.services().any(|it| it == reflection::SERVICES[0]);
         if !reflection.unwrap_or(address.ip().to_canonical().is_loopback()) {
-            router = router.without(reflection::SERVICE);
+            let without = reflection::SERVICES.iter();
+            router = without.fold(router, |router, it| router.without(it));
         } else if !described {
             router = reflection::add(router)?;
         }

@@ -2,17 +2,22 @@
 
 use tonic::server::NamedService as _;
 use tonic_reflection::pb::{
-    v1::{self, server_reflection_server::ServerReflectionServer as V1},
-    v1alpha::{self, server_reflection_server::ServerReflectionServer as V1Alpha},
+    v1::{
+        self,
+        server_reflection_server::{ServerReflection, ServerReflectionServer as V1},
+    },
+    v1alpha,
 };
 
 use crate::server::{
     DescriptorError, Router,
-    reflection::{Malformed, Reflection},
+    reflection::{Alpha, Malformed, Reflection},
 };
 
-/// What a service is named that describes the others.
-pub(super) const SERVICE: &str = "grpc.reflection.v1.ServerReflection";
+/// What services are named that describe the others: v1, and v1alpha.
+pub(super) const SERVICES: [&str; 2] = [V1::<Reflection>::NAME, Alpha::<V1<Reflection>>::NAME];
+/// What they say of themselves.
+const OWN: [&[u8]; 2] = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
 
 /// Why services cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +28,20 @@ pub(super) enum Error {
     Router(#[from] DescriptorError),
 }
 
-/// Adds both versions of reflection for all that `router` has so far, and for themselves.
+/// Adds reflection for all that `router` has so far, and for itself.
 pub(super) fn add(router: Router) -> Result<Router, Error> {
-    let own = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
-    let names = router
-        .services()
-        .chain([V1::<Reflection>::NAME, V1Alpha::<Reflection>::NAME]);
-    let sets = router.descriptors().iter().copied().chain(own);
+    let names = router.services().chain(SERVICES);
+    let sets = router.descriptors().iter().copied().chain(OWN);
     let described = Reflection::new(names.map(str::to_owned), sets)?;
-    let router = router.add_plain(V1::new(described.clone()), own[0])?;
-    let router = router.add_plain(V1Alpha::new(described), own[1])?;
-    Ok(router)
+    Ok(serve(router, described)?)
+}
+
+/// Adds `described` as both versions.
+pub(super) fn serve(
+    router: Router,
+    described: impl ServerReflection,
+) -> Result<Router, DescriptorError> {
+    let server = V1::new(described);
+    let router = router.add_plain(server.clone(), OWN[0])?;
+    router.add_plain(Alpha::of(server), OWN[1])
 }

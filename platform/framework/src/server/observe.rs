@@ -35,6 +35,13 @@ impl<S> Observe<S> {
     }
 }
 
+impl<S: Clone> Observe<S> {
+    /// The same, observed as `method`.
+    pub(super) fn known_as(&self, method: ServerMethod) -> Self {
+        Self::new(self.inner.clone(), method)
+    }
+}
+
 impl<S, Q, B> Service<Request<Q>> for Observe<S>
 where
     S: Service<Request<Q>, Response = Response<B>, Error = Infallible>,

@@ -3,13 +3,19 @@
 //! Files are passed on as they were compiled in, byte by byte: options that are extensions, as rules
 //! and HTTP mappings are, reach whoever asks, though this program knows no type for them.
 
-use std::{collections::HashMap, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use http::Uri;
 use prost::Message;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, server::NamedService};
 use tonic_reflection::pb::{
     v1::{
         self, ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
@@ -18,8 +24,12 @@ use tonic_reflection::pb::{
     },
     v1alpha,
 };
+use tower::Service;
 
 use crate::status::{self, Refusal};
+
+/// The method of v1.
+const V1_PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 /// What was compiled in cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -258,22 +268,37 @@ impl v1::server_reflection_server::ServerReflection for Reflection {
     }
 }
 
-/// Between messages of the two versions, which are the same on the wire.
-fn translate<A: Message, B: Message + Default>(message: &A) -> Result<B, Status> {
-    let same = B::decode(&*message.encode_to_vec());
-    same.map_err(|error| misread(error.to_string()))
+/// Serves v1alpha by a server of v1: the two differ in their name alone.
+#[derive(Debug, Clone)]
+pub struct Alpha<S>(S);
+
+impl<S: NamedService> Alpha<S> {
+    /// As `server` answers.
+    #[must_use]
+    pub fn of(server: S) -> Self {
+        Self(server)
+    }
 }
 
-#[tonic::async_trait]
-impl v1alpha::server_reflection_server::ServerReflection for Reflection {
-    type ServerReflectionInfoStream = Answers<v1alpha::ServerReflectionResponse>;
+impl<S> NamedService for Alpha<S> {
+    const NAME: &'static str = v1alpha::server_reflection_server::SERVICE_NAME;
+}
 
-    async fn server_reflection_info(
-        &self,
-        requests: Request<Streaming<v1alpha::ServerReflectionRequest>>,
-    ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
-        let requests = requests.into_inner().map(|request| translate(&request?));
-        let answers = self.answers(requests).map(|answer| translate(&answer?));
-        Ok(Response::new(answers.boxed()))
+impl<S, B> Service<http::Request<B>> for Alpha<S>
+where
+    S: Service<http::Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        // It has one method, and the router leads no other path here.
+        *request.uri_mut() = Uri::from_static(V1_PATH);
+        self.0.call(request)
     }
 }

@@ -8,7 +8,7 @@ use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::Idem
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 
-use super::{HttpService, Inbound, dispatch::Handler, http};
+use super::{HttpService, Inbound, Named, dispatch::Handler, http};
 use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
@@ -33,7 +33,7 @@ pub struct Router {
     pub(super) routes: Vec<(&'static Method, Arc<dyn Handler>)>,
     pub(super) services: HashSet<&'static str>,
     descriptors: Vec<&'static [u8]>,
-    pub(super) others: Option<Arc<dyn Handler>>,
+    pub(super) others: Option<(Arc<dyn Handler>, Named)>,
     pub(super) http: Option<http::Handler>,
     pub(super) tokens: Option<Verifier>,
 }
@@ -142,22 +142,24 @@ impl Router {
         Ok(self)
     }
 
-    /// Answers every call to a method that nothing else serves, in place of UNIMPLEMENTED.
+    /// Answers every call to a method that nothing else serves, in place of UNIMPLEMENTED. Those
+    /// that are `named` are measured by their names.
     ///
     /// # Panics
     ///
     /// If there is one already.
     #[must_use]
-    pub fn others<S>(mut self, server: S) -> Self
+    pub fn others<S>(mut self, server: S, named: Named) -> Self
     where
         S: Clone + Send + Sync + 'static + Generated,
     {
         assert!(self.others.is_none(), "the others are served already");
         // Messages pass whole, within the bounds of the moment.
-        self.others = Some(Arc::new(Plain {
+        let handler = Arc::new(Plain {
             server,
             receive_max: usize::MAX,
-        }));
+        });
+        self.others = Some((handler, named));
         self
     }
 

@@ -59,3 +59,49 @@ async fn a_broken_service_is_in_no_others_way() {
     until(&edge, "/v1/echo", StatusCode::OK).await;
     drop(Arc::clone(&edge.dropped));
 }
+
+/// Goal: clients that know the older reflection alone are told the same, or nothing where it is off.
+/// Method: list by v1alpha, and read the file of a service behind; the same with it off.
+#[tokio::test]
+async fn the_older_reflection_is_spoken() {
+    use tonic_reflection::pb::v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest as Question,
+        server_reflection_response::MessageResponse as Answer,
+    };
+    let ask = async |edge: &Edge, question| {
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(question),
+        };
+        let channel: gantry::client::Channel = edge.gateway.client();
+        let mut client = ServerReflectionClient::new(channel);
+        let answers = client.server_reflection_info(tokio_stream::once(request));
+        let answer = answers.await?.into_inner().message().await?;
+        Ok::<_, tonic::Status>(answer.unwrap().message_response.unwrap())
+    };
+    let edge = Edge::start().await;
+    let list = Question::ListServices(String::new());
+    let listed = ask(&edge, list.clone()).await.unwrap();
+    let Answer::ListServicesResponse(listed) = listed else {
+        panic!("{listed:?}");
+    };
+    let names: Vec<_> = listed.service.into_iter().map(|it| it.name).collect();
+    let expected = [
+        ECHO,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    assert_eq!(expected[..], names);
+    let file = Question::FileContainingSymbol(ECHO.to_owned());
+    let file = ask(&edge, file).await.unwrap();
+    assert!(
+        matches!(file, Answer::FileDescriptorResponse(_)),
+        "{file:?}"
+    );
+
+    let silent = Edge::with("reflection = false").await;
+    let refused = ask(&silent, list).await.unwrap_err();
+    assert_eq!(tonic::Code::Unimplemented, refused.code());
+}

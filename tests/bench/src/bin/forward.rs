@@ -19,7 +19,7 @@ use gantry::{
     discovery::{Directory, Services},
     journal::Journal,
     limit::rate::{self, Limiter},
-    server::{Router, Stack as Layers},
+    server::{Named, Router, Stack as Layers},
     shutdown::Tasks,
     transport::server::{Config, Limits, Listener, Protocols},
 };
@@ -110,13 +110,15 @@ fn gantry_forward(serving: &LocalSet, backend: &str) -> Result<SocketAddr, Box<d
     let backends = Backends::new(directory.clone(), clients);
     let (follower, catalogue) = Follower::new(backends.clone(), directory);
     serving.spawn_local(follower.run());
+    let named = Named::default();
+    serving.spawn_local(catalogue.clone().tell(named.clone()));
     let access = Access::new(catalogue, backends.clone(), &Live::fixed(Tokens::default()));
     let rate = Live::fixed(rate::Config::default());
     let forward = Forward::new(backends, access, Limiter::new(rate.clone()), rate);
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
-    let router = Router::new().others(forward);
+    let router = Router::new().others(forward, named);
     let layers = Layers::new(router, limits);
     serving.spawn_local(async move {
         listener.serve(layers, Protocols::Http1And2, tasks).await;

@@ -31,7 +31,7 @@ pub struct ServerMethod {
 
 #[derive(Debug)]
 struct Shared {
-    name: &'static str,
+    name: Arc<str>,
     started: Counter,
     in_flight: Gauge,
     duration: Family<Histogram, Code>,
@@ -41,24 +41,26 @@ impl ServerMethod {
     /// A method known by its contract.
     #[must_use]
     pub fn new(method: &'static Method) -> Self {
-        Self::named(method.full_name())
+        Self::named(method.full_name().into())
     }
 
     /// All methods that nobody declared, as one.
     #[must_use]
     pub fn other() -> Self {
-        Self::named(names::OTHER)
+        Self::named(names::OTHER.into())
     }
 
-    fn named(name: &'static str) -> Self {
-        let duration = Family::register(&metric::SERVER_CALL_DURATION, &[name.into()]);
+    /// One known by its full name, `package.Service/Method`.
+    pub(crate) fn named(name: Arc<str>) -> Self {
+        let label = || Arc::clone(&name).into();
+        let duration = Family::register(&metric::SERVER_CALL_DURATION, &[label()]);
         // A method that was never called is visible, with zero calls.
         let _: &Histogram = duration.with(Code::Ok);
         Self {
             shared: Arc::new(Shared {
+                started: series(&metric::SERVER_CALLS_STARTED, &[label()]),
+                in_flight: series(&metric::SERVER_CALLS_IN_FLIGHT, &[label()]),
                 name,
-                started: series(&metric::SERVER_CALLS_STARTED, &[name.into()]),
-                in_flight: series(&metric::SERVER_CALLS_IN_FLIGHT, &[name.into()]),
                 duration,
             }),
         }
@@ -71,7 +73,7 @@ impl ServerMethod {
         shared.started.increment();
         shared.in_flight.increment();
         let remote = TraceContext::extract(headers);
-        let span = server_span(shared.name);
+        let span = server_span(&shared.name);
         let trace = if span.is_disabled() {
             None
         } else {
@@ -146,7 +148,7 @@ impl Drop for ServerCall {
         shared.in_flight.decrement();
         shared.duration.with(code).record_duration(took);
         tracing::debug!(
-            { field::RPC_METHOD } = shared.name,
+            { field::RPC_METHOD } = &*shared.name,
             { field::RPC_CODE } = code_name(code),
             trace = %self.arrival.trace,
             ?took,
@@ -157,7 +159,7 @@ impl Drop for ServerCall {
 }
 
 /// A root for this process: its parent, if any, came over the wire, not from this thread.
-fn server_span(name: &'static str) -> Span {
+fn server_span(name: &str) -> Span {
     tracing::info_span!(
         target: span::RPC,
         parent: None,
