@@ -73,6 +73,20 @@ impl Database {
     /// If it is not open and in its shape within the configured time.
     pub async fn open(config: &Config, migrations: &[Migration]) -> Result<Self, OpenError> {
         let options = open::prepare(config, migrations).await?;
+        Ok(Self::over(options, config))
+    }
+
+    /// Opens a database that another program keeps, as it is: nothing is made, and nothing is
+    /// brought to a shape. For programs that look at what services have written.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or not open within the configured time.
+    pub async fn open_existing(config: &Config) -> Result<Self, OpenError> {
+        Ok(Self::over(open::find(config).await?, config))
+    }
+
+    fn over(options: AnyConnectOptions, config: &Config) -> Self {
         let shared = Shared {
             pool: ArcSwap::new(Pool::lazy(&options, config)),
             options,
@@ -84,9 +98,9 @@ impl Database {
             max: metric::series(&names::metric::DB_CONNECTIONS_MAX, &[]),
         };
         shared.max.set(f64::from(config.pool_max));
-        Ok(Self {
+        Self {
             shared: Arc::new(shared),
-        })
+        }
     }
 
     /// A statement to run by itself.

@@ -24,6 +24,12 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nobody has made it, and whoever opens it does not either.
+    #[error("open {url}: there is no such database")]
+    Missing {
+        /// The database.
+        url: String,
+    },
     /// It cannot be opened.
     #[error("open {url}")]
     Connect {
@@ -55,7 +61,10 @@ impl OpenError {
     /// mistake.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::File { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
+            Self::File { .. }
+            | Self::Missing { .. }
+            | Self::Connect { .. }
+            | Self::TimedOut { .. } => true,
             Self::Migrate { source, .. } => match source {
                 MigrateError::Step { .. } | MigrateError::Bookkeeping(_) => true,
                 MigrateError::OutOfOrder { .. }
@@ -73,31 +82,57 @@ pub(crate) async fn prepare(
     config: &Config,
     migrations: &[Migration],
 ) -> Result<AnyConnectOptions, OpenError> {
-    sqlx::any::install_default_drivers();
-    let url = config.url.to_string();
     if let Place::File(path) = config.url.place() {
         file::make(path).await.map_err(|source| OpenError::File {
             path: path.display().to_string(),
             source,
         })?;
     }
-    let for_driver =
-        engine::for_driver(&config.url, &config.password).map_err(|source| OpenError::File {
-            path: url.clone(),
-            source,
-        })?;
-    let options = pool::options(&for_driver).map_err(|source| OpenError::Connect {
-        url: url.clone(),
-        source,
-    })?;
+    let options = options(config)?;
     let shaped = async {
         match config.url.place() {
             Place::File(_) => file::shape(&options, config, migrations).await,
             Place::Server(server) => server::shape(&options, server, config, migrations).await,
         }
     };
-    match time::timeout(config.open_timeout, shaped).await {
-        Ok(Ok(())) => Ok(options),
+    in_time(config, shaped).await?;
+    Ok(options)
+}
+
+/// Finds the database of `config`, which somebody else has made; answers how to connect to it.
+pub(crate) async fn find(config: &Config) -> Result<AnyConnectOptions, OpenError> {
+    let options = options(config)?;
+    let found = async {
+        match config.url.place() {
+            Place::File(path) => Ok(path.is_file()),
+            Place::Server(server) => server::is_there(&options, server).await,
+        }
+    };
+    if in_time(config, found).await? {
+        return Ok(options);
+    }
+    let url = config.url.to_string();
+    Err(OpenError::Missing { url })
+}
+
+fn options(config: &Config) -> Result<AnyConnectOptions, OpenError> {
+    sqlx::any::install_default_drivers();
+    let url = config.url.to_string();
+    let for_driver =
+        engine::for_driver(&config.url, &config.password).map_err(|source| OpenError::File {
+            path: url.clone(),
+            source,
+        })?;
+    pool::options(&for_driver).map_err(|source| OpenError::Connect { url, source })
+}
+
+async fn in_time<T>(
+    config: &Config,
+    opening: impl Future<Output = Result<T, Unshaped>>,
+) -> Result<T, OpenError> {
+    let url = config.url.to_string();
+    match time::timeout(config.open_timeout, opening).await {
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(Unshaped::Connect(source))) => Err(OpenError::Connect { url, source }),
         Ok(Err(Unshaped::Migrate(source))) => Err(OpenError::Migrate { url, source }),
         Err(_) => Err(OpenError::TimedOut {

@@ -24,6 +24,7 @@ gantry_harness::on_both!(
     many_open_and_migrate_at_once,
     new_steps_run_once_and_keep_the_rows,
     unfit_databases_are_refused,
+    what_others_keep_is_opened_as_it_is,
     transactions_of_several_pools_lose_no_update,
     uncommitted_transactions_leave_nothing,
     cancelled_transactions_leave_nothing_half_done,
@@ -129,6 +130,25 @@ async fn unfit_databases_are_refused(files: Files) {
     Database::open(&files.config(), &[COUNTERS, LABELS, mended])
         .await
         .unwrap();
+}
+
+/// Goal: who only looks at a database makes none, and changes nothing of one.
+/// Method: look where none is, twice; then at one with a step nobody told it of.
+async fn what_others_keep_is_opened_as_it_is(files: Files) {
+    for _ in 0..2 {
+        let missing = Database::open_existing(&files.config()).await.unwrap_err();
+        assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+        let named = missing
+            .to_string()
+            .contains(&files.config().url.to_string());
+        assert!(named, "{missing}");
+    }
+    let kept = files.open().await;
+    add_one(&kept).await.unwrap();
+    let seen = Database::open_existing(&files.config()).await.unwrap();
+    assert_eq!(1, read(&seen).await);
+    add_one(&kept).await.unwrap();
+    assert_eq!(2, read(&seen).await);
 }
 
 /// Goal: what is read in a transaction stays true until it commits, across pools as well.

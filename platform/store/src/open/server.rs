@@ -17,6 +17,18 @@ const LOCK: &str =
     "SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended('gantry migrates ' || $1, 0))";
 const FIND: &str = "SELECT 1 AS one FROM pg_namespace WHERE nspname = $1";
 
+/// Whether the schema is there.
+pub(super) async fn is_there(
+    options: &AnyConnectOptions,
+    server: &Server,
+) -> Result<bool, Unshaped> {
+    let mut connection = AnyConnection::connect_with(options).await?;
+    let find = sqlx::query(FIND).bind(server.schema());
+    let found = find.fetch_optional(&mut connection).await?;
+    connection.close().await?;
+    Ok(found.is_some())
+}
+
 /// Makes the schema and migrates, over a connection of its own, in one transaction. Processes that
 /// start together take turns.
 pub(super) async fn shape(
