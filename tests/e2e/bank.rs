@@ -8,14 +8,11 @@ use gantry_harness::{
     wait::{self, SOON},
 };
 use serde_json::json;
-use shop_proto::orders::v1::OrderState;
+use shop_audit::{Books, Order, State};
 use tokio::time::{self, Instant};
 use tonic::{Code, Status};
 
-use crate::{
-    shop::{Books, Customer},
-    stand::Stand,
-};
+use crate::{shop::Customer, stand::Stand};
 
 /// Orders of one bad day.
 const ORDERS: usize = 6;
@@ -41,10 +38,8 @@ async fn ordered(customer: &Customer) {
 
 /// Whether all orders were paid once in the end.
 fn all_confirmed(books: &Books) -> bool {
-    books
-        .orders
-        .values()
-        .all(|order| order.0 == OrderState::Confirmed)
+    let mut orders = books.orders.values();
+    orders.all(|order| order.state == State::Confirmed)
 }
 
 /// What payments say of themselves: the head of the answer, and all of it.
@@ -65,9 +60,9 @@ async fn an_outage_is_waited_out() {
     customer.bank(json!({ "outage": true })).await;
     let over = Instant::now() + outage;
     ordered(&customer).await;
-    let books = customer.books().await.expect("orders answer");
-    let states: Vec<_> = books.orders.values().map(|order| order.0).collect();
-    assert_eq!(vec![OrderState::Reserved; ORDERS], states);
+    let books = customer.books().await.expect("books");
+    let states: Vec<_> = books.orders.values().map(|order| order.state).collect();
+    assert_eq!(vec![State::Reserved; ORDERS], states);
     assert!(books.charges.is_empty(), "{:?}", books.charges);
     time::sleep_until(over).await;
     customer.bank(json!({})).await;
@@ -108,7 +103,7 @@ async fn an_answer_that_comes_too_late_is_asked_for_again() {
         (books.charges.len() == ORDERS).then_some(books)
     })
     .await;
-    let unpaid = |order: &(OrderState, i64, i64)| order.0 == OrderState::Reserved;
+    let unpaid = |order: &Order| order.state == State::Reserved;
     assert!(taken.orders.values().all(unpaid), "{taken:#?}");
     customer.bank(json!({})).await;
     let books = customer.settled(ORDERS, "after late answers").await;

@@ -2,7 +2,7 @@
 
 use gantry_harness::{database::Place, tools};
 use serde_json::json;
-use shop_proto::orders::v1::OrderState;
+use shop_audit::State;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::{shop::Customer, stand::Stand};
@@ -89,10 +89,8 @@ async fn every_crash(place: Place) {
     shoppers.join_all().await;
     let placed = ORDERED.len() + CANCELLED.len();
     let books = customer.settled(placed, "after all crashes").await;
-    let states = books.orders.values().map(|order| order.0);
-    let confirmed = states
-        .filter(|state| *state == OrderState::Confirmed)
-        .count();
+    let states = books.orders.values().map(|order| order.state);
+    let confirmed = states.filter(|state| *state == State::Confirmed).count();
     eprintln!("{confirmed} of {placed} orders confirmed");
     assert_eq!(ORDERED.len(), confirmed, "{:#?}", books.orders);
 }

@@ -1,6 +1,7 @@
 //! Built binaries together, by behaviour. `cargo build --workspace --all-features` first; tests/run does.
 
 mod access;
+mod audit;
 mod bad_input;
 mod bank;
 mod concurrency;

@@ -5,7 +5,7 @@ use gantry_harness::{
     system::Instance,
     wait::{self, SOON},
 };
-use shop_proto::orders::v1::OrderState;
+use shop_audit::State;
 
 use crate::money::Shop;
 
@@ -44,9 +44,8 @@ async fn the_shop_lives_in_postgres() {
     server.restart().await;
     shop.customer.order(1).await;
     let books = shop.customer.settled(2, "after").await;
-    let confirmed = |(_, order): (&String, &(OrderState, i64, i64))| order.0;
-    let states: Vec<_> = books.orders.iter().map(confirmed).collect();
-    assert_eq!(vec![OrderState::Confirmed; 2], states);
+    let states: Vec<_> = books.orders.values().map(|order| order.state).collect();
+    assert_eq!(vec![State::Confirmed; 2], states);
     wait::until("everything to serve again", SOON, async || {
         let rows = shop.system.instances();
         rows.iter().all(|it| it.state == "SERVING").then_some(())

@@ -1,22 +1,21 @@
-//! A customer of the shop, and its books: what people paid, what the bank took and what left the
-//! shelves.
+//! A customer of the shop, who looks into its books.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use gantry::client::Channel;
+use gantry::{client::Channel, status::chain};
 use gantry_harness::{
-    process::{get, put},
+    process::put,
     wait::{self, SOON},
 };
 use serde_json::Value;
+use shop_audit::{Books, Places, Shelves, Sources};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
-    catalog::v1::{GetProductRequest, catalog_service_client::CatalogServiceClient},
     notifications::v1::{
         ListNotificationsRequest, notifications_service_client::NotificationsServiceClient,
     },
     orders::v1::{
-        CancelOrderRequest, ListOrdersRequest, NewOrderLine, Order, OrderState, PlaceOrderRequest,
+        CancelOrderRequest, NewOrderLine, Order, PlaceOrderRequest,
         orders_service_client::OrdersServiceClient,
     },
 };
@@ -29,78 +28,25 @@ pub(crate) const SKU: &str = "TEA-EARL-GREY";
 const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "correct horse";
 
-/// All books of the shop at one moment.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Books {
-    /// Orders: state, quantity and total.
-    pub(crate) orders: BTreeMap<String, (OrderState, i64, i64)>,
-    /// The bank's charges: what for, how much, and whether the money is there.
-    pub(crate) charges: Vec<(String, i64, bool)>,
-    /// Units that left the shelves.
-    pub(crate) sold: i64,
-}
-
-impl Books {
-    /// Whatever does not add up, in words; nothing where all does.
-    pub(crate) fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut quantity_sold = 0;
-        for (id, (state, quantity, total)) in &self.orders {
-            let taken: Vec<_> = self
-                .charges
-                .iter()
-                .filter(|(reference, _, taken)| reference == id && *taken)
-                .map(|(_, amount, _)| *amount)
-                .collect();
-            let due: &[i64] = match state {
-                OrderState::Confirmed => &[*total],
-                _ => &[],
-            };
-            if taken != due {
-                faults.push(format!("{id} is {state:?}: due {due:?}, taken {taken:?}"));
-            }
-            match state {
-                OrderState::Confirmed => quantity_sold += quantity,
-                OrderState::Cancelled => {}
-                state => faults.push(format!("{id} is still {state:?}")),
-            }
-        }
-        for (reference, amount, taken) in &self.charges {
-            if *taken && !self.orders.contains_key(reference) {
-                faults.push(format!(
-                    "{amount} taken for {reference}, which nobody knows"
-                ));
-            }
-        }
-        if quantity_sold != self.sold {
-            let sold = self.sold;
-            faults.push(format!(
-                "{quantity_sold} units confirmed, {sold} left the shelves"
-            ));
-        }
-        faults
-    }
-}
-
 /// Through whom the shop is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct Doors {
     pub(crate) accounts: Channel,
-    pub(crate) catalog: Channel,
     pub(crate) orders: Channel,
     pub(crate) bank: SocketAddr,
+    pub(crate) books: Places,
 }
 
 /// Somebody with an account.
 #[derive(Debug, Clone)]
 pub(crate) struct Customer {
     orders: OrdersServiceClient<Channel>,
-    catalog: CatalogServiceClient<Channel>,
     notifications: NotificationsServiceClient<Channel>,
     bank: SocketAddr,
     token: String,
-    /// Units there were at first.
-    available: i64,
+    books: Sources,
+    /// What was on the shelves at first.
+    shelves: Shelves,
 }
 
 impl Customer {
@@ -113,17 +59,17 @@ impl Customer {
         };
         let mut accounts = AccountsServiceClient::new(doors.accounts.clone());
         accounts.register(register).await.expect("an account");
-        let mut customer = Self::known(doors, 0).await;
-        customer.available = customer.available().await.expect("a product");
+        let mut customer = Self::known(doors, Shelves::new()).await;
+        customer.shelves = customer.books().await.expect("books").shelves;
         customer
     }
 
     /// The same person, where the shop is reached by other doors.
     pub(crate) async fn by_other(self, doors: Doors) -> Self {
-        Self::known(doors, self.available).await
+        Self::known(doors, self.shelves).await
     }
 
-    async fn known(doors: Doors, available: i64) -> Self {
+    async fn known(doors: Doors, shelves: Shelves) -> Self {
         let (email, password) = (EMAIL.to_owned(), PASSWORD.to_owned());
         let mut accounts = AccountsServiceClient::new(doors.accounts);
         let login = accounts.login(LoginRequest { email, password }).await;
@@ -131,10 +77,10 @@ impl Customer {
             // With `up` one door leads to all of them.
             notifications: NotificationsServiceClient::new(doors.orders.clone()),
             orders: OrdersServiceClient::new(doors.orders),
-            catalog: CatalogServiceClient::new(doors.catalog),
             bank: doors.bank,
             token: login.expect("a login").into_inner().token,
-            available,
+            books: Sources::open(doors.books).await.expect("books"),
+            shelves,
         }
     }
 
@@ -143,14 +89,6 @@ impl Customer {
         let token = format!("Bearer {}", self.token).parse().expect("a token");
         request.metadata_mut().insert("authorization", token);
         request
-    }
-
-    async fn available(&self) -> Result<i64, Status> {
-        let sku = SKU.to_owned();
-        let mut catalog = self.catalog.clone();
-        let product = catalog.get_product(GetProductRequest { sku }).await?;
-        let product = product.into_inner().product.expect("a product");
-        Ok(product.available)
     }
 
     /// Places an order once, and answers what was answered.
@@ -215,51 +153,18 @@ impl Customer {
         Ok(news.map(|it| (it.order_id, it.kind)).collect())
     }
 
+    /// The books as they are now.
     pub(crate) async fn books(&self) -> Option<Books> {
-        let list = ListOrdersRequest {
-            page_size: 500,
-            ..ListOrdersRequest::default()
-        };
-        let listed = self.orders.clone().list_orders(self.by(list)).await.ok()?;
-        let answer = get(self.bank, "/ledger").await?;
-        let ledger: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        let charges = ledger["charges"].as_array()?.iter().map(|charge| {
-            let reference = charge["reference"]
-                .as_str()
-                .expect("a reference")
-                .to_owned();
-            let amount = charge["amount_minor_units"].as_i64().expect("an amount");
-            (reference, amount, charge["state"] == "charged")
-        });
-        let orders = listed.into_inner().orders.into_iter().map(summed_up);
-        Some(Books {
-            orders: orders.collect(),
-            charges: charges.collect(),
-            sold: self.available - self.available().await.ok()?,
-        })
+        self.books.look().await.ok()
     }
 
-    /// The books once they add up and have `placed` orders; whatever is wrong with them is told if
-    /// they do not soon.
+    /// The books once every order has come to rest, of which there are `placed`; they must be good.
     pub(crate) async fn settled(&self, placed: usize, whose: &str) -> Books {
-        let begun = tokio::time::Instant::now();
-        wait::until("the books", 2 * SOON, async || {
-            let books = self.books().await?;
-            let faults = books.faults();
-            assert!(begun.elapsed() < SOON, "{whose}: {faults:#?}");
-            (faults.is_empty() && books.orders.len() == placed).then_some(books)
-        })
-        .await
+        let books = self.books.settled(SOON).await;
+        let books = books.unwrap_or_else(|error| panic!("{whose}: {}", chain(&error)));
+        let faults = books.faults(Some(&self.shelves));
+        assert!(faults.is_empty(), "{whose}: {faults:#?}");
+        assert_eq!(placed, books.orders.len(), "{whose}");
+        books
     }
-}
-
-fn summed_up(order: Order) -> (String, (OrderState, i64, i64)) {
-    let quantity = order
-        .lines
-        .iter()
-        .map(|line| i64::from(line.quantity))
-        .sum();
-    let total = order.total.as_ref().map_or(0, |total| total.minor_units);
-    let state = order.state();
-    (order.order_id, (state, quantity, total))
 }

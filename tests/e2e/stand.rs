@@ -8,6 +8,7 @@ use gantry_harness::{
     wait::{self, SOON},
 };
 use rustix::process::Signal;
+use shop_audit::Places;
 use shop_proto::catalog::v1::{
     ImportProductsRequest, catalog_service_client::CatalogServiceClient,
 };
@@ -61,11 +62,17 @@ impl Stand {
     }
 
     pub(crate) fn doors(&self) -> Doors {
+        let database = |name: &str| self.place.url_of(name).parse().expect("a database");
         Doors {
             accounts: channel(&[self.accounts.address]),
-            catalog: channel(&[self.catalog.address]),
             orders: channel(&[self.orders.address]),
             bank: self.bank.address,
+            books: Places {
+                orders: database("orders"),
+                payments: database("payments"),
+                catalog: database("catalog"),
+                bank: self.bank.address.to_string().parse().expect("an address"),
+            },
         }
     }
 

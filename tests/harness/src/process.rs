@@ -259,18 +259,31 @@ pub fn free_address() -> SocketAddr {
 
 /// What `GET path` at `address` answers, head and body; none where nothing answers.
 pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
-    ask(address, "GET", path, "").await
+    ask(address, "GET", path, "", "").await
 }
 
 /// What `PUT path` with JSON at `address` answers, head and body; none where nothing answers.
 pub async fn put(address: SocketAddr, path: &str, json: &str) -> Option<String> {
-    ask(address, "PUT", path, json).await
+    ask(address, "PUT", path, "", json).await
 }
 
-async fn ask(address: SocketAddr, method: &str, path: &str, json: &str) -> Option<String> {
+/// What `POST path` with JSON under an idempotency key answers, head and body; none where nothing
+/// answers.
+pub async fn post(address: SocketAddr, path: &str, key: &str, json: &str) -> Option<String> {
+    let header = format!("Idempotency-Key: {key}\r\n");
+    ask(address, "POST", path, &header, json).await
+}
+
+async fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    header: &str,
+    json: &str,
+) -> Option<String> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{header}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
         json.len()
     );
