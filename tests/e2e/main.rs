@@ -7,6 +7,7 @@ mod bank;
 mod concurrency;
 mod crashes;
 mod deadlines;
+mod demo;
 mod discovery;
 mod drain;
 mod gateway;

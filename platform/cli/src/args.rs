@@ -109,6 +109,7 @@ impl EtcdOptions {
 Examples:
   gantry up --build                          build the services first
   gantry up --replicas orders=3              three processes of orders
+  gantry up --demo                           with customers that keep it busy
   gantry up --reset                          begin with empty databases
   gantry up --etcd http://127.0.0.1:2379     a real etcd in place of the local one
   gantry up --etcd https://10.0.0.1:2379 --etcd-ca ca.pem --etcd-user me --etcd-password-file secret
@@ -122,6 +123,10 @@ pub(crate) struct Up {
     /// Run COUNT processes of NAME instead of what gantry.toml says; may be repeated
     #[arg(long, value_name = "NAME=COUNT")]
     pub(crate) replicas: Vec<String>,
+    /// Run the demo too: the services of gantry.toml with `demo = true`, which play customers. What
+    /// they do is in `gantry logs`
+    #[arg(long)]
+    pub(crate) demo: bool,
     /// Clear all data first
     #[arg(long)]
     pub(crate) reset: bool,

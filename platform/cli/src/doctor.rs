@@ -93,7 +93,7 @@ fn show(finding: &Finding) {
 
 async fn examine(folder: &Path) -> Vec<Finding> {
     let mut findings = vec![toolchain(folder).await, open_files(), ports(), processes()];
-    let project = match Project::find(folder) {
+    let mut project = match Project::find(folder) {
         Ok(project) => project,
         Err(failure) => {
             findings.push(Finding::bad(
@@ -104,8 +104,16 @@ async fn examine(folder: &Path) -> Vec<Finding> {
             return findings;
         }
     };
+    let root = project.root.clone();
+    // Who never asked for a demo never built it, and does not miss it.
+    project.services.retain(|name, service| {
+        !service.demo
+            || service
+                .program(name, &root)
+                .is_ok_and(|program| program.is_file())
+    });
     let count = project.services.len();
-    let root = project.root.display();
+    let root = root.display();
     findings.push(Finding::good(FILE, format!("{count} services in {root}")));
     let state = StateFolder::of(&project.root);
     findings.push(state_folder(&state).await);

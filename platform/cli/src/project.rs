@@ -64,6 +64,10 @@ pub(crate) struct Service {
     /// takes a free one.
     #[serde(default)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Whether it only plays with the others, as their customers do: it is built and run where
+    /// `--demo` is given, and else is as if it were not in the file.
+    #[serde(default)]
+    pub(crate) demo: bool,
     /// Further environment, over the file's own `[env]`. In a value, `{name}` stands for the
     /// address at which the service `name` listens.
     #[serde(default)]
@@ -157,8 +161,8 @@ impl Project {
     /// Everything wrong with it, at once.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if self.services.is_empty() {
-            faults.push("no service in it; add [services.<name>]".to_owned());
+        if self.services.values().all(|service| service.demo) {
+            faults.push("no service in it; add [services.<name>] without `demo`".to_owned());
         }
         for (name, service) in &self.services {
             if !is_name(name) {
@@ -173,14 +177,14 @@ impl Project {
                 faults.push(format!("[services.{name}] listen: {fault}"));
             }
             for (key, value) in &service.env {
-                for fault in self.unknown_addresses(value) {
+                for fault in self.unknown_addresses(service, value) {
                     faults.push(format!("[services.{name}.env] {key}: {fault}"));
                 }
             }
             for callee in &service.calls {
                 if callee == name {
                     faults.push(format!("[services.{name}] calls itself"));
-                } else if let Err(fault) = self.known(callee) {
+                } else if let Err(fault) = self.there(callee, service.demo) {
                     faults.push(format!("[services.{name}] calls: {fault}"));
                 }
             }
@@ -188,23 +192,36 @@ impl Project {
         let seeds = self.seeds.iter().map(|seed| ("seeds", &seed.service));
         let examples = self.examples.iter().map(|one| ("examples", &one.service));
         for (list, service) in seeds.chain(examples) {
-            if let Err(fault) = self.known(service) {
+            if let Err(fault) = self.there(service, false) {
                 faults.push(format!("[[{list}]] service: {fault}"));
             }
         }
         faults
     }
 
-    /// What is wrong with the addresses that `value` names.
-    fn unknown_addresses(&self, value: &str) -> Vec<String> {
+    /// What is wrong with the addresses that `value` of `service` names.
+    fn unknown_addresses(&self, service: &Service, value: &str) -> Vec<String> {
         let listens = |name: &&str| match self.services.get(*name) {
-            Some(service) => service.listen.is_some(),
+            Some(named) => named.listen.is_some() && (service.demo || !named.demo),
             None => false,
         };
         let named = addresses_in(value).filter(|name| !listens(name));
         named
-            .map(|name| format!("{{{name}}}: expected a service of this file with `listen`"))
+            .map(|name| {
+                format!("{{{name}}}: expected a service of this file with `listen`, and no demo")
+            })
             .collect()
+    }
+
+    /// Whether `service` is there whenever somebody is who names it: a demo is for demos alone.
+    fn there(&self, service: &str, demo: bool) -> Result<(), String> {
+        self.known(service)?;
+        if self.services[service].demo && !demo {
+            return Err(format!(
+                "{service} has `demo = true`, and runs with --demo only; expected one that always runs"
+            ));
+        }
+        Ok(())
     }
 
     fn known(&self, service: &str) -> Result<(), String> {
@@ -216,6 +233,19 @@ impl Project {
             "no service \"{service}\"{}",
             nearest(service, names)
         ))
+    }
+
+    /// Keeps the demo, if it is wanted and there is one, or leaves it out.
+    pub(crate) fn set_demo(&mut self, wanted: bool) -> Result<(), Failure> {
+        if wanted && !self.services.values().any(|service| service.demo) {
+            return Err(Failure::usage(format!(
+                "--demo: no demo in {}; add `demo = true` to the [services.<name>] of a program \
+                 that plays customers",
+                self.root.join(FILE).display()
+            )));
+        }
+        self.services.retain(|_, service| wanted || !service.demo);
+        Ok(())
     }
 
     /// Sets replicas as given on the command line: `orders=3`.
@@ -344,7 +374,7 @@ mod tests {
     /// Method: several wrong files, and words the message must hold.
     #[test]
     fn mistakes_are_named() {
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 9] = [
             ("[services]", &["no service in it"]),
             ("services.a.replicsa = 2", &["replicsa", "replicas"]),
             ("services.a.replicas = 0", &["[services.a] replicas: 0"]),
@@ -356,6 +386,16 @@ mod tests {
             (
                 "[services.a]\n[[seeds]]\nservice = 'b'\nmethod = 'm'\nfile = 'f'",
                 &["[[seeds]] service: no service \"b\""],
+            ),
+            ("services.a.demo = true", &["no service in it"]),
+            (
+                "services.a.calls = ['play']\nservices.play.demo = true",
+                &["[services.a] calls: play has `demo = true`", "--demo"],
+            ),
+            (
+                "[services.a.env]\nPLAY = '{play}'\n\
+                 [services.play]\ndemo = true\nlisten = '127.0.0.1:0'",
+                &["[services.a.env] PLAY: {play}", "no demo"],
             ),
         ];
         for (text, words) in cases {
@@ -377,6 +417,30 @@ mod tests {
             let text = fs::read_to_string(root.join(&seed.file)).unwrap();
             let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
             assert!(!rows.is_empty(), "{}", seed.file.display());
+        }
+    }
+
+    /// Goal: a demo is there where it is asked for, and only there; asking in vain says what to do.
+    /// Method: a project with a demo and one without, both ways.
+    #[test]
+    fn a_demo_is_there_when_asked_for() {
+        let names = |project: &Project| project.services.keys().cloned().collect::<Vec<_>>();
+        let text = "[services.a]\n[services.play]\ndemo = true\ncalls = ['a']";
+        let mut with = parse(text).unwrap();
+        with.set_demo(true).unwrap();
+        assert_eq!(vec!["a", "play"], names(&with));
+        assert_eq!(vec![vec!["play"], vec!["a"]], with.drain_order());
+
+        let mut without = parse(text).unwrap();
+        without.set_demo(false).unwrap();
+        assert_eq!(vec!["a"], names(&without));
+        assert!(without.set_replicas("play=2").is_err());
+
+        let fault = parse("[services.a]").unwrap().set_demo(true).unwrap_err();
+        let fault = fault.to_string();
+        assert!(!fault.contains('\n'), "{fault}");
+        for word in ["--demo", "/project/gantry.toml", "`demo = true`"] {
+            assert!(fault.contains(word), "{word:?} in {fault:?}");
         }
     }
 

@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Up) -> Outcome {
     let (mut project, state) = here()?;
     let given = Access::given(&args.etcd)?;
     let database = args.database.as_deref().map(Database::given).transpose()?;
+    project.set_demo(args.demo)?;
     for setting in &args.replicas {
         project.set_replicas(setting)?;
     }

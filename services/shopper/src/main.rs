@@ -1,0 +1,7 @@
+//! People who shop.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gantry::app::run(gantry::app::identity!(), shopper::start)
+}
