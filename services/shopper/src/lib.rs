@@ -22,7 +22,7 @@ use crate::{pace::Pace, person::Person, shop::Shop, tally::Tally};
 /// # Errors
 ///
 /// None: whoever is not there yet is waited for.
-pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
+pub fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let config = app.config().map(|config| &config.shopping);
     let shop = Shop::new(app.client("gateway"), Pace::new(config.clone()));
     let tally = Arc::new(Tally::default());

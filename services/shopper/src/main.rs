@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    gantry::app::run(gantry::app::identity!(), shopper::start)
+    gantry::app::run(gantry::app::identity!(), async |app| shopper::start(app))
 }
