@@ -4,6 +4,8 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "placing/patience.rs"]
+mod patience;
 #[path = "placing/steps.rs"]
 mod steps;
 
@@ -303,7 +305,7 @@ async fn a_cancelled_order_keeps_nothing(place: Place) {
 
 /// Goal: whoever has lost an order to another writes nothing down about it, and ends nothing of it.
 /// Method: two claims on one order in each of its states; every write by the first, then a step by
-/// the second; then the order is cancelled under a third.
+/// the second, twice; then the order is cancelled under a third.
 async fn lost_claims_move_nothing(place: Place) {
     let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
     books.product("TEA").await;
@@ -323,9 +325,14 @@ async fn lost_claims_move_nothing(place: Place) {
         let reason = CancelReason::TimedOut;
         let given_up = books.store.give_up(&lost, reason, late).await;
         assert!(!given_up.unwrap(), "{from:?}");
+        books.store.put_off(&lost, Timestamp::now()).await.unwrap();
+        let free = books.store.claim(&order.id, Timestamp::now(), late).await;
+        assert_eq!(None, free.unwrap(), "{from:?}: it is another's still");
         assert_eq!(from, books.now(&order).await.state);
         let moved = books.store.step(&claim, step, &[], Timestamp::now()).await;
         assert!(moved.unwrap(), "{from:?}");
+        let again = books.store.step(&claim, step, &[], Timestamp::now()).await;
+        assert!(!again.unwrap(), "{from:?}: it is there no more");
         lost = claim;
     }
     let reason = CancelReason::Requested;
