@@ -196,7 +196,7 @@ async fn http1_connections_drain() {
     let draining = async {
         sleep(Duration::from_secs(1)).await;
         served.listener.drain();
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(3)).await;
         let open = served.listener.counts().open;
         served.stack.end_calls();
         open
@@ -208,6 +208,57 @@ async fn http1_connections_drain() {
     );
     let closed = timeout(Duration::from_mins(1), served.listener.closed()).await;
     assert!(closed.is_ok(), "{:?}", served.listener.connections());
+}
+
+/// Goal: no request is lost on its way to a connection that ends: its answer says that it is the
+/// last, and comes. Who asks for nothing is not waited for.
+/// Method: connections that were used and such that were not, for a drain and for their age; a
+/// request a moment later on some of them.
+#[tokio::test(start_paused = true)]
+async fn the_last_answer_of_http1_says_so() {
+    let age = Duration::from_mins(10);
+    for drains in [true, false] {
+        let limits = Limits {
+            connection_age_max: age,
+            ..Limits::default()
+        };
+        let served = served(remaining(), limits);
+        let mut used = http1(&served).await;
+        text(used.send_request(post("/page", b"")).await.unwrap()).await;
+        let mut silent = http1(&served).await;
+        text(silent.send_request(post("/page", b"")).await.unwrap()).await;
+        let mut asking = vec![used];
+        if drains {
+            asking.push(http1(&served).await);
+            sleep(Duration::from_secs(1)).await;
+            served.listener.drain();
+            sleep(Duration::from_millis(500)).await;
+        }
+        for mut send in asking {
+            let last = loop {
+                let answer = send.send_request(post("/page", b"")).await;
+                let answer = answer.expect("an answer to whoever asks");
+                assert_eq!(StatusCode::OK, answer.status());
+                let closes = answer.headers().get(header::CONNECTION).cloned();
+                assert_eq!("POST /page 0", text(answer).await);
+                if let Some(closes) = closes {
+                    break closes;
+                }
+                // Ages are spread by a tenth: this one asks until it is told.
+                assert!(!drains, "the first one says so");
+                sleep(Duration::from_millis(500)).await;
+                send.ready().await.expect("it stays without a word");
+            };
+            assert_eq!("close", last);
+            assert!(send.ready().await.is_err(), "closed as it said");
+        }
+        let gone = timeout(age, async {
+            while silent.ready().await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        gone.await.expect("nobody waits for ever");
+    }
 }
 
 /// Goal: nobody holds an answer by not reading it, nor a connection by half a head.

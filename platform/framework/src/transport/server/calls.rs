@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -160,7 +160,10 @@ where
             finished: AtomicBool::new(false),
         });
         // Calls of HTTP/1.1 are no tasks: the connection itself is what waits for its caller.
-        if request.version() == Version::HTTP_2 {
+        let http1 = request.version() != Version::HTTP_2;
+        if http1 {
+            self.connection.http1.store(true, Ordering::Release);
+        } else {
             let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
             *slot = Some(Arc::clone(&stream));
         }
@@ -173,6 +176,7 @@ where
             // Always ready, as `Listener::serve` demands.
             future: self.service.clone().call(request),
             stream: Some(stream),
+            http1,
         }
     }
 }
@@ -183,6 +187,7 @@ pin_project! {
         #[pin]
         future: F,
         stream: Option<Arc<Stream>>,
+        http1: bool,
     }
 }
 
@@ -204,7 +209,12 @@ where
         {
             stream.finish();
         }
-        let response = response?;
+        let mut response = response?;
+        // Closed after an answer that says so, no request is lost on its way here.
+        if *this.http1 && stream.connection.last_answer.load(Ordering::Acquire) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         Poll::Ready(Ok(response.map(|body| Offered { body, stream })))
     }
 }

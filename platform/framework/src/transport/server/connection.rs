@@ -4,6 +4,10 @@
 //! accepted ──TLS──▶ preface ──first request──▶ serving ──GOAWAY──▶ leaving ──▶ closed
 //!     └───────── first_request_timeout ──────┘     age, idle, drain    grace
 //! ```
+//!
+//! HTTP/1.1 has no GOAWAY: whoever closes between two requests may meet the next one on its way,
+//! and then it is lost. There, the next answer says that it is the last (`connection: close`), and
+//! only who asks for nothing for a while is closed unannounced.
 
 use std::{
     pin::pin,
@@ -41,6 +45,8 @@ use crate::{BoxError, config::Size, status, transport::stall::Stall};
 const HTTP1_BUFFER_MIN: usize = 8_192;
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a peer of HTTP/1.1 has for a request whose answer says that it is the last.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A connection that was let in.
 pub(super) struct Opened {
@@ -100,7 +106,7 @@ where
     let (service, executor) = calls::of(service, Arc::clone(connection), place, open, stall_max);
     let builder = http(&limits, protocols, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut clock = Clock::new(at, first_request, &limits);
+    let mut clock = Clock::new(at, first_request, protocols, &limits);
     let mut drain = pin!(shared.drain.cancelled());
     let mut timer = pin!(sleep_until(clock.next()));
     loop {
@@ -109,8 +115,9 @@ where
             biased;
             ended = http.as_mut() => return judge(ended, connection, &shared),
             () = drain.as_mut(), if clock.serving() => {
-                clock.drain(connection);
-                http.as_mut().graceful_shutdown();
+                if clock.drain(connection) {
+                    http.as_mut().graceful_shutdown();
+                }
             }
             () = timer.as_mut() => match clock.tick(connection) {
                 Tick::Stay => {}
@@ -227,6 +234,9 @@ struct Clock {
     idle_calls: u64,
     idle_ticks: u32,
     leaving: bool,
+    protocols: Protocols,
+    /// When it is told to go, where until then only answers say that it is.
+    goodbye: Option<Instant>,
     /// When it is cut, unless calls of its last moments are still in flight.
     farewell: Option<Instant>,
     /// When it is cut.
@@ -244,7 +254,7 @@ enum Tick {
 const IDLE_TICKS: u32 = 8;
 
 impl Clock {
-    fn new(at: Instant, first_request: Instant, limits: &Limits) -> Self {
+    fn new(at: Instant, first_request: Instant, protocols: Protocols, limits: &Limits) -> Self {
         // Connections opened together must not all come back together (gRFC A9).
         let jitter = 0.9 + 0.2 * fastrand::f64();
         let idle_tick = limits.connection_idle_max / IDLE_TICKS;
@@ -257,6 +267,8 @@ impl Clock {
             idle_calls: 0,
             idle_ticks: 0,
             leaving: false,
+            protocols,
+            goodbye: None,
             farewell: None,
             end: None,
         }
@@ -267,12 +279,25 @@ impl Clock {
     }
 
     /// The process drains. Calls in flight end in their own time or by whoever bounds the drain;
-    /// a peer that never sent a request is not waited for.
-    fn drain(&mut self, connection: &Connection) {
+    /// a peer that never sent a request is not waited for. Answers whether to tell the peer now.
+    fn drain(&mut self, connection: &Connection) -> bool {
         self.leaving = true;
-        if connection.streams_total.load(Ordering::Acquire) == 0 {
-            self.farewell = Some(Instant::now() + FAREWELL);
+        self.may_tell(connection)
+    }
+
+    /// Whether the peer can be told to go without losing a request that is on its way: always where
+    /// there is GOAWAY. Else that comes later, and until then with its next answer.
+    fn may_tell(&mut self, connection: &Connection) -> bool {
+        let unused = connection.streams_total.load(Ordering::Acquire) == 0;
+        // Of a peer that has not asked for anything it is not known which it speaks.
+        let http1 = connection.http1.load(Ordering::Acquire) || unused;
+        if self.protocols == Protocols::Http1And2 && http1 {
+            connection.last_answer.store(true, Ordering::Release);
+            self.goodbye = Some(Instant::now() + LAST_REQUEST);
+            return false;
         }
+        self.farewell = unused.then(|| Instant::now() + FAREWELL);
+        true
     }
 
     fn leave_unused(&mut self, reason: Option<Refused>) -> Tick {
@@ -284,7 +309,8 @@ impl Clock {
     fn next(&self) -> Instant {
         if self.leaving {
             // Without an end of its own, the end is whoever drains' to bring.
-            return self.farewell.or(self.end).unwrap_or_else(far_away);
+            let due = [self.goodbye, self.farewell, self.end];
+            return due.into_iter().flatten().min().unwrap_or_else(far_away);
         }
         let soonest = self.age.min(self.idle_next);
         self.first_request
@@ -294,6 +320,11 @@ impl Clock {
     fn tick(&mut self, connection: &Connection) -> Tick {
         let now = Instant::now();
         if self.leaving {
+            if self.goodbye.take_if(|at| *at <= now).is_some() {
+                let unused = connection.streams_total.load(Ordering::Acquire) == 0;
+                self.farewell = unused.then(|| now + FAREWELL);
+                return Tick::Leave(None);
+            }
             if self.farewell.take_if(|at| *at <= now).is_some() {
                 if connection.streams_open() == 0 {
                     return Tick::Cut;
@@ -315,7 +346,11 @@ impl Clock {
         if self.age <= now {
             self.leaving = true;
             self.end = Some(now + self.grace);
-            return Tick::Leave(None);
+            return if self.may_tell(connection) {
+                Tick::Leave(None)
+            } else {
+                Tick::Stay
+            };
         }
         if self.idle_next <= now {
             self.idle_next = now + self.idle_tick;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,10 @@ pub(super) struct Connection {
     accepted: Instant,
     pub(super) streams_total: AtomicU64,
     pub(super) streams_ended: AtomicU64,
+    /// Whether the peer speaks HTTP/1.1, as far as it has asked for anything.
+    pub(super) http1: AtomicBool,
+    /// Whether the next answer over HTTP/1.1 says that it is the last.
+    pub(super) last_answer: AtomicBool,
     abandoned: Mutex<Abandoned>,
     abandoned_max: u32,
     gate: Arc<Gate>,
@@ -191,6 +195,8 @@ impl Shared {
             accepted,
             streams_total: AtomicU64::new(0),
             streams_ended: AtomicU64::new(0),
+            http1: AtomicBool::new(false),
+            last_answer: AtomicBool::new(false),
             abandoned: Mutex::new(Abandoned {
                 since: accepted,
                 ended_before: 0,
