@@ -215,6 +215,7 @@ fn the_shop_is_spelled_in_http_as_agreed() {
     for descriptors in [
         shop_proto::accounts::v1::DESCRIPTORS,
         shop_proto::catalog::v1::DESCRIPTORS,
+        shop_proto::notifications::v1::DESCRIPTORS,
         shop_proto::orders::v1::DESCRIPTORS,
         shop_proto::payments::v1::DESCRIPTORS,
     ] {
@@ -249,6 +250,8 @@ fn the_shop_is_spelled_in_http_as_agreed() {
         "Login post /v1/accounts:login *",
         "ListProducts get /v1/products ",
         "ImportProducts post /v1/products:import *",
+        "ListNotifications get /v1/notifications ",
+        "WatchNotifications get /v1/notifications:watch ",
         "PlaceOrder post /v1/orders *",
         "GetOrder get /v1/orders/{order_id} ",
         "ListOrders get /v1/orders ",

@@ -109,6 +109,7 @@ async fn a_customer_shops_by_json() {
     customer.log_in("json@example.com");
     import_and_list(&customer, system.folder());
     let order = place_and_watch(&customer);
+    news_come(&customer, &order).await;
     what_is_wrong_is_told(&customer, &order);
 
     let trace = u128::from_str_radix(TRACE, 16).expect("a trace's id");
@@ -188,6 +189,56 @@ fn place_and_watch(customer: &Customer) -> String {
         "{watched:?}"
     );
     id
+}
+
+/// Lists and watches what the customer is told of `order`; nobody else is told.
+async fn news_come(customer: &Customer, order: &str) {
+    let kinds = [
+        "NOTIFICATION_KIND_ORDER_CONFIRMED",
+        "NOTIFICATION_KIND_ORDER_CANCELLED",
+    ];
+    let whole = |told: &[Value]| {
+        told.len() == 2
+            && kinds.iter().all(|kind| {
+                told.iter()
+                    .any(|it| it["kind"] == *kind && it["orderId"] == order)
+            })
+    };
+    wait::until("news of the order", SOON, async || {
+        let listed = customer.fine("/v1/notifications?page_size=5", &[]);
+        whole(listed["notifications"].as_array()?).then_some(())
+    })
+    .await;
+
+    // The stream has no end of its own; curl ends it.
+    let watch = format!("{}/v1/notifications:watch?after_position=0", customer.url);
+    let bearer = format!("authorization: Bearer {}", customer.token);
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sSN",
+        "--http1.1",
+        "--max-time",
+        "3",
+        "-H",
+        &bearer,
+        &watch,
+    ]);
+    let output = tools::output(&mut curl);
+    let watched = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told: Vec<Value> = watched
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["notification"].take())
+        .collect();
+    assert!(whole(&told), "{watched}");
+
+    let stranger = Customer {
+        url: customer.url.clone(),
+        token: String::new(),
+    };
+    for path in ["/v1/notifications", "/v1/notifications:watch"] {
+        let refused = stranger.curl(path, &[]);
+        assert_eq!((401, 16), (refused.status, code(&refused)), "{refused:?}");
+    }
 }
 
 fn what_is_wrong_is_told(customer: &Customer, order: &str) {

@@ -17,7 +17,12 @@ async fn the_document_of_the_shop_is_valid() {
     let document = wait::until("the shop to be described", wait::SOON, async || {
         let answer = get(gateway, "/openapi.json").await?;
         let (_, document) = answer.split_once("\r\n\r\n")?;
-        let services = ["AccountsService", "CatalogService", "OrdersService"];
+        let services = [
+            "AccountsService",
+            "CatalogService",
+            "NotificationsService",
+            "OrdersService",
+        ];
         let whole = services.iter().all(|it| document.contains(it));
         whole.then(|| document.to_owned())
     })
@@ -37,6 +42,8 @@ async fn the_document_of_the_shop_is_valid() {
         ("/v1/accounts:login", "post"),
         ("/v1/products", "get"),
         ("/v1/products:import", "post"),
+        ("/v1/notifications", "get"),
+        ("/v1/notifications:watch", "get"),
         ("/v1/orders", "post"),
         ("/v1/orders", "get"),
         ("/v1/orders/{order_id}", "get"),
