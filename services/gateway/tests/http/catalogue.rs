@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use gantry::testing::telemetry;
 use http::StatusCode;
 use tokio::{sync::watch, time};
 
@@ -58,6 +59,49 @@ async fn a_broken_service_is_in_no_others_way() {
     // Once everybody was asked; and long before whoever stands still was given up.
     until(&edge, "/v1/echo", StatusCode::OK).await;
     drop(Arc::clone(&edge.dropped));
+}
+
+/// Goal: a service that cannot be read is told of once, however often it is asked again.
+/// Method: one that its server does not describe; the lines once it was asked three times as often
+/// as when the first line came.
+#[tokio::test]
+async fn a_broken_service_is_told_of_once() {
+    let captured = telemetry::capture();
+    let (echo, dropped) = echo().await;
+    let (registered, known) = watch::channel(Some(services(&[("a.Other", "echo")])));
+    let gateway = gateway(&[("echo", echo.address())], known, "").await;
+    let told = || {
+        let lines = captured.lines();
+        let told = |line: &telemetry::Line| line.message().starts_with("service cannot be read");
+        lines.into_iter().filter(told).collect::<Vec<_>>()
+    };
+    let asked = || {
+        let spans = captured.spans();
+        let reflection = |span: &&telemetry::Span| span.name.ends_with("/ServerReflectionInfo");
+        spans.iter().filter(reflection).count()
+    };
+    let once = async {
+        while told().is_empty() || asked() == 0 {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        asked()
+    };
+    let once = time::timeout(Duration::from_secs(20), once)
+        .await
+        .expect("a line and a span of what was asked");
+    let thrice = async {
+        while asked() < 3 * once {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(20), thrice)
+        .await
+        .expect("it is asked again, and again");
+    let told = told();
+    assert_eq!(1, told.len(), "{told:?}");
+    assert_eq!("WARN", told[0].level());
+    assert_eq!(Some("echo"), told[0].get("backend").as_deref());
+    drop((gateway, dropped, registered));
 }
 
 /// Goal: clients that know the older reflection alone are told the same, or nothing where it is off.
