@@ -191,7 +191,7 @@ impl Follower {
         match reading.read {
             Ok(service) => {
                 if known.failure.take().is_some() {
-                    tracing::info!(service = &*reading.service, "service can be read again");
+                    tracing::info!(rpc.service = &*reading.service, "service can be read again");
                 }
                 known.described = Some(Arc::new(service));
             }
@@ -199,7 +199,7 @@ impl Follower {
                 let before = known.failure.take();
                 if before.as_ref().is_none_or(|it| it.text != error) {
                     tracing::warn!(
-                        service = &*reading.service,
+                        rpc.service = &*reading.service,
                         backend = &*known.backend,
                         error,
                         "service cannot be read; it is called by gRPC alone and with a token, or as it was"
