@@ -1,8 +1,8 @@
 //! The shop under `gantry up --database`, on a real PostgreSQL.
 
 use gantry_harness::{
-    postgres::Postgres,
-    system::Instance,
+    postgres::{self, Postgres},
+    system::{Instance, System},
     wait::{self, SOON},
 };
 use shop_audit::State;
@@ -58,4 +58,18 @@ async fn the_shop_lives_in_postgres() {
     let shop = shop.again(&["--database", &url]).await;
     shop.customer.order(2).await;
     shop.customer.settled(3, "the next time").await;
+}
+
+/// Goal: the password may be in the environment, where no other user can read it, also with services
+/// that have no database.
+/// Method: start everything so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_may_be_in_the_environment() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let password = ("GANTRY_DATABASE__PASSWORD", postgres::PASSWORD);
+    let arguments = ["--database", &server.url_without_password()];
+    let system = System::up_with(&[password], &arguments);
+    assert!(system.instances().iter().all(|it| it.state == "SERVING"));
 }

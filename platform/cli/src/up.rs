@@ -4,7 +4,7 @@ mod show;
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
-use gantry::{journal::Journal, shutdown::Tasks, transport::server::holder};
+use gantry::{config, journal::Journal, shutdown::Tasks, transport::server::holder};
 use gantry_local::etcd::Etcd;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -157,7 +157,7 @@ pub(crate) fn specs(
             arguments: arguments(name, &project.root),
             environment: environment(name, service, state, settings)?,
             socket: settings.sockets.and_then(|all| all.get(name)).cloned(),
-            hidden: settings.etcd.map(Access::foreign).unwrap_or_default(),
+            hidden: self::hidden(service, settings),
             folder: project.root.clone(),
             drain_max: DRAIN_MAX,
         });
@@ -170,6 +170,17 @@ pub(crate) fn specs(
             "not built: {missing}; build with `gantry up --build`"
         )))
     }
+}
+
+/// Variables of our own environment that are not for the service: those of another etcd, and of a
+/// database where it has none, as it would refuse them.
+fn hidden(service: &Service, settings: Settings<'_>) -> Vec<String> {
+    let mut hidden = settings.etcd.map(Access::foreign).unwrap_or_default();
+    if !service.database {
+        let variables = config::variables_of("database").into_iter();
+        hidden.extend(variables.map(|(name, _)| name));
+    }
+    hidden
 }
 
 /// The service's own configuration file, where it has one; the common one lies beside it.

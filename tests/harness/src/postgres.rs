@@ -29,7 +29,8 @@ const NOBODY: u32 = 65_534;
 
 /// Its owner, and the password.
 const USER: &str = "gantry";
-const PASSWORD: &str = "correct-horse";
+/// The password of its user.
+pub const PASSWORD: &str = "correct-horse";
 
 /// Runs a server until nobody holds the other end of its input, or a word comes from there.
 const KEEPER: &str = r#"
@@ -121,6 +122,12 @@ impl Postgres {
     pub fn url(&self) -> String {
         let address = self.address;
         format!("postgres://{USER}:{PASSWORD}@{address}/postgres")
+    }
+
+    /// The same without the password.
+    #[must_use]
+    pub fn url_without_password(&self) -> String {
+        format!("postgres://{USER}@{}/postgres", self.address)
     }
 
     /// Where it listens.
