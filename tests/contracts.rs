@@ -195,6 +195,7 @@ fn every_method_of_the_shop_says_who_may_call_it() {
     let public = ["Register", "Login", "GetJwks", "ListProducts", "GetProduct"];
     assert_eq!(public.as_slice(), with(Access::Public));
     let between = [
+        "SeedProducts",
         "Reserve",
         "Confirm",
         "Release",

@@ -1,5 +1,7 @@
 //! Who is let in: at the gateway by gRPC and by JSON, and at the service itself.
 
+mod stock;
+
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
@@ -14,7 +16,9 @@ use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
-    catalog::v1::{ReleaseRequest, catalog_service_client::CatalogServiceClient},
+    catalog::v1::{
+        ReleaseRequest, SeedProductsRequest, catalog_service_client::CatalogServiceClient,
+    },
     orders::v1::{
         CancelOrderRequest, GetOrderRequest, ListOrdersRequest, NewOrderLine, PlaceOrderRequest,
         WatchOrderRequest, orders_service_client::OrdersServiceClient,
@@ -25,9 +29,11 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, metadata::MetadataMap};
 
 use crate::support::channel;
+
+use stock::restocks;
 
 /// What nobody but its owner may ever see.
 const PASSWORD: &str = "canary-horse-battery";
@@ -36,6 +42,7 @@ const PASSWORD: &str = "canary-horse-battery";
 struct Shop {
     system: System,
     gateway: SocketAddr,
+    catalog: SocketAddr,
     /// Two instances; one of them.
     orders: SocketAddr,
 }
@@ -53,6 +60,7 @@ impl Shop {
         let at = |name: &str| system.address(name).parse().expect("an address");
         Self {
             gateway: at("gateway"),
+            catalog: at("catalog"),
             orders: at("orders"),
             system,
         }
@@ -137,6 +145,9 @@ impl Shop {
             let shown = format!("{refused:?}");
             assert!(token.is_none_or(|it| !shown.contains(it)), "{case}, {way}");
         }
+        let metadata = token.map(|token| with((), token).metadata().clone());
+        self.refuses_to_restock(case, &metadata.unwrap_or_default())
+            .await;
         let bearer = token.map(|token| format!("Bearer {token}"));
         let headers: Vec<_> = bearer
             .iter()
@@ -220,6 +231,12 @@ async fn only_a_good_token_lets_in() {
             .expect_err("a forged name");
         assert_eq!(Code::Unauthenticated, refused.code(), "{way}: {refused:?}");
     }
+    let mut metadata = MetadataMap::new();
+    for name in names {
+        metadata.insert(name, account.parse().expect("a name"));
+    }
+    shop.refuses_to_restock("a forged name", &metadata).await;
+    restocks(&shop, &good).await;
     let headers = names.map(|name| (name, account.as_str()));
     let (status, answer) = shop.get("/v1/orders", &headers).await;
     assert_eq!(401, status, "{answer}");
@@ -236,7 +253,9 @@ async fn only_a_good_token_lets_in() {
 /// Method, continued: short-lived tokens, and no leeway.
 async fn expired(shop: &Shop) {
     shop.configure("accounts", "[tokens]\nlifetime = \"1s\"\n");
-    shop.configure("orders", "[tokens]\nleeway = \"0s\"\n");
+    for service in ["catalog", "orders"] {
+        shop.configure(service, "[tokens]\nleeway = \"0s\"\n");
+    }
     let gateway = shop.system.folder().join("config/gateway.toml");
     let text = fs::read_to_string(&gateway).expect("it is there");
     let text = text.replace("[tokens]\n", "[tokens]\nleeway = \"0s\"\n");
@@ -256,7 +275,13 @@ async fn expired(shop: &Shop) {
                 return None;
             }
         }
-        Some(())
+        let metadata = with((), &short);
+        let outcomes = shop.restock(metadata.metadata()).await;
+        let over = |outcome: Result<(), Status>| {
+            outcome.is_err_and(|refused| refused.message() == "the token has expired")
+        };
+        let all = outcomes.into_iter().all(|(_, outcome)| over(outcome));
+        all.then_some(())
     })
     .await;
     shop.refuses("expired", Some(&short)).await;
@@ -315,18 +340,27 @@ async fn other_peoples_orders_are_not_there() {
     let (status, answer) = shop.get(&format!("/v1/orders/{order_id}"), &headers).await;
     assert_eq!(200, status, "{answer}");
 
+    services_alone(&shop, order_id, &ada).await;
+}
+
+/// Method, continued: methods that services, or whoever runs them, call.
+async fn services_alone(shop: &Shop, order_id: String, ada: &str) {
     let release = ReleaseRequest {
         reservation_id: order_id.clone(),
     };
     let mut catalog = CatalogServiceClient::new(shop.edge());
-    let refused = catalog.release(with(release, &ada)).await;
+    let refused = catalog.release(with(release, ada)).await;
     let refused = refused.expect_err("a method of services");
+    assert_eq!(Code::PermissionDenied, refused.code(), "{refused:?}");
+    let seeds = tokio_stream::iter([SeedProductsRequest::default()]);
+    let refused = catalog.seed_products(with(seeds, ada)).await;
+    let refused = refused.expect_err("a method of whoever runs the shop");
     assert_eq!(Code::PermissionDenied, refused.code(), "{refused:?}");
     let refund = RefundRequest {
         payment_id: order_id,
     };
     let mut payments = PaymentsServiceClient::new(shop.edge());
-    let refused = payments.refund(with(refund, &ada)).await;
+    let refused = payments.refund(with(refund, ada)).await;
     let refused = refused.expect_err("a method of services");
     assert_eq!(Code::PermissionDenied, refused.code(), "{refused:?}");
 }

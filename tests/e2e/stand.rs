@@ -10,7 +10,7 @@ use gantry_harness::{
 use rustix::process::Signal;
 use shop_audit::Places;
 use shop_proto::catalog::v1::{
-    ImportProductsRequest, catalog_service_client::CatalogServiceClient,
+    ImportProductsRequest, SeedProductsRequest, catalog_service_client::CatalogServiceClient,
 };
 
 use crate::{
@@ -35,12 +35,14 @@ impl Stand {
             builder.set("DATABASE__URL", place.url_of(name))
         };
         let accounts = service("accounts").start().await;
-        let catalog = service("catalog").start().await;
+        let catalog = service("catalog");
+        let catalog = catalog.set("CLIENTS__ACCOUNTS__TARGET", accounts.address);
+        let catalog = catalog.start().await;
         let bank = service("bank").start().await;
         let payments = payments(&place, bank.address, None).start().await;
         let peers = [accounts.address, catalog.address, payments.address];
         let orders = orders(&place, peers, None).start().await;
-        let row = ImportProductsRequest {
+        let product = ImportProductsRequest {
             sku: SKU.to_owned(),
             name: "Earl Grey".to_owned(),
             price_minor_units: 890,
@@ -48,9 +50,12 @@ impl Stand {
             initial_stock: 10_000,
             ..ImportProductsRequest::default()
         };
+        let row = SeedProductsRequest {
+            product: Some(product),
+        };
         let mut shelves = CatalogServiceClient::new(channel(&[catalog.address]));
-        let imported = shelves.import_products(tokio_stream::iter([row])).await;
-        imported.expect("a product");
+        let seeded = shelves.seed_products(tokio_stream::iter([row])).await;
+        seeded.expect("a product");
         Self {
             place,
             accounts,

@@ -85,7 +85,7 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
     };
     everything_is_described(&grpcurl, &shop);
     let token = log_in(&grpcurl, &shop);
-    import_and_list(&grpcurl, &shop);
+    import_and_list(&grpcurl, &shop, &token);
     place_and_watch(&grpcurl, &shop, &token);
 
     let trace = collector
@@ -141,7 +141,7 @@ fn log_in(grpcurl: &Grpcurl, shop: &Shop) -> String {
     answer[0]["token"].as_str().expect("a token").to_owned()
 }
 
-fn import_and_list(grpcurl: &Grpcurl, shop: &Shop) {
+fn import_and_list(grpcurl: &Grpcurl, shop: &Shop, token: &str) {
     let row = |number| {
         json!({
             "sku": format!("CURL-{number}"),
@@ -153,7 +153,7 @@ fn import_and_list(grpcurl: &Grpcurl, shop: &Shop) {
     };
     let rows: Vec<_> = (0..3).map(row).collect();
     let import = "shop.catalog.v1.CatalogService/ImportProducts";
-    let imported = grpcurl.call(&shop.catalog, import, None, &rows);
+    let imported = grpcurl.call(&shop.catalog, import, Some(token), &rows);
     assert_eq!("3", imported[0]["createdCount"], "{imported:?}");
 
     let list = "shop.catalog.v1.CatalogService/ListProducts";

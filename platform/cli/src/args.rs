@@ -300,7 +300,7 @@ Examples:
   gantry call catalog shop.catalog.v1.CatalogService
   gantry call catalog shop.catalog.v1.CatalogService/ListProducts '{\"pageSize\": 2}'
   gantry call 127.0.0.1:50051 pkg.Service/Method @request.json -H 'authorization: Bearer …'
-  generate | gantry call catalog shop.catalog.v1.CatalogService/ImportProducts -
+  generate | gantry call catalog shop.catalog.v1.CatalogService/SeedProducts -
 
 A method that takes a stream reads one JSON value per message; `-` sends each line of standard
 input as it comes. A method that answers with a stream prints one line per message as it comes.")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gantry::config;
+use gantry::{auth::Tokens, config};
 use gantry_store::Config as Database;
 
 config::section! {
@@ -10,6 +10,8 @@ config::section! {
     pub struct Config {
         /// Where products, stock and reservations are kept.
         pub database: section Database = Database::of("catalog");
+        /// Which tokens are accepted.
+        pub tokens: section Tokens = Tokens::of("shop.accounts", "shop");
         /// Stock held for orders.
         pub reservations: section Reservations;
     }

@@ -2,14 +2,15 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use gantry::{config::Live, status};
 use gantry_store::{Page, Timestamp};
 use shop_proto::catalog::v1::{
     ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
     ImportProductsResponse, Line, ListProductsRequest, ListProductsResponse, ReleaseRequest,
-    ReleaseResponse, ReserveRequest, ReserveResponse, StockUpdateResult, UpdateStockRequest,
-    UpdateStockResponse, catalog_service_server::CatalogService,
+    ReleaseResponse, ReserveRequest, ReserveResponse, SeedProductsRequest, SeedProductsResponse,
+    StockUpdateResult, UpdateStockRequest, UpdateStockResponse,
+    catalog_service_server::CatalogService,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,6 +47,18 @@ impl Catalog {
             reservations,
             draining,
         }
+    }
+
+    /// Imports rows as they come in.
+    async fn import(
+        &self,
+        mut rows: impl Stream<Item = Result<ImportProductsRequest, Status>> + Unpin,
+    ) -> Result<ImportProductsResponse, Status> {
+        let mut import = Import::new(self.store.clone());
+        while let Some(row) = rows.try_next().await? {
+            import.add(convert::row(row)).await?;
+        }
+        Ok(import.finish().await?)
     }
 }
 
@@ -84,12 +97,24 @@ impl CatalogService for Catalog {
         &self,
         request: Request<Streaming<ImportProductsRequest>>,
     ) -> Result<Response<ImportProductsResponse>, Status> {
-        let mut rows = request.into_inner();
-        let mut import = Import::new(self.store.clone());
-        while let Some(row) = rows.message().await? {
-            import.add(convert::row(row)).await?;
-        }
-        Ok(Response::new(import.finish().await?))
+        let imported = self.import(request.into_inner()).await?;
+        Ok(Response::new(imported))
+    }
+
+    async fn seed_products(
+        &self,
+        request: Request<Streaming<SeedProductsRequest>>,
+    ) -> Result<Response<SeedProductsResponse>, Status> {
+        // A message without a product is a row without anything: rejected like one.
+        let rows = request.into_inner();
+        let rows = rows.map_ok(|message| message.product.unwrap_or_default());
+        let seeded = self.import(rows).await?;
+        Ok(Response::new(SeedProductsResponse {
+            created_count: seeded.created_count,
+            updated_count: seeded.updated_count,
+            rejected_count: seeded.rejected_count,
+            rejected_rows: seeded.rejected_rows,
+        }))
     }
 
     async fn reserve(

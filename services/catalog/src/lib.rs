@@ -26,6 +26,11 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
     let store = Store::new(database);
+
+    let rules = config.derive(|config| config.tokens.rules());
+    let keys = shop_keys::keys_of(app.client("accounts"));
+    app.verify_tokens(keys, rules);
+
     let reservations = config.map(|config| &config.reservations);
 
     let sweeper = sweep(store.clone(), reservations.clone());

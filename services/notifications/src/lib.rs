@@ -30,7 +30,7 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let stopping = app.tasks().stopping();
 
     let rules = config.derive(|config| config.tokens.rules());
-    let keys = orders::keys_of(app.client("accounts"));
+    let keys = shop_keys::keys_of(app.client("accounts"));
     app.verify_tokens(keys, rules);
 
     let config = config.map(|config| &config.notifications);

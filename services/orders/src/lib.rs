@@ -12,19 +12,9 @@ pub mod placing;
 pub mod store;
 pub mod watch;
 
-use gantry::{
-    BoxError,
-    app::App,
-    auth::{Fetch, PublicKey},
-    client::Channel,
-    config::Live,
-    status,
-};
+use gantry::{BoxError, app::App, config::Live, status};
 use gantry_store::{Database, Timestamp};
-use shop_proto::{
-    accounts::v1::{GetJwksRequest, accounts_service_client::AccountsServiceClient},
-    orders::v1::orders_service_server::OrdersServiceServer,
-};
+use shop_proto::orders::v1::orders_service_server::OrdersServiceServer;
 use tokio::time;
 
 pub use config::Config;
@@ -51,7 +41,7 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let stopping = app.tasks().stopping();
 
     let rules = config.derive(|config| config.tokens.rules());
-    let keys = keys_of(app.client("accounts"));
+    let keys = shop_keys::keys_of(app.client("accounts"));
     app.verify_tokens(keys, rules);
 
     let changes = Changes::default();
@@ -78,26 +68,6 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
         draining: app.draining(),
     }));
     Ok(())
-}
-
-/// Reads public keys from the accounts service.
-pub fn keys_of(accounts: AccountsServiceClient<Channel>) -> impl Fetch {
-    move || {
-        let mut accounts = accounts.clone();
-        async move {
-            let response = accounts.get_jwks(GetJwksRequest {}).await?.into_inner();
-            let ours = |key: &shop_proto::accounts::v1::Jwk| {
-                key.kty == "OKP" && key.crv == "Ed25519" && key.alg == "EdDSA"
-            };
-            let keys = response.keys.into_iter().filter(ours);
-            Ok(keys
-                .map(|key| PublicKey {
-                    kid: key.kid,
-                    x: key.x,
-                })
-                .collect())
-        }
-    }
 }
 
 /// Takes orders their next step, now and then. Each kind of step goes at its own pace: while another

@@ -86,11 +86,13 @@ def main(proto, accounts_at, catalog_at, orders_at):
         )
         for number in range(3)
     ]
-    imported = catalog.ImportProducts(iter(rows), timeout=10)
+    expect(grpc.StatusCode.UNAUTHENTICATED, lambda: catalog.ImportProducts(iter(rows), timeout=10))
+    imported = catalog.ImportProducts(iter(rows), metadata=me, timeout=10)
     levels = [
         answer
         for answer in catalog.UpdateStock(
             iter([catalog_pb.UpdateStockRequest(sku=f"{sku}-0", delta=5), catalog_pb.UpdateStockRequest(sku=f"{sku}-0", delta=-3)]),
+            metadata=me,
             timeout=10,
         )
     ]

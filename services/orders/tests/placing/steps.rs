@@ -5,8 +5,8 @@ use payments::handler::Payments;
 use shop_proto::catalog::v1::{
     ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
     ImportProductsResponse, ListProductsRequest, ListProductsResponse, ReleaseRequest,
-    ReleaseResponse, ReserveRequest, ReserveResponse, UpdateStockRequest,
-    catalog_service_server::CatalogService,
+    ReleaseResponse, ReserveRequest, ReserveResponse, SeedProductsRequest, SeedProductsResponse,
+    UpdateStockRequest, catalog_service_server::CatalogService,
 };
 use shop_proto::payments::v1::{
     ChargeRequest, ChargeResponse, GetPaymentRequest, GetPaymentResponse, RefundRequest,
@@ -142,6 +142,13 @@ impl CatalogService for Stepped<Catalog> {
         request: Request<Streaming<ImportProductsRequest>>,
     ) -> Result<Response<ImportProductsResponse>, Status> {
         self.inner.import_products(request).await
+    }
+
+    async fn seed_products(
+        &self,
+        request: Request<Streaming<SeedProductsRequest>>,
+    ) -> Result<Response<SeedProductsResponse>, Status> {
+        self.inner.seed_products(request).await
     }
 
     type UpdateStockStream = <Catalog as CatalogService>::UpdateStockStream;

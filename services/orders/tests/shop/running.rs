@@ -1,5 +1,7 @@
 //! A shop that runs inside a test.
 
+use std::fmt::Display;
+
 use gantry::{
     app::{Identity, testing::Service},
     client::Channel,
@@ -9,7 +11,8 @@ use gantry_store::{Config, Database};
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
     catalog::v1::{
-        GetProductRequest, ImportProductsRequest, catalog_service_client::CatalogServiceClient,
+        GetProductRequest, ImportProductsRequest, SeedProductsRequest,
+        catalog_service_client::CatalogServiceClient,
     },
     orders::v1::{
         NewOrderLine, Order, OrderState, PlaceOrderRequest,
@@ -39,6 +42,11 @@ fn identity(name: &'static str) -> Identity {
     }
 }
 
+/// Settings of whoever calls accounts.
+fn accounts_at(address: impl Display) -> String {
+    format!("[clients.accounts]\ntarget = '{address}'\n")
+}
+
 impl Shop {
     /// Opens a shop with ten of TEA and of COFFEE, and `settings` in `[orders]`.
     pub(crate) async fn open(place: Place, settings: &str) -> Self {
@@ -46,7 +54,7 @@ impl Shop {
         let toml = database("accounts");
         let accounts = Service::start(identity("accounts"), &toml, accounts::start).await;
         let accounts = accounts.unwrap();
-        let toml = database("catalog");
+        let toml = database("catalog") + &accounts_at(accounts.address());
         let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
         let catalog = catalog.unwrap();
         let catalog_address = catalog.address().to_string();
@@ -58,12 +66,12 @@ impl Shop {
         let payments = Service::start(identity("payments"), &toml, payments::start).await;
         let payments = payments.unwrap();
         let toml = format!(
-            "{}[orders]\n{settings}\n[clients.accounts]\ntarget = '{}'\n\
+            "{}{}[orders]\n{settings}\n\
              [clients.catalog]\ntarget = '{catalog_address}'\n\
              backoff_min = '100ms'\nbackoff_max = '200ms'\nfail_fast = '500ms'\n\
              [clients.payments]\ntarget = '{}'\n",
             database("orders"),
-            accounts.address(),
+            accounts_at(accounts.address()),
             payments.address(),
         );
         let mut orders = Vec::new();
@@ -97,10 +105,10 @@ impl Shop {
             row("COFFEE", "USD"),
             row("bad sku", "EUR"),
         ];
-        let imported = self
-            .catalog()
-            .import_products(tokio_stream::iter(rows))
-            .await;
+        let rows = rows.map(|product| SeedProductsRequest {
+            product: Some(product),
+        });
+        let imported = self.catalog().seed_products(tokio_stream::iter(rows)).await;
         let imported = imported.unwrap().into_inner();
         assert_eq!((2, 1), (imported.created_count, imported.rejected_count));
         assert_eq!(3, imported.rejected_rows[0].row);
@@ -176,9 +184,10 @@ impl Shop {
     /// Starts the catalog again, where it was.
     pub(crate) async fn start_catalog(&mut self) {
         let toml = format!(
-            "[listen]\naddress = '{}'\n[database]\nurl = '{}'\n",
+            "[listen]\naddress = '{}'\n[database]\nurl = '{}'\n{}",
             self.catalog_address,
             self.place.url_of("catalog"),
+            accounts_at(self.accounts.address()),
         );
         let catalog = Service::start(identity("catalog"), &toml, catalog::start).await;
         self.catalog = Some(catalog.unwrap());
