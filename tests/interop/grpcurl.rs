@@ -1,12 +1,18 @@
 //! grpcurl, by reflection alone.
 
 use std::{
+    collections::BTreeSet,
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
 
-use gantry_harness::{collector::Collector, system::System, tools};
+use gantry_harness::{
+    collector::Collector,
+    system::System,
+    tools,
+    wait::{self, SOON},
+};
 use serde_json::{Value, json};
 
 /// The customer's own trace: every call is part of it, as from a caller that traces.
@@ -88,25 +94,28 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
     import_and_list(&grpcurl, &shop, &token);
     place_and_watch(&grpcurl, &shop, &token);
 
-    let trace = collector
-        .trace_over(&["orders", "catalog", "accounts"])
-        .await;
-    assert!(
-        trace.iter().all(|it| it.span.trace_id == TRACE),
-        "the customer's trace"
-    );
-    let spans: Vec<_> = trace
-        .iter()
-        .map(|it| (it.service.as_str(), it.span.name.as_str()))
-        .collect();
-    for span in [
+    let wanted = [
         ("orders", "shop.orders.v1.OrdersService/PlaceOrder"),
         ("orders", "shop.catalog.v1.CatalogService/Reserve"),
         ("catalog", "shop.catalog.v1.CatalogService/Reserve"),
         ("accounts", "shop.accounts.v1.AccountsService/Login"),
-    ] {
-        assert!(spans.contains(&span), "{span:?} in {spans:?}");
-    }
+    ];
+    // Each process sends its spans when it likes, some of a call before the others.
+    let trace = wait::until("every span of the trace", 2 * SOON, async || {
+        let services = ["orders", "catalog", "accounts"];
+        let trace = collector.trace_over(&services).await;
+        let spans: BTreeSet<_> = trace
+            .iter()
+            .map(|it| (it.service.as_str(), it.span.name.as_str()))
+            .collect();
+        let complete = wanted.iter().all(|span| spans.contains(span));
+        complete.then_some(trace)
+    })
+    .await;
+    assert!(
+        trace.iter().all(|it| it.span.trace_id == TRACE),
+        "the customer's trace"
+    );
 }
 
 fn everything_is_described(grpcurl: &Grpcurl, shop: &Shop) {
