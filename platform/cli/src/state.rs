@@ -8,12 +8,20 @@ use std::{
         unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::FlockOperation;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time,
+};
 
 use crate::failure::Failure;
+
+/// How long an `up` may take from its last answer to its end, and how often that is looked for.
+const FREED_MAX: Duration = Duration::from_secs(5);
+const FREED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where one project keeps what it writes.
 #[derive(Debug, Clone)]
@@ -102,6 +110,20 @@ impl StateFolder {
         Ok(Lock { _file: file })
     }
 
+    /// Completes once nobody runs here, or after [`FREED_MAX`]. Cancel-safe.
+    pub(crate) async fn freed(&self) {
+        let Ok(file) = File::open(self.run().join("lock")) else {
+            return;
+        };
+        let freed = async {
+            while rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+                time::sleep(FREED_PAUSE).await;
+            }
+        };
+        // Whoever starts next is told of the holder, if it is there still.
+        let _ = time::timeout(FREED_MAX, freed).await;
+    }
+
     /// Opens the socket other `gantry` commands talk to, for its owner alone.
     ///
     /// Needs the [`Lock`], which proves that a socket already there is left over.
@@ -185,6 +207,29 @@ mod tests {
 
         drop(first);
         state.lock().unwrap();
+    }
+
+    /// Goal: whoever waits for the end of an `up` may start the next one at once.
+    /// Method: a lock that goes a while later; one that stays.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_is_when_the_lock_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::of(folder.path());
+        state.freed().await;
+        state.create().unwrap();
+        let lock = state.lock().unwrap();
+        let begun = time::Instant::now();
+        let ending = async {
+            time::sleep(Duration::from_secs(1)).await;
+            drop(lock);
+        };
+        tokio::join!(state.freed(), ending);
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+
+        let _stays = state.lock().unwrap();
+        let begun = time::Instant::now();
+        state.freed().await;
+        assert_eq!(FREED_MAX, begun.elapsed());
     }
 
     /// Goal: a deep folder has a control socket all the same, and only its owner may use it.

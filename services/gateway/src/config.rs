@@ -27,7 +27,7 @@ config::section! {
     pub struct Http {
         /// Largest body of a request, or line of one that is a stream.
         pub body_max: Size = Size::mib(4), in Size::kib(1)..=Size::mib(1_024), live;
-        /// Bytes of bodies that are held for all requests together.
+        /// Bytes of bodies that are held for all requests together. One up to 16 KiB always finds room.
         pub body_bytes_max: Size = Size::mib(64), in Size::mib(1).., live;
         /// Longest a call with one answer may take, whatever its caller allows.
         pub timeout: Duration = Duration::from_secs(20),

@@ -271,6 +271,8 @@ pub(crate) async fn stop(state: &StateFolder) -> Result<bool, Failure> {
         Some((mut stream, Answer::Stopping)) => {
             // Ends when `up` closes it or is gone, either of which is what we wait for.
             drop(stream.read(&mut [0]).await);
+            // It holds its lock a moment longer, and another one would be refused.
+            state.freed().await;
             Ok(true)
         }
         Some((_, other)) => Err(unexpected(&other)),

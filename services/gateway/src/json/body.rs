@@ -26,6 +26,9 @@ use super::{
     read::{self, At},
 };
 
+/// Bodies up to this size always find room: large ones that never end must not keep them out.
+const ROOM_ALWAYS: usize = 16 * 1_024;
+
 /// When a body that found no room is worth another try.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,8 @@ impl Share {
         }
         let before = self.held.bytes.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
-        if before + more > self.all_max && before + more != self.bytes {
+        let is_alone = before + more == self.bytes;
+        if before + more > self.all_max && !is_alone && self.bytes > ROOM_ALWAYS {
             let text = "no room for the bodies of more requests, the bound http.body_bytes_max";
             return Err(status::busy(text, NO_ROOM_PAUSE).into());
         }

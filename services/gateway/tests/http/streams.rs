@@ -223,8 +223,8 @@ async fn a_call_with_one_answer_ends_in_time() {
 }
 
 /// Goal: what is held of all bodies is bounded, and who finds no room learns when to come back.
-/// Method: most of what is allowed in one body that does not end, then another, until one of them
-/// found no room; and again without the first.
+/// Small ones always find room. Method: most of what is allowed in one body that does not end, then
+/// another, until one of them found no room; a small one all the while; and again without the first.
 #[tokio::test]
 async fn bodies_are_bounded_for_all_requests_together() {
     let edge = Edge::with("[http]\nbody_bytes_max = '1MiB'").await;
@@ -235,6 +235,8 @@ async fn bodies_are_bounded_for_all_requests_together() {
     pieces.send(vec![b' '; 900_000].into()).await.unwrap();
     let refused = async {
         loop {
+            let small = edge.post("/v1/echo", format!("{}{{}}", " ".repeat(10_000)));
+            assert_eq!(StatusCode::OK, small.await.status);
             let mut answer = edge.post("/v1/echo", vec![b' '; 900_000]).await;
             if let Some(first) = first.try_join_next() {
                 answer = Answer::of(first.unwrap().unwrap()).await;
