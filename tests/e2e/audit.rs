@@ -60,7 +60,8 @@ async fn moved(shop: &Shop, delta: i32) {
         delta,
     };
     let mut catalog = CatalogServiceClient::new(channel(&[catalog]));
-    let changes = catalog.update_stock(tokio_stream::iter([update])).await;
+    let updates = shop.customer.by(tokio_stream::iter([update]));
+    let changes = catalog.update_stock(updates).await;
     let mut changes = changes.expect("a stream").into_inner();
     changes
         .message()

@@ -84,7 +84,8 @@ impl Customer {
         }
     }
 
-    fn by<T>(&self, message: T) -> Request<T> {
+    /// A request that shows the customer's token.
+    pub(crate) fn by<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let token = format!("Bearer {}", self.token).parse().expect("a token");
         request.metadata_mut().insert("authorization", token);
