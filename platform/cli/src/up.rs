@@ -157,7 +157,7 @@ pub(crate) fn specs(
             arguments: arguments(name, &project.root),
             environment: environment(name, service, state, settings)?,
             socket: settings.sockets.and_then(|all| all.get(name)).cloned(),
-            hidden: self::hidden(service, settings),
+            hidden: hidden(service, settings),
             folder: project.root.clone(),
             drain_max: DRAIN_MAX,
         });

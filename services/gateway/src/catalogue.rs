@@ -57,9 +57,7 @@ impl Api {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         self.services.get(service)?.methods.get(method)
     }
-}
 
-impl Api {
     /// The path of each method that can be reached.
     fn paths(&self) -> impl Iterator<Item = String> {
         let services = self.services.iter().chain(&self.leaving);

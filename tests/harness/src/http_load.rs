@@ -40,8 +40,8 @@ struct Tally {
 
 impl HttpLoad {
     /// Asks for `url` for `seconds`, `rate` times a second, on connections that are kept. What was
-    /// sent on one that turns out to be closed, and was not begun with, is sent again on another, as
-    /// RFC 9110 §9.2.2 has it for every request and every client does it.
+    /// not sent yet when its connection turned out to be closed goes over another, as any client
+    /// does; reading is idempotent (RFC 9110 §9.2.2).
     ///
     /// # Panics
     ///
