@@ -124,6 +124,34 @@ async fn a_cut_network_is_got_over() {
     futures_of_reads(&database).await;
 }
 
+/// Goal: nor does one that falls silent just as a connection is given back.
+/// Method: one thread, so that the network is cut before the pool asks the connection whether it is
+/// well; once the network lets new connections through, the only place is there for one.
+#[tokio::test]
+async fn a_network_cut_at_the_return_is_got_over() {
+    let Some(server) = gantry_harness::postgres::shared().await else {
+        return;
+    };
+    let proxy = Slow::to(server.address()).await;
+    let real = server.address().to_string();
+    let url = server.schema().replace(&real, &proxy.address.to_string());
+    let config = Config {
+        pool_max: 1,
+        ..at(&url)
+    };
+    let database = Database::open(&config, STEPS).await.unwrap();
+    assert_eq!(0, read(&database).await);
+    proxy.delay(Duration::from_hours(1));
+    let ping = time::timeout(SOON, database.ping()).await.unwrap();
+    assert!(ping.is_err());
+    proxy.delay(Duration::ZERO);
+    wait::until("a new connection", SOON, async || {
+        database.ping().await.ok()
+    })
+    .await;
+    assert_eq!(0, read(&database).await);
+}
+
 /// Goal: schemas of one database are as far apart as files.
 /// Method: two services with tables of one name and other steps; one of a new name is made.
 #[tokio::test(flavor = "multi_thread")]
