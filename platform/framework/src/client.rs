@@ -248,13 +248,14 @@ impl Call {
             match timer.bound(exchange(slot, request, &mut outgoing)).await {
                 Ok(Ok(response)) => {
                     picked.heard();
+                    let readable = body::is_readable(response.headers(), &head.headers);
                     return Ok(Answered {
                         response,
                         timer,
                         picked,
                         attempt,
                         fair,
-                        accepted: body::accepted(&head.headers),
+                        readable,
                     });
                 }
                 Ok(Err(mut failed)) => {
@@ -315,8 +316,8 @@ struct Answered {
     picked: Picked,
     attempt: Attempt,
     fair: bool,
-    /// How its messages may be compressed.
-    accepted: Option<HeaderValue>,
+    /// Whether its messages are compressed in a way that its caller accepts, if they are.
+    readable: bool,
 }
 
 /// The request of one attempt: what the caller wrote, and what the platform owns. The latter is

@@ -17,6 +17,7 @@ use std::{
 };
 
 use ::http::{Request, Response};
+use foldhash::fast::RandomState;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -103,7 +104,7 @@ pub struct Stack {
 
 #[derive(Debug)]
 struct Shared {
-    methods: HashMap<&'static str, Layered>,
+    methods: HashMap<&'static str, Layered, RandomState>,
     services: HashSet<&'static str>,
     /// Who answers for all methods that nobody serves.
     others: Option<Others>,

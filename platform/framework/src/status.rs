@@ -17,9 +17,8 @@ pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, told, witho
 /// The trailer that holds a call's code.
 pub static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The headers that say how a call ended.
-pub static STATUS_HEADERS: [HeaderName; 3] = [
-    HeaderName::from_static("grpc-status"),
+/// What says more of how a call ended, beside its code.
+pub static STATUS_DETAILS: [HeaderName; 2] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
 ];

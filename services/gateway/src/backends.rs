@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use gantry::{
     client::{Answer, Channel, Clients, Question, Reflection},
     discovery::{Directory, Services, Unfound},
@@ -36,16 +37,16 @@ pub struct Backends {
 #[derive(Debug, Default)]
 struct Called {
     /// By name.
-    backends: HashMap<Arc<str>, Arc<Backend>>,
-    /// The name of each service.
-    names: HashMap<Arc<str>, Arc<str>>,
+    backends: HashMap<Arc<str>, Arc<Backend>, RandomState>,
+    /// Who served it last, by service.
+    services: HashMap<Arc<str>, Arc<Backend>, RandomState>,
 }
 
 impl Called {
     /// Whether calls to `name` arrive.
     fn is_ready(&self, name: &str) -> bool {
         let backend = self.backends.get(name);
-        backend.is_some_and(|it| it.channel.is_ready())
+        backend.is_some_and(|it| it.is_ready())
     }
 }
 
@@ -69,6 +70,11 @@ impl Backend {
     #[must_use]
     pub fn name(&self) -> &str {
         self.channel.name()
+    }
+
+    /// Whether calls to it arrive.
+    fn is_ready(&self) -> bool {
+        self.channel.is_ready()
     }
 
     /// What it says of itself.
@@ -128,17 +134,18 @@ impl Backends {
         let found = self.directory.find(service);
         let mut called = self.called();
         match found {
-            Ok(name) => {
-                if called.names.get(service) != Some(&name) {
-                    called.names.insert(service.into(), Arc::clone(&name));
+            Ok(name) => match called.services.get(service) {
+                Some(backend) if backend.name() == &*name => Ok(backend.channel.clone()),
+                _ => {
+                    let backend = self.backend(&mut called, name);
+                    called.services.insert(service.into(), Arc::clone(&backend));
+                    Ok(backend.channel.clone())
                 }
-                Ok(self.backend(&mut called, name).channel.clone())
-            }
+            },
             Err(error) => {
-                let name = called.names.get(service);
-                let backend = name.and_then(|name| called.backends.get(name));
-                let channel = backend.map(|it| &it.channel).filter(|it| it.is_ready());
-                channel.cloned().ok_or_else(|| refusal(error, service))
+                let backend = called.services.get(service).filter(|it| it.is_ready());
+                let channel = backend.map(|it| it.channel.clone());
+                channel.ok_or_else(|| refusal(error, service))
             }
         }
     }
@@ -147,8 +154,8 @@ impl Backends {
     #[must_use]
     pub fn is_reachable(&self, service: &str) -> bool {
         let called = self.called();
-        let name = called.names.get(service);
-        name.is_some_and(|name| called.is_ready(name))
+        let backend = called.services.get(service);
+        backend.is_some_and(|it| it.is_ready())
     }
 
     /// The services by full name, each with the name of whoever serves it.
@@ -208,7 +215,7 @@ impl Backends {
         for name in gone {
             if !registered.contains(&name) && !called.is_ready(&name) {
                 called.backends.remove(&name);
-                called.names.retain(|_, it| *it != name);
+                called.services.retain(|_, it| it.name() != &*name);
                 self.clients.release(&name);
             }
         }

@@ -18,7 +18,7 @@ use gantry::{
     server::Inbound,
     status::Refusal,
 };
-use http::{Request, Response, Uri};
+use http::{Request, Response, uri::PathAndQuery};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 use tower::Service;
 
@@ -80,20 +80,20 @@ impl Service<Request<Inbound>> for Forward {
 
     fn call(&mut self, request: Request<Inbound>) -> Self::Future {
         let path = request.uri().path_and_query().cloned();
-        let name = path.as_ref().map_or("/", |path| path.path()).to_owned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let channel = self
-            .count(&name, &request)
-            .and_then(|()| self.backend(&name));
+            .count(path.path(), &request)
+            .and_then(|()| self.backend(path.path()));
         let mut channel = match channel {
             Ok(channel) => channel,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         let (mut head, body) = request.into_parts();
         // Where it goes is the channel's to say.
-        head.uri = path.map(Uri::from).unwrap_or_default();
+        head.uri = path.clone().into();
         let access = self.access.clone();
         Box::pin(async move {
-            if let Err(status) = access.check(&name, &head.headers).await {
+            if let Err(status) = access.check(path.path(), &head.headers).await {
                 return Ok(status.into_http());
             }
             // Within: the channel takes the trace and the deadline of the call that it runs in.

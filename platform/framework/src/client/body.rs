@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// How messages are compressed, and how they may be.
-const GRPC_ENCODING: &str = "grpc-encoding";
-const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// The body of an answer; ends with the trailers or a [`Status`].
 ///
@@ -75,7 +75,7 @@ pub(super) fn begin(
         picked,
         attempt,
         fair,
-        accepted,
+        readable,
     } = answered;
     let ends = Ends {
         picked,
@@ -84,7 +84,7 @@ pub(super) fn begin(
         fair,
     };
     let (mut head, incoming) = response.into_parts();
-    if let Some(status) = not_grpc(&head).or_else(|| unreadable(&head, accepted.as_ref())) {
+    if let Some(status) = not_grpc(&head).or_else(|| (!readable).then(unreadable)) {
         ends.end(End::Malformed, status.code());
         return Err(status);
     }
@@ -95,8 +95,11 @@ pub(super) fn begin(
         return Ok(Response::from_parts(head, ResponseBody { live: None }));
     }
     // Headers that do not end the stream cannot end the call; a status in them says nothing.
-    for name in &status::STATUS_HEADERS {
-        head.headers.remove(name);
+    // What belongs to it means nothing without it.
+    if head.headers.remove(&status::GRPC_STATUS).is_some() {
+        for name in &status::STATUS_DETAILS {
+            head.headers.remove(name);
+        }
     }
     if incoming.is_over() {
         let status = no_end();
@@ -138,21 +141,22 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
     Some(status::not_grpc(head.status, message))
 }
 
-/// What to tell the caller of an answer compressed in a way it does not accept.
-fn unreadable(head: &response::Parts, accepted: Option<&HeaderValue>) -> Option<Status> {
-    let encoding = head
-        .headers
-        .get(GRPC_ENCODING)?
-        .to_str()
-        .unwrap_or_default();
-    let accepted = accepted.and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let known = encoding == "identity" || accepted.split(',').any(|it| it.trim() == encoding);
-    (!known).then(|| status::broken("the answer is compressed in a way that was not asked for"))
+/// Whether the messages of an answer with these headers, if they are compressed, are so in a way
+/// that whoever sent a request with those accepts.
+pub(super) fn is_readable(answer: &HeaderMap, request: &HeaderMap) -> bool {
+    let Some(encoding) = answer.get(&GRPC_ENCODING) else {
+        return true;
+    };
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let encoding = text(encoding);
+    let accepted = request.get(&GRPC_ACCEPT_ENCODING).map(text);
+    let accepted = accepted.unwrap_or_default();
+    encoding == "identity" || accepted.split(',').any(|it| it.trim() == encoding)
 }
 
-/// What a caller accepts, from the headers of its request.
-pub(super) fn accepted(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(GRPC_ACCEPT_ENCODING).cloned()
+/// What to tell the caller of an answer that is not.
+fn unreadable() -> Status {
+    status::broken("the answer is compressed in a way that was not asked for")
 }
 
 fn broken_off() -> Status {

@@ -18,6 +18,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use governor::{RateLimiter, clock::Clock, middleware::NoOpMiddleware};
 use tokio::time::Instant;
 use tonic::Status;
@@ -87,8 +88,8 @@ impl Rule {
 #[derive(Default)]
 struct Rules {
     version: u64,
-    methods: HashMap<String, Arc<Rule>>,
-    services: HashMap<String, Arc<Rule>>,
+    methods: HashMap<String, Arc<Rule>, RandomState>,
+    services: HashMap<String, Arc<Rule>, RandomState>,
     all: Option<Arc<Rule>>,
 }
 

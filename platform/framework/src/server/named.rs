@@ -7,6 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use crate::telemetry::rpc::ServerMethod;
 
@@ -24,7 +25,7 @@ pub struct Named {
     known: Arc<Mutex<Methods>>,
 }
 
-type Methods = HashMap<Arc<str>, ServerMethod>;
+type Methods = HashMap<Arc<str>, ServerMethod, RandomState>;
 
 impl fmt::Debug for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,7 +37,7 @@ impl Named {
     /// From now on these are known, each as `/package.Service/Method`, and no others.
     pub fn set(&self, paths: impl IntoIterator<Item = String>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut methods = Methods::new();
+        let mut methods = Methods::default();
         for path in paths {
             let path: Arc<str> = path.into();
             if !known.contains_key(&path) {

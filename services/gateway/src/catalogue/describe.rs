@@ -1,6 +1,6 @@
 //! What a service says of itself, read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use gantry::contract::{Access, prost_types::method_options::IdempotencyLevel};
 use http::uri::PathAndQuery;
@@ -16,7 +16,7 @@ const METHODS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Service {
     /// Its methods by name.
-    pub methods: HashMap<String, Arc<Method>>,
+    pub methods: BTreeMap<String, Arc<Method>>,
     /// Its ways in HTTP.
     pub bindings: Bindings,
     /// Its files, comments where it has them.
@@ -88,7 +88,7 @@ impl Service {
         if service.methods().len() > METHODS_MAX {
             return Err(format!("it has more than {METHODS_MAX} methods"));
         }
-        let mut methods = HashMap::new();
+        let mut methods = BTreeMap::new();
         let mut bindings = Bindings::default();
         for descriptor in service.methods() {
             let path = format!("/{name}/{}", descriptor.name());
