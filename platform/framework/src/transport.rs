@@ -19,7 +19,7 @@
 //! | idle time | connections nobody uses stay for ever |
 //! | pause after a failed accept | at the limit of file descriptors the loop burns a core |
 
-pub(crate) mod framing;
+pub mod framing;
 pub mod http;
 pub mod memory;
 pub mod server;

@@ -95,6 +95,29 @@ impl Setting for Network {
     }
 }
 
+/// Whom a count belongs to: one household has a /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// An address.
+    V4(u32),
+    /// The /64 of an address.
+    V6(u64),
+}
+
+impl Key {
+    /// Of whoever calls from `client`.
+    #[must_use]
+    pub fn of(client: IpAddr) -> Self {
+        match client.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let upper = u64::try_from(address.to_bits() >> 64);
+                Self::V6(upper.unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
 /// What a request of another protocol said of its way; goes along with the calls that are made of it.
 #[derive(Debug, Clone, Default)]
 pub struct Forwarded(Vec<HeaderValue>);

@@ -25,13 +25,14 @@ use tonic::Status;
 
 use crate::{
     config::Live,
+    limit::client::Key,
     status::Refusal,
     telemetry::platform::{Limits, RefusedByLimit},
 };
 
 pub use settings::{Config, NoQuota, Pattern, Quota};
 
-use table::{Key, Table};
+use table::Table;
 
 /// Time as tokio has it, so that tests can pause it.
 #[derive(Debug, Clone, Copy)]

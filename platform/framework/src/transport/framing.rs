@@ -8,43 +8,57 @@ const PREFIX: usize = 5;
 
 /// Where a stream stands between its messages.
 #[derive(Debug, Default)]
-pub(crate) struct Framing {
+pub struct Framing {
     /// Bytes of the current message still to come.
     message: usize,
     prefix: [u8; PREFIX],
     /// Bytes of the next prefix that have come.
     prefix_read: usize,
+    begun: usize,
 }
 
 /// A message beyond the bound.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooLarge {
+pub struct TooLarge {
     /// Its length, as its prefix says.
-    pub(crate) length: usize,
+    pub length: usize,
     /// Where in the data its prefix begins; zero also if it began in earlier data.
-    pub(crate) begins: usize,
+    pub begins: usize,
 }
 
 impl Framing {
     /// Whether the stream may end here: no message has begun that is not whole.
-    pub(crate) fn is_between_messages(&self) -> bool {
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
         self.message == 0 && self.prefix_read == 0
     }
 
+    /// How many messages have begun, as far as their prefixes are whole.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.begun
+    }
+
     /// The message that has begun and is not whole: its length, and how much of it has come.
-    pub(crate) fn unfinished(&self) -> Option<(usize, usize)> {
+    #[must_use]
+    pub fn unfinished(&self) -> Option<(usize, usize)> {
         let length = length_in(self.prefix);
         (self.message > 0).then(|| (length, length - self.message))
     }
 
-    /// Reads on. A message longer than `message_max` is told, and the stream is not read further.
-    pub(crate) fn advance(&mut self, data: &[u8], message_max: usize) -> Result<(), TooLarge> {
+    /// Reads on.
+    ///
+    /// # Errors
+    ///
+    /// A message longer than `message_max`; the stream is not read further.
+    pub fn advance(&mut self, data: &[u8], message_max: usize) -> Result<(), TooLarge> {
         // Nearly every piece is one message: there is nothing to follow.
         if self.is_between_messages()
             && let Some((prefix, message)) = data.split_first_chunk()
             && length_in(*prefix) == message.len()
             && message.len() <= message_max
         {
+            self.begun += 1;
             return Ok(());
         }
         let mut at = 0;
@@ -68,6 +82,7 @@ impl Framing {
                     let begins = if carried { 0 } else { begins };
                     return Err(TooLarge { length, begins });
                 }
+                self.begun += 1;
                 self.message = length;
                 self.prefix_read = 0;
             }

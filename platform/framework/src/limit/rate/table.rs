@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,31 +12,12 @@ use governor::{
 };
 use tokio::time::Instant;
 
+use crate::limit::client::Key;
+
 /// Time between two searches for clients whose quota is whole again.
 const SWEEP_PAUSE: Duration = Duration::from_secs(30);
 /// The same where there is no room left.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_secs(1);
-
-/// Whom a count belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Key {
-    /// An address.
-    V4(u32),
-    /// The /64 of an address.
-    V6(u64),
-}
-
-impl Key {
-    pub(super) fn of(client: IpAddr) -> Self {
-        match client.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => {
-                let upper = u64::try_from(address.to_bits() >> 64);
-                Self::V6(upper.unwrap_or(u64::MAX))
-            }
-        }
-    }
-}
 
 /// The counts, as the moments when each quota is whole again. Clones are the same.
 #[derive(Debug, Clone)]
