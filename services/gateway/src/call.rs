@@ -2,14 +2,17 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 use gantry::server::Calls;
-use http::{HeaderMap, Request, Response, uri::PathAndQuery};
+use http::{Extensions, HeaderMap, Request, Response, uri::PathAndQuery};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
 use tonic::{
     Status, Streaming,
     body::Body,
@@ -20,7 +23,83 @@ use tonic::{
 };
 use tower::Service;
 
-/// Begins a call with the messages of `requests`, for as long as `timeout` says. Dropping what it gives cancels the call.
+/// What a call is made with.
+pub(crate) struct Messages {
+    stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
+    is_single: bool,
+}
+
+impl Messages {
+    /// One message. It is not asked for before the call is let in.
+    pub(crate) fn single(message: impl Future<Output = Bytes> + Send + 'static) -> Self {
+        Self {
+            stream: Box::pin(stream::once(message)),
+            is_single: true,
+        }
+    }
+
+    /// Any number, as they come.
+    pub(crate) fn stream(messages: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self {
+            stream: Box::pin(messages),
+            is_single: false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Messages {
+    /// The same as a stream.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Bytes> + Unpin {
+        self.stream
+    }
+}
+
+/// In the extensions of a call whose only message may still be on its way.
+#[derive(Debug, Clone, Copy)]
+struct Single;
+
+/// `body`, once its message is there where it is the only one: a client that is slow to send it is
+/// not a backend's business, which would be held up by it and judged for it.
+///
+/// # Errors
+///
+/// If the body breaks off.
+pub(crate) async fn whole(extensions: &mut Extensions, mut body: Body) -> Result<Body, Status> {
+    if extensions.remove::<Single>().is_none() {
+        return Ok(body);
+    }
+    // A message of a translation is one frame.
+    let first = body.frame().await.transpose()?;
+    Ok(Body::new(Begun { first, rest: body }))
+}
+
+/// A body whose first frame was taken.
+struct Begun {
+    first: Option<Frame<Bytes>>,
+    rest: Body,
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+}
+
+/// Begins a call with `messages`, for as long as `timeout` says. Dropping what it gives cancels the call.
 ///
 /// # Errors
 ///
@@ -30,9 +109,12 @@ pub(crate) async fn begin(
     path: PathAndQuery,
     metadata: HeaderMap,
     timeout: Option<Duration>,
-    requests: impl Stream<Item = Bytes> + Send + 'static,
+    messages: Messages,
 ) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
-    let mut request = tonic::Request::new(requests);
+    let mut request = tonic::Request::new(messages.stream);
+    if messages.is_single {
+        request.extensions_mut().insert(Single);
+    }
     *request.metadata_mut() = MetadataMap::from_headers(metadata);
     if let Some(timeout) = timeout {
         request.set_timeout(timeout);

@@ -86,6 +86,14 @@ impl Catalogue {
         first.clone()
     }
 
+    /// Whether the method at `path` is described by now, and takes one message.
+    #[must_use]
+    pub fn takes_one(&self, path: &str) -> bool {
+        let newest = self.newest.borrow();
+        let method = newest.as_ref().and_then(|api| api.method(path));
+        method.is_some_and(|it| !it.descriptor.is_client_streaming())
+    }
+
     /// What comes after `api` where that is not all there is; none where it is, or takes too long.
     pub async fn completed(&self, api: &Api) -> Option<Arc<Api>> {
         if !api.is_partial {

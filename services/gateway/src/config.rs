@@ -29,7 +29,15 @@ config::section! {
         pub body_max: Size = Size::mib(4), in Size::kib(1)..=Size::mib(1_024), live;
         /// Bytes of bodies that are held for all requests together. One up to 16 KiB always finds room.
         pub body_bytes_max: Size = Size::mib(64), in Size::mib(1).., live;
-        /// Longest a call with one answer may take, whatever its caller allows.
+        /// Share of them that the bodies of one client may have, in percent; one body always may have
+        /// `body_max`. Clients are told apart as in `rate`.
+        pub body_client_percent: u32 = 25, in 1..=100, live;
+        /// How long a body may bring less than 1 KiB, and not end. One that is a stream rests between
+        /// its messages for as long as it likes.
+        pub body_stall_max: Duration = Duration::from_secs(10),
+            in Duration::from_millis(1)..=Duration::from_mins(1), live;
+        /// Longest a call with one answer may take, and a body that is one message, whatever its caller
+        /// allows.
         pub timeout: Duration = Duration::from_secs(20),
             in Duration::from_millis(1)..=Duration::from_secs(29), live;
         /// Whose pages may ask, as browsers name them: `https://shop.example.com`, or `*` for

@@ -8,7 +8,6 @@ use base64::{
     prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use futures_util::stream as streams;
 use gantry::{
     config::Live,
     server::Calls,
@@ -21,7 +20,7 @@ use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use serde_json::json;
 use tokio::time::{self, Instant};
-use tonic::{Code, Status, body::Body, metadata::MetadataMap};
+use tonic::{Code, Status, Streaming, body::Body, metadata::MetadataMap};
 use tonic_types::pb;
 
 use crate::{
@@ -29,7 +28,7 @@ use crate::{
     catalogue::{Method, percent},
     config::Http,
     headers,
-    json::{self, Failure, Held, Incoming, unsupported},
+    json::{self, Allowance, Bodies, Failure, Incoming, Requests, unsupported},
 };
 
 /// What the only version of the protocol is called.
@@ -79,7 +78,7 @@ impl Codec {
 #[derive(Debug, Clone)]
 pub(crate) struct Connect {
     config: Live<Http>,
-    held: Held,
+    bodies: Bodies,
 }
 
 /// A call that failed: what the service said before, and how it ended.
@@ -98,8 +97,8 @@ impl<F: Into<Failure>> From<F> for Failed {
 }
 
 impl Connect {
-    pub(crate) fn new(config: Live<Http>, held: Held) -> Self {
-        Self { config, held }
+    pub(crate) fn new(config: Live<Http>, bodies: Bodies) -> Self {
+        Self { config, bodies }
     }
 
     /// Answers a request for `method`.
@@ -132,7 +131,7 @@ impl Connect {
             response.headers_mut().insert("accept-post", taken);
             return response;
         };
-        match self.run(method, codec, &head, body).await {
+        match self.run(method, codec, head, body).await {
             Ok(response) => response,
             Err(failed) => refusal(failed, method.descriptor.parent_pool()),
         }
@@ -140,66 +139,92 @@ impl Connect {
 
     async fn run(
         &self,
-        method: &Method,
+        method: &Arc<Method>,
         codec: Codec,
-        head: &request::Parts,
+        head: request::Parts,
         body: Incoming,
     ) -> Result<Response<Body>, Failed> {
         let calls = head.extensions.get::<Calls>().cloned();
         let calls = calls.ok_or_else(|| status::broken("the request cannot make calls"))?;
-        check_head(head)?;
-        let config = self.config.load();
-        let longest = config.timeout;
+        check_head(&head)?;
+        let longest = self.config.load().timeout;
         let timeout = timeout(&head.headers)?.map(|it| it.min(longest));
-        let share = self
-            .held
-            .share(config.body_max.as_usize(), config.body_bytes_max.as_usize());
-        let (message, _share) = if head.method == Verb::GET {
-            let query = head.uri.query().unwrap_or_default();
-            (query_message(query)?, None)
-        } else {
-            let (body, share) = json::whole(&head.headers, body, share).await?;
-            (body, Some(share))
-        };
-        let message = match codec {
-            Codec::Proto => message,
-            Codec::Json => json::read_message(&method.descriptor.input(), &message)?,
-        };
+        let allowance = self.bodies.allow(&head);
         let metadata = headers::metadata(&head.headers);
-        let requests = streams::iter([message]);
+        let asked = Arc::clone(method);
+        let requests =
+            Requests::single(async move { message(&asked, codec, &head, body, allowance).await });
+        let Requests {
+            messages,
+            mut faults,
+            ..
+        } = requests;
         let path = method.path.clone();
-        let begun = call::begin(calls, path, metadata, timeout, requests);
-        let over = Instant::now() + longest;
-        let (leading, mut answers) = time::timeout_at(over, begun).await.map_err(|_| late())??;
-        let answered = async {
-            let answer = answers.message().await?;
-            let answer = answer.ok_or_else(|| status::broken("the service gave no answer"))?;
-            if answers.message().await?.is_some() {
-                return Err(status::broken("the service gave more than one answer"));
-            }
-            Ok((answer, answers.trailers().await?.unwrap_or_default()))
+        let begun = call::begin(calls, path, metadata, timeout, messages);
+        // What was wrong with the request explains how the call ended, so it is asked first.
+        let answered = tokio::select! {
+            biased;
+            failure = faults.next() => return Err(failure.into()),
+            answered = answered(method, codec, begun, Instant::now() + longest) => answered,
         };
-        let answered = time::timeout_at(over, answered).await;
-        let answered = match answered.unwrap_or_else(|_| Err(late())) {
-            Ok((answer, trailing)) => match codec {
-                Codec::Proto => Ok((answer, trailing)),
-                Codec::Json => json::write_message(&method.descriptor.output(), &answer)
-                    .map(|json| (json, trailing)),
-            },
-            Err(status) => Err(status),
-        };
-        let (answer, trailing) = match answered {
-            Ok(answered) => answered,
-            Err(status) => {
-                let failure = status.into();
-                return Err(Failed { leading, failure });
-            }
-        };
+        let (leading, answer, trailing) = answered?;
         let body = Body::new(http_body_util::Full::from(answer));
         let mut response = json::respond(StatusCode::OK, codec.content_type(), body);
         headers::answer(leading, "", response.headers_mut());
         headers::answer(trailing, "trailer-", response.headers_mut());
         Ok(response)
+    }
+}
+
+/// The message of a request.
+async fn message(
+    method: &Method,
+    codec: Codec,
+    head: &request::Parts,
+    body: Incoming,
+    allowance: Allowance,
+) -> Result<Bytes, Failure> {
+    let (message, _share) = if head.method == Verb::GET {
+        let query = head.uri.query().unwrap_or_default();
+        (query_message(query)?, None)
+    } else {
+        let (body, share) = json::whole(&head.headers, body, allowance).await?;
+        (body, Some(share))
+    };
+    match codec {
+        Codec::Proto => Ok(message),
+        Codec::Json => json::read_message(&method.descriptor.input(), &message),
+    }
+}
+
+/// The only answer of a call, with the metadata before and after it.
+async fn answered(
+    method: &Method,
+    codec: Codec,
+    begun: impl Future<Output = Result<(MetadataMap, Streaming<Bytes>), Status>>,
+    over: Instant,
+) -> Result<(MetadataMap, Bytes, MetadataMap), Failed> {
+    let (leading, mut answers) = time::timeout_at(over, begun).await.map_err(|_| late())??;
+    let answered = async {
+        let answer = answers.message().await?;
+        let answer = answer.ok_or_else(|| status::broken("the service gave no answer"))?;
+        if answers.message().await?.is_some() {
+            return Err(status::broken("the service gave more than one answer"));
+        }
+        let trailing = answers.trailers().await?.unwrap_or_default();
+        match codec {
+            Codec::Proto => Ok((answer, trailing)),
+            Codec::Json => json::write_message(&method.descriptor.output(), &answer)
+                .map(|json| (json, trailing)),
+        }
+    };
+    let answered = time::timeout_at(over, answered).await;
+    match answered.unwrap_or_else(|_| Err(late())) {
+        Ok((answer, trailing)) => Ok((leading, answer, trailing)),
+        Err(status) => {
+            let failure = status.into();
+            Err(Failed { leading, failure })
+        }
     }
 }
 
@@ -320,6 +345,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
 fn refusal(failed: Failed, pool: &DescriptorPool) -> Response<Body> {
     let Failed { leading, failure } = failed;
     let hints = failure.hints();
+    let beside = failure.headers.clone();
     let status = *failure.status;
     let details = pb::Status::decode(status.details())
         .unwrap_or_default()
@@ -346,6 +372,7 @@ fn refusal(failed: Failed, pool: &DescriptorPool) -> Response<Body> {
     let body = Body::new(error.to_string());
     let mut response = json::respond(failure.http, json::JSON, body);
     response.headers_mut().extend(hints);
+    response.headers_mut().extend(beside);
     headers::answer(leading, "", response.headers_mut());
     headers::answer(
         status.metadata().clone(),

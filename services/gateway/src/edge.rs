@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry::{BoxError, config::Live};
-use http::{Request, Response};
+use gantry::{BoxError, config::Live, limit::rate};
+use http::{Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use tonic::{body::Body, codegen::BoxFuture};
 use tower::Service;
@@ -17,7 +17,7 @@ use crate::{
     config::Http,
     connect::{self, Connect},
     cors,
-    json::{Held, Incoming, Json, unsupported},
+    json::{Bodies, Incoming, Json, unsupported},
     unread, web,
 };
 
@@ -26,18 +26,20 @@ use crate::{
 pub struct Edge {
     catalogue: Catalogue,
     config: Live<Http>,
+    bodies: Bodies,
     json: Json,
     connect: Connect,
 }
 
 impl Edge {
-    /// Answers for what `catalogue` has.
+    /// Answers for what `catalogue` has. Clients are told apart by the proxies of `rate`.
     #[must_use]
-    pub fn new(catalogue: Catalogue, config: Live<Http>) -> Self {
-        let held = Held::default();
+    pub fn new(catalogue: Catalogue, config: Live<Http>, rate: Live<rate::Config>) -> Self {
+        let bodies = Bodies::new(config.clone(), rate);
         Self {
-            json: Json::new(catalogue.clone(), config.clone(), held.clone()),
-            connect: Connect::new(config.clone(), held),
+            json: Json::new(catalogue.clone(), config.clone(), bodies.clone()),
+            connect: Connect::new(config.clone(), bodies.clone()),
+            bodies,
             catalogue,
             config,
         }
@@ -48,11 +50,16 @@ impl Edge {
         if let Some(preflight) = cors.preflight(&request) {
             return preflight;
         }
+        let is_shared = request.version() >= Version::HTTP_2;
         let (request, unread) = unread::lend(request);
         let mut response = self.answer_own(request).await;
+        if is_shared {
+            // Others have requests on it.
+            response.headers_mut().remove(header::CONNECTION);
+        }
         if response.status().is_success() {
             response = response.map(|body| unread.before_end_of(body));
-        } else {
+        } else if !response.headers().contains_key(header::CONNECTION) {
             unread.take().await;
         }
         cors.allow(response.headers_mut());
@@ -62,7 +69,12 @@ impl Edge {
     /// Answers as if there were no browsers.
     async fn answer_own(&self, request: Request<Incoming>) -> Response<Body> {
         match web::Kind::of(request.headers()) {
-            Some(Ok(kind)) => return web::answer(kind, request).await,
+            Some(Ok(kind)) => {
+                let (head, body) = request.into_parts();
+                let is_single = self.catalogue.takes_one(head.uri.path());
+                let pace = self.bodies.allow(&head).pace;
+                return web::answer(kind, head, body, pace, is_single).await;
+            }
             Some(Err(())) => {
                 let text =
                     "content-type: expected application/grpc-web, alone or with -text or +proto";

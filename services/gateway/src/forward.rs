@@ -22,7 +22,7 @@ use http::{Request, Response, uri::PathAndQuery};
 use tonic::{Status, body::Body, codegen::BoxFuture};
 use tower::Service;
 
-use crate::{access::Access, backends::Backends};
+use crate::{access::Access, backends::Backends, call};
 
 /// Answers every call by another's answer.
 #[derive(Debug, Clone)]
@@ -96,8 +96,12 @@ impl Service<Request<Inbound>> for Forward {
             if let Err(status) = access.check(path.path(), &head.headers).await {
                 return Ok(status.into_http());
             }
+            let body = match call::whole(&mut head.extensions, Body::new(body)).await {
+                Ok(body) => body,
+                Err(status) => return Ok(status.into_http()),
+            };
             // Within: the channel takes the trace and the deadline of the call that it runs in.
-            let answer = channel.call(Request::from_parts(head, Body::new(body)));
+            let answer = channel.call(Request::from_parts(head, body));
             Ok(match answer.await {
                 Ok(response) => response.map(Body::new),
                 Err(status) => status.into_http(),

@@ -7,17 +7,18 @@
 mod body;
 pub mod failure;
 mod fields;
+mod held;
 mod node;
+mod pace;
 mod read;
 mod scalar;
 mod stream;
 mod well_known;
 mod write;
 
-use std::{future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream as streams;
 use gantry::{
     config::Live,
     deadline,
@@ -28,15 +29,21 @@ use gantry::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
-use tokio::sync::oneshot;
 use tonic::{Code, Status, Streaming, body::Body};
 
-pub(crate) use self::well_known::is_text;
-use self::{body::Lines, node::Node, read::At};
-pub use self::{
-    body::{Held, Incoming, Share, whole},
-    failure::Failure,
+#[cfg(test)]
+pub(crate) use self::body::tests as body_tests;
+pub(crate) use self::{
+    body::{Faults, Requests},
+    well_known::is_text,
 };
+pub use self::{
+    body::{Incoming, whole},
+    failure::Failure,
+    held::{Allowance, Bodies},
+    pace::Pace,
+};
+use self::{node::Node, read::At};
 use crate::{
     call,
     catalogue::{
@@ -64,7 +71,7 @@ const UNREAD_PAUSE: Duration = Duration::from_secs(1);
 pub struct Json {
     catalogue: Catalogue,
     config: Live<Http>,
-    held: Held,
+    bodies: Bodies,
 }
 
 /// An answer with `body` of a type.
@@ -94,11 +101,11 @@ pub(crate) fn unsupported(text: impl Into<String>) -> Response<Body> {
 impl Json {
     /// Answers for what `catalogue` has.
     #[must_use]
-    pub fn new(catalogue: Catalogue, config: Live<Http>, held: Held) -> Self {
+    pub fn new(catalogue: Catalogue, config: Live<Http>, bodies: Bodies) -> Self {
         Self {
             catalogue,
             config,
-            held,
+            bodies,
         }
     }
 
@@ -171,24 +178,22 @@ impl Json {
             let longest = config.timeout;
             timeout = Some(timeout.map_or(longest, |it| it.min(longest)));
         }
-        let share = self
-            .held
-            .share(config.body_max.as_usize(), config.body_bytes_max.as_usize());
-        let path = method.path.clone();
-        if method.descriptor.is_client_streaming() {
+        let allowance = self.bodies.allow(&head);
+        let requests = if method.descriptor.is_client_streaming() {
             check_lines(&head)?;
-            let (lines, fault) = Lines::new(body, share, method.descriptor.input());
-            let call = Box::pin(call::begin(calls, path, metadata, timeout, lines));
-            return stream::answer(binding, call, Faults(Some(fault))).await;
-        }
-        let message = single_request(binding, &head, body, share).await?;
-        let requests = streams::iter([message]);
-        let call = Box::pin(call::begin(calls, path, metadata, timeout, requests));
-        if method.descriptor.is_server_streaming() {
-            return stream::answer(binding, call, Faults(None)).await;
-        }
-        let (_, answers) = call.await?;
-        unary(binding, answers).await
+            Requests::lines(body, allowance, method.descriptor.input())
+        } else {
+            let binding = Arc::clone(binding);
+            Requests::single(async move { single_request(&binding, &head, body, allowance).await })
+        };
+        let Requests {
+            messages,
+            faults,
+            begun,
+        } = requests;
+        let path = method.path.clone();
+        let call = Box::pin(call::begin(calls, path, metadata, timeout, messages));
+        stream::answer(binding, call, faults, begun).await
     }
 }
 
@@ -217,9 +222,9 @@ async fn single_request(
     binding: &Binding,
     head: &request::Parts,
     body: Incoming,
-    share: Share,
+    allowance: Allowance,
 ) -> Result<Bytes, Failure> {
-    let (body, _share) = body::whole(&head.headers, body, share).await?;
+    let (body, _share) = body::whole(&head.headers, body, allowance).await?;
     let input = binding.method.descriptor.input();
     let mut message = DynamicMessage::new(input.clone());
     if !body.is_empty() {
@@ -348,22 +353,4 @@ fn check_type(headers: &HeaderMap, taken: &[&str]) -> Result<(), Failure> {
     let (taken, found) = (taken[0], found.unwrap_or("none"));
     let text = format!("content-type: expected {taken} in UTF-8, found {found}");
     Err(Failure::media_type(text))
-}
-
-/// What is wrong with the requests of a call that takes a stream, told while it runs.
-#[derive(Debug)]
-struct Faults(Option<oneshot::Receiver<Failure>>);
-
-impl Faults {
-    /// The first there is; never comes where all is well. Cancel-safe.
-    async fn next(&mut self) -> Failure {
-        if let Some(fault) = &mut self.0 {
-            let fault = fault.await;
-            self.0 = None;
-            if let Ok(failure) = fault {
-                return failure;
-            }
-        }
-        future::pending().await
-    }
 }

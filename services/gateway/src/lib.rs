@@ -75,12 +75,12 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     });
     let rate = config.map(|config| &config.rate);
     let limiter = Limiter::new(rate.clone());
-    let named = app.serve_others(Forward::new(backends, access, limiter, rate));
+    let named = app.serve_others(Forward::new(backends, access, limiter, rate.clone()));
     let (telling, stopping) = (catalogue.clone().tell(named), app.tasks().stopping());
     app.spawn("names of methods", async move {
         stopping.run_until_cancelled(telling).await;
     });
     let http = config.map(|config| &config.http);
-    app.serve_http(Edge::new(catalogue, http));
+    app.serve_http(Edge::new(catalogue, http, rate));
     Ok(())
 }

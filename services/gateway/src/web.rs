@@ -8,12 +8,21 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use gantry::{BoxError, server::Calls, status};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use gantry::{
+    BoxError,
+    server::Calls,
+    status::{self, Refusal},
+    transport::framing::Framing,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body::Frame;
+use tokio::sync::oneshot;
 use tonic::{Status, body::Body};
 
-use crate::{headers, json::Incoming};
+use crate::{
+    headers,
+    json::{Failure, Faults, Incoming, Pace},
+};
 
 /// Marks the frame that holds trailers.
 const TRAILERS: u8 = 0x80;
@@ -51,9 +60,14 @@ impl Kind {
     }
 }
 
-/// Answers a request of `kind`.
-pub(crate) async fn answer(kind: Kind, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+/// Answers a request of `kind`, whose body comes at `pace` and has one message where it `is_single`.
+pub(crate) async fn answer(
+    kind: Kind,
+    head: request::Parts,
+    body: Incoming,
+    pace: Pace,
+    is_single: bool,
+) -> Response<Body> {
     if head.method != Method::POST {
         let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
         let allow = HeaderValue::from_static("POST");
@@ -63,10 +77,15 @@ pub(crate) async fn answer(kind: Kind, request: Request<Incoming>) -> Response<B
     let Some(calls) = head.extensions.get::<Calls>() else {
         return empty(StatusCode::INTERNAL_SERVER_ERROR);
     };
+    let (fault, mut faults) = Faults::channel();
     let mut call = Request::new(Body::new(Decoded {
         body,
+        pace,
         begun: BytesMut::new(),
+        framing: Framing::default(),
         is_text: kind.is_text,
+        is_single,
+        fault: Some(fault),
     }));
     *call.method_mut() = Method::POST;
     *call.uri_mut() = head.uri;
@@ -81,11 +100,21 @@ pub(crate) async fn answer(kind: Kind, request: Request<Incoming>) -> Response<B
     let trailers = HeaderValue::from_static("trailers");
     call.headers_mut().insert(header::TE, trailers);
 
-    let (mut head, body) = calls.call(call).await.into_parts();
+    let response = tokio::select! {
+        biased;
+        failure = faults.next() => {
+            let mut response = failure.status.into_http();
+            response.headers_mut().extend(failure.headers);
+            response
+        }
+        response = calls.call(call) => response,
+    };
+    let (mut head, body) = response.into_parts();
     head.headers.insert(header::CONTENT_TYPE, kind.content_type);
     head.headers.remove(header::CONTENT_LENGTH);
     let body = Encoded {
-        body,
+        body: Some(body),
+        faults,
         is_text: kind.is_text,
     };
     Response::from_parts(head, Body::new(body))
@@ -97,17 +126,22 @@ fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// The frames of a request.
+/// The frames of a request. It stands still where something is wrong with them, which is told.
 struct Decoded {
     body: Incoming,
+    pace: Pace,
     /// Characters that are no whole group yet.
     begun: BytesMut,
+    framing: Framing,
     is_text: bool,
+    /// Whether there is one message, and not as many as come.
+    is_single: bool,
+    fault: Option<oneshot::Sender<Failure>>,
 }
 
 impl Decoded {
     /// The bytes of `data`, and what was left of the data before, as far as groups are whole.
-    fn decode(&mut self, data: &[u8]) -> Result<Bytes, Status> {
+    fn decode(&mut self, data: &[u8]) -> Result<Bytes, Failure> {
         self.begun.extend_from_slice(data);
         let whole = self.begun.len() / GROUP * GROUP;
         let text = self.begun.split_to(whole);
@@ -116,10 +150,44 @@ impl Decoded {
         for part in text.chunk_by(|one, next| *one != b'=' || *next == b'=') {
             let part = BASE64_STANDARD.decode(part);
             decoded.put_slice(&part.map_err(|error| {
-                status::broken(format!("the body is not base64, as its type says: {error}"))
+                let text = format!("is not base64, as its type says: {error}");
+                Failure::of_header("body", &text)
             })?);
         }
         Ok(decoded.freeze())
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        loop {
+            let is_owed =
+                self.is_single || !self.begun.is_empty() || !self.framing.is_between_messages();
+            let Some(data) = ready!(self.pace.poll_data(&mut self.body, is_owed, cx))? else {
+                if !self.begun.is_empty() {
+                    let text = "ends inside of a group of base64";
+                    return Poll::Ready(Err(Failure::of_header("body", text)));
+                }
+                if self.is_single && self.framing.begun() == 0 {
+                    let text = "the method takes one message, and the request has none";
+                    return Poll::Ready(Err(Refusal::Unimplemented.status(text).into()));
+                }
+                return Poll::Ready(Ok(None));
+            };
+            let data = if self.is_text {
+                self.decode(&data)?
+            } else {
+                data
+            };
+            // Its size is for whoever reads it to bound.
+            drop(self.framing.advance(&data, usize::MAX));
+            if self.is_single && self.framing.begun() > 1 {
+                let text = "the method takes one message, and the request has more";
+                let status = Refusal::Unimplemented.status(text);
+                return Poll::Ready(Err(status.into()));
+            }
+            if !data.is_empty() {
+                return Poll::Ready(Ok(Some(data)));
+            }
+        }
     }
 }
 
@@ -131,27 +199,17 @@ impl http_body::Body for Decoded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None if self.begun.is_empty() => return Poll::Ready(None),
-                None => {
-                    self.begun.clear();
-                    let error = status::broken("the body ends inside of a group of base64");
-                    return Poll::Ready(Some(Err(error.into())));
+        if self.fault.is_none() {
+            return Poll::Pending;
+        }
+        match ready!(self.step(cx)) {
+            Ok(data) => Poll::Ready(data.map(|data| Ok(Frame::data(data)))),
+            Err(failure) => {
+                if let Some(fault) = self.fault.take() {
+                    // Nobody waits any more: then nobody has to be told.
+                    drop(fault.send(failure));
                 }
-                Some(frame) => frame?,
-            };
-            // There is no place for trailers in a request.
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            let data = if self.is_text {
-                self.decode(&data)?
-            } else {
-                data
-            };
-            if !data.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
+                Poll::Pending
             }
         }
     }
@@ -159,7 +217,9 @@ impl http_body::Body for Decoded {
 
 /// The frames of an answer.
 struct Encoded {
-    body: Body,
+    /// None once the call has ended.
+    body: Option<Body>,
+    faults: Faults,
     is_text: bool,
 }
 
@@ -171,7 +231,17 @@ impl http_body::Body for Encoded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        let frame = if let Poll::Ready(failure) = this.faults.poll_next(cx) {
+            this.body = None;
+            Some(Ok(Frame::trailers(status::trailers(&failure.status))))
+        } else {
+            ready!(Pin::new(body).poll_frame(cx))
+        };
+        let Some(frame) = frame else {
             return Poll::Ready(None);
         };
         let data = match frame?.into_data() {
@@ -190,7 +260,7 @@ impl http_body::Body for Encoded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -209,3 +279,6 @@ fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     frame.put_slice(&lines);
     frame.freeze()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,142 +1,157 @@
 //! The bodies of requests, within bounds.
 
 use std::{
+    convert::Infallible,
+    future::{self, poll_fn},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use gantry::{BoxError, status};
 use http::{HeaderMap, header};
-use http_body_util::BodyExt as _;
 use prost::Message as _;
 use prost_reflect::MessageDescriptor;
-use tokio::sync::oneshot;
-use tonic::{Code, Status};
+use tokio::{sync::oneshot, time};
 
 use super::{
     failure::Failure,
+    held::{Allowance, Share},
     node::Node,
+    pace::Pace,
     read::{self, At},
 };
-
-/// Bodies up to this size always find room: large ones that never end must not keep them out.
-const ROOM_ALWAYS: usize = 16 * 1_024;
-
-/// When a body that found no room is worth another try.
-const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+use crate::call;
 
 /// A request's body, whoever sent it.
 pub type Incoming = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
-
-/// Bytes that are held of all bodies.
-#[derive(Debug, Clone, Default)]
-pub struct Held {
-    bytes: Arc<AtomicUsize>,
-}
-
-/// The share of one body in them, until dropped.
-#[derive(Debug)]
-pub struct Share {
-    held: Held,
-    bytes: usize,
-    /// For this body.
-    alone_max: usize,
-    /// For all.
-    all_max: usize,
-}
-
-impl Held {
-    /// Nothing yet, of a body that may have `alone_max` bytes where all may have `all_max`.
-    #[must_use]
-    pub fn share(&self, alone_max: usize, all_max: usize) -> Share {
-        Share {
-            held: self.clone(),
-            bytes: 0,
-            alone_max,
-            all_max,
-        }
-    }
-}
-
-impl Share {
-    /// Holds `more` bytes of `what`.
-    fn grow(&mut self, more: usize, what: &str) -> Result<(), Failure> {
-        if self.bytes + more > self.alone_max {
-            return Err(Failure::too_large(what, self.alone_max));
-        }
-        let before = self.held.bytes.fetch_add(more, Ordering::Relaxed);
-        self.bytes += more;
-        let is_alone = before + more == self.bytes;
-        if before + more > self.all_max && !is_alone && self.bytes > ROOM_ALWAYS {
-            let text = "no room for the bodies of more requests, the bound http.body_bytes_max";
-            return Err(status::busy(text, NO_ROOM_PAUSE).into());
-        }
-        Ok(())
-    }
-
-    fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.held.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
 
 /// All of a body, with what it holds.
 ///
 /// # Errors
 ///
-/// 413 if it is too large, 503 if there is no room, 400 if it breaks off.
+/// 413 if it is too large, 503 if there is no room, 408 if it comes too slowly, 400 if it breaks off.
 pub async fn whole(
     headers: &HeaderMap,
     mut body: Incoming,
-    mut share: Share,
+    allowance: Allowance,
 ) -> Result<(Bytes, Share), Failure> {
+    let Allowance {
+        mut share,
+        mut pace,
+        time_max,
+    } = allowance;
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|it| it.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|it| it > share.alone_max) {
-        return Err(Failure::too_large("the body", share.alone_max));
+    if announced.is_some_and(|it| it > share.alone_max()) {
+        return Err(Failure::too_large("the body", share.alone_max()));
     }
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| broken_off(&error))?.into_data() else {
-            continue;
-        };
-        share.grow(data.len(), "the body")?;
-        // Nearly every body comes in one piece.
-        if first.is_empty() && all.is_empty() {
-            first = data;
-        } else {
-            all.extend_from_slice(&std::mem::take(&mut first));
-            all.extend_from_slice(&data);
+    let read = async {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(data) = poll_fn(|cx| pace.poll_data(&mut body, true, cx)).await? {
+            share.grow(data.len(), "the body")?;
+            // Nearly every body comes in one piece.
+            if first.is_empty() && all.is_empty() {
+                first = data;
+            } else {
+                all.extend_from_slice(&std::mem::take(&mut first));
+                all.extend_from_slice(&data);
+            }
         }
-    }
-    let all = if all.is_empty() { first } else { all.freeze() };
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    };
+    let read = time::timeout(time_max, read).await;
+    let all = read.unwrap_or_else(|_| {
+        let text = format!("the body did not end within {time_max:?}, the bound http.timeout");
+        Err(Failure::too_slow(text))
+    })?;
     Ok((all, share))
 }
 
-fn broken_off(error: &BoxError) -> Failure {
-    let text = format!("the body breaks off: {}", status::chain(&**error));
-    Status::new(Code::InvalidArgument, text).into()
+/// What is wrong with the requests of a call, told while it runs to whoever waits for its answer:
+/// their stream stands still then, as it must not end as if it were whole.
+#[derive(Debug)]
+pub(crate) struct Faults<F = Failure>(Option<oneshot::Receiver<F>>);
+
+impl<F> Faults<F> {
+    /// Where to tell them, and where they are heard.
+    pub(crate) fn channel() -> (oneshot::Sender<F>, Self) {
+        let (fault, told) = oneshot::channel();
+        (fault, Self(Some(told)))
+    }
+
+    /// The first there is; never comes where all is well. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> F {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<F> {
+        if let Some(told) = &mut self.0 {
+            let told = ready!(Pin::new(told).poll(cx));
+            self.0 = None;
+            if let Ok(fault) = told {
+                return Poll::Ready(fault);
+            }
+        }
+        Poll::Pending
+    }
 }
 
-/// The messages of a body that has one in each line. What is wrong goes to whoever waits for the
-/// call's answer, and the stream stands still there: it must not end as if it were whole.
-pub(crate) struct Lines {
+/// The requests of a call.
+pub(crate) struct Requests {
+    pub(crate) messages: call::Messages,
+    pub(crate) faults: Faults,
+    /// Closed once the only message is whole; none of a stream.
+    pub(crate) begun: Option<oneshot::Receiver<Infallible>>,
+}
+
+impl Requests {
+    /// The one that `read` gives, which is not begun before the call is let in.
+    pub(crate) fn single(
+        read: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
+    ) -> Self {
+        let (fault, faults) = Faults::channel();
+        let (beginning, begun) = oneshot::channel();
+        let message = async move {
+            let _beginning = beginning;
+            match read.await {
+                Ok(message) => message,
+                Err(failure) => {
+                    // Nobody waits any more: then nobody has to be told.
+                    drop(fault.send(failure));
+                    future::pending().await
+                }
+            }
+        };
+        Self {
+            messages: call::Messages::single(message),
+            faults,
+            begun: Some(begun),
+        }
+    }
+
+    /// A message in each line of `body`, of type `descriptor`.
+    pub(crate) fn lines(
+        body: Incoming,
+        allowance: Allowance,
+        descriptor: MessageDescriptor,
+    ) -> Self {
+        let (lines, faults) = Lines::new(body, allowance, descriptor);
+        Self {
+            messages: call::Messages::stream(lines),
+            faults,
+            begun: None,
+        }
+    }
+}
+
+/// The messages of a body that has one in each line.
+struct Lines {
     body: Incoming,
     share: Share,
+    pace: Pace,
     descriptor: MessageDescriptor,
     begun: BytesMut,
     /// The first bytes that have been looked through for the end of a line.
@@ -148,16 +163,12 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Reads messages of type `descriptor`, and tells what is wrong.
-    #[must_use]
-    pub(crate) fn new(
-        body: Incoming,
-        share: Share,
-        descriptor: MessageDescriptor,
-    ) -> (Self, oneshot::Receiver<Failure>) {
-        let (fault, faulty) = oneshot::channel();
+    fn new(body: Incoming, allowance: Allowance, descriptor: MessageDescriptor) -> (Self, Faults) {
+        let (fault, faults) = Faults::channel();
         let lines = Self {
             body,
-            share,
+            share: allowance.share,
+            pace: allowance.pace,
             descriptor,
             begun: BytesMut::new(),
             searched: 0,
@@ -165,7 +176,7 @@ impl Lines {
             ended: false,
             fault: Some(fault),
         };
-        (lines, faulty)
+        (lines, faults)
     }
 
     /// The next line that is whole; the last one may lack its end.
@@ -222,15 +233,12 @@ impl Lines {
             if self.ended {
                 return Poll::Ready(Ok(None));
             }
-            let body = Pin::new(&mut self.body);
-            match ready!(http_body::Body::poll_frame(body, cx)) {
+            let is_owed = !self.begun.is_empty();
+            match ready!(self.pace.poll_data(&mut self.body, is_owed, cx))? {
                 None => self.ended = true,
-                Some(Err(error)) => return Poll::Ready(Err(broken_off(&error))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.share.grow(data.len(), "a line")?;
-                        self.begun.extend_from_slice(&data);
-                    }
+                Some(data) => {
+                    self.share.grow(data.len(), "a line")?;
+                    self.begun.extend_from_slice(&data);
                 }
             }
         }
@@ -256,3 +264,6 @@ impl Stream for Lines {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

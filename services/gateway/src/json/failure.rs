@@ -84,6 +84,15 @@ impl Failure {
         Self::of_request(StatusCode::PAYLOAD_TOO_LARGE, code, text)
     }
 
+    /// A body that comes too slowly. Nobody waits for the rest of it: over HTTP/1.1 the connection
+    /// ends with the answer.
+    #[must_use]
+    pub fn too_slow(text: String) -> Self {
+        let code = Refusal::DeadlineExceeded.code();
+        let failure = Self::of_request(StatusCode::REQUEST_TIMEOUT, code, text);
+        failure.with_header(header::CONNECTION, "close")
+    }
+
     /// Says `value` in the header `name` as well.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &str) -> Self {

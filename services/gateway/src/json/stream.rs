@@ -1,6 +1,6 @@
 //! Answers that are streams, a message in each line.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::json;
-use tokio::time;
+use tokio::{sync::oneshot, time};
 use tonic::{Status, Streaming, body::Body, metadata::MetadataMap};
 
 use super::{Failure, Faults, LINES, failure, respond, write};
@@ -43,7 +43,8 @@ struct Lines {
     faults: Faults,
 }
 
-/// Answers with what `call` gives: one message where the method gives one, else line by line.
+/// Answers with what `call` gives: one message where the method gives one, else line by line. Nothing
+/// is late before its only request is whole, which closes `begun`.
 ///
 /// # Errors
 ///
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
     binding: &Arc<Binding>,
     call: Call,
     mut faults: Faults,
+    begun: Option<oneshot::Receiver<Infallible>>,
 ) -> Result<Response<Body>, Failure> {
     if !binding.method.descriptor.is_server_streaming() {
         let answered = async {
@@ -65,7 +67,13 @@ pub(crate) async fn answer(
             answered = answered => return answered,
         }
     }
-    let mut begun: Begun = Box::pin(async move {
+    let late = async {
+        if let Some(begun) = begun {
+            drop(begun.await);
+        }
+        time::sleep(FIRST_MAX).await;
+    };
+    let mut beginning: Begun = Box::pin(async move {
         let (_, mut answers) = call.await?;
         let first = answers.message().await?;
         Ok((first, answers))
@@ -74,11 +82,11 @@ pub(crate) async fn answer(
     let state = tokio::select! {
         biased;
         failure = faults.next() => return Err(failure),
-        first = &mut begun => {
+        first = &mut beginning => {
             let (first, answers) = first?;
             State::At(first, answers)
         }
-        () = time::sleep(FIRST_MAX) => State::Beginning(begun),
+        () = late => State::Beginning(beginning),
     };
     let lines = Lines {
         state,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod bodies;
 mod browsers;
 mod catalogue;
 mod forms;

@@ -190,29 +190,12 @@ async fn both_ways_at_once() {
     assert!(next().await.is_none());
 }
 
-/// A request whose body is what is sent, for as long as the sender is kept.
-fn slow(edge: &Edge, path: &str, content_type: &str) -> (mpsc::Sender<Bytes>, http::Request<Slow>) {
-    let (pieces, sent) = mpsc::channel(1);
-    let frame: fn(Bytes) -> Result<Frame<Bytes>, std::io::Error> = |piece| Ok(Frame::data(piece));
-    let body = StreamBody::new(ReceiverStream::new(sent).map(frame));
-    let request = edge.request(Method::POST, path);
-    let request = request.header("content-type", content_type);
-    (pieces, request.body(body).unwrap())
-}
-
-type Slow = StreamBody<
-    futures_util::stream::Map<
-        ReceiverStream<Bytes>,
-        fn(Bytes) -> Result<Frame<Bytes>, std::io::Error>,
-    >,
->;
-
 /// Goal: a call with one answer ends in time, whoever holds it up, and says so in JSON.
 /// Method: a stream of requests that does not end.
 #[tokio::test]
 async fn a_call_with_one_answer_ends_in_time() {
     let edge = Edge::with("[http]\ntimeout = '200ms'").await;
-    let (pieces, request) = slow(&edge, "/v1/sum", "application/json");
+    let (pieces, request) = edge.slow("/v1/sum", "application/json");
     pieces.send("{\"number\": 1}\n".into()).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.request(request).await.unwrap();
@@ -227,8 +210,8 @@ async fn a_call_with_one_answer_ends_in_time() {
 /// another, until one of them found no room; a small one all the while; and again without the first.
 #[tokio::test]
 async fn bodies_are_bounded_for_all_requests_together() {
-    let edge = Edge::with("[http]\nbody_bytes_max = '1MiB'").await;
-    let (pieces, request) = slow(&edge, "/v1/echo", "application/json");
+    let edge = Edge::with("[http]\nbody_bytes_max = '1MiB'\nbody_client_percent = 100").await;
+    let (pieces, request) = edge.slow("/v1/echo", "application/json");
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut first = JoinSet::new();
     first.spawn(client.request(request));
@@ -266,7 +249,7 @@ async fn bodies_are_bounded_for_all_requests_together() {
 async fn a_refused_stream_is_heard_to_its_end() {
     let edge = Edge::start().await;
     let path = "/echo.v1.EchoService/Sum";
-    let (pieces, request) = slow(&edge, path, "application/grpc-web");
+    let (pieces, request) = edge.slow(path, "application/grpc-web");
     let client = Client::builder(TokioExecutor::new()).build_http();
     pieces.send(vec![0, 1, 0, 0, 0].into()).await.unwrap();
     let answer = client.request(request).await.unwrap();

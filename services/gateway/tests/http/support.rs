@@ -3,17 +3,20 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::atomic::AtomicUsize};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::Map};
 use gantry::{
     app::{Identity, testing::Service},
     discovery::{Directory, Services},
 };
 use gateway_echo::{Echo, echo_service_server::EchoServiceServer};
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::token;
 
@@ -166,4 +169,26 @@ impl Edge {
         let request = request.body(Full::new(body.into())).unwrap();
         Answer::of(client.request(request).await.unwrap()).await
     }
+
+    /// A request whose body is what is sent, for as long as the sender is kept.
+    pub(crate) fn slow(
+        &self,
+        path: &str,
+        content_type: &str,
+    ) -> (mpsc::Sender<Bytes>, Request<Slow>) {
+        let request = self.request(Method::POST, path);
+        slow(request.header("content-type", content_type))
+    }
 }
+
+/// As [`Edge::slow`], of any request.
+pub(crate) fn slow(request: http::request::Builder) -> (mpsc::Sender<Bytes>, Request<Slow>) {
+    let (pieces, sent) = mpsc::channel(1);
+    let frame: fn(Bytes) -> Result<Frame<Bytes>, std::io::Error> = |piece| Ok(Frame::data(piece));
+    let body = StreamBody::new(ReceiverStream::new(sent).map(frame));
+    (pieces, request.body(body).unwrap())
+}
+
+/// A body as it is sent.
+pub(crate) type Slow =
+    StreamBody<Map<ReceiverStream<Bytes>, fn(Bytes) -> Result<Frame<Bytes>, std::io::Error>>>;
