@@ -69,6 +69,8 @@ pub enum Kind {
     TaskEnded,
     /// The log level was changed.
     LogLevel,
+    /// A limit on connections was reached, or is so no more.
+    Limit,
 }
 
 impl Kind {
@@ -93,6 +95,7 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::TaskEnded => "task_ended",
             Self::LogLevel => "log_level",
+            Self::Limit => "limit",
         }
     }
 }

@@ -6,8 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config,
-    telemetry::platform::{Configurations, Connections, RefusedConnection, Reload},
-    transport::server::{Handle, Refused},
+    telemetry::platform::{
+        Configurations, Connections, EvictedConnection, RefusedConnection, Reload,
+    },
+    transport::server::{Evicted, Handle, Refused},
 };
 
 /// The counters of one process and what has been told of them.
@@ -23,6 +25,7 @@ struct Told {
     accepted: u64,
     accept_failed: u64,
     refused: [u64; Refused::ALL.len()],
+    evicted: [u64; Evicted::ALL.len()],
 }
 
 impl Exports {
@@ -46,6 +49,15 @@ impl Exports {
             let refused = counts.refused(reason);
             self.connections.refuse(in_metrics(reason), refused - *told);
             *told = refused;
+        }
+        for (reason, told) in Evicted::ALL.into_iter().zip(&mut told.evicted) {
+            let evicted = counts.evicted(reason);
+            let label = match reason {
+                Evicted::Connections => EvictedConnection::TooMany,
+                Evicted::Waiting => EvictedConnection::TooManyWaiting,
+            };
+            self.connections.evict(label, evicted - *told);
+            *told = evicted;
         }
         let failed = counts.accept_failed - told.accept_failed;
         self.connections.refuse(RefusedConnection::Accept, failed);

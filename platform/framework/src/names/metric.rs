@@ -131,6 +131,15 @@ pub const CONNECTIONS_REFUSED: Metric = Metric::new(
 )
 .by(&[label::REASON]);
 
+/// Connections closed for the sake of others.
+pub const CONNECTIONS_EVICTED: Metric = Metric::new(
+    Counter,
+    "gantry_server_connections_evicted_total",
+    Unit::Count,
+    "Connections without calls that were closed to make room for others.",
+)
+.by(&[label::REASON]);
+
 /// Endpoints of each client, by connectivity.
 pub const ENDPOINTS: Metric = Metric::new(
     Gauge,
@@ -372,6 +381,7 @@ pub const ALL: &[Metric] = &[
     CONNECTIONS_ACCEPTED,
     LIMIT_REFUSED,
     CONNECTIONS_REFUSED,
+    CONNECTIONS_EVICTED,
     ENDPOINTS,
     REGISTRY_REGISTERED,
     REGISTRY_REGISTRATIONS,

@@ -58,6 +58,11 @@ impl Tasks {
         }
     }
 
+    /// Where what goes wrong is written.
+    pub(crate) fn journal(&self) -> Journal {
+        self.shared.journal.clone()
+    }
+
     /// Starts a task that ends on its own, or when told through [`Tasks::stopping`].
     ///
     /// A panic ends the task alone; it is logged and written to the journal under `name`.

@@ -30,6 +30,16 @@ super::label! {
 }
 
 super::label! {
+    /// For what a connection without calls was closed.
+    pub enum EvictedConnection {
+        /// The process had as many as it may.
+        TooMany = "too_many",
+        /// Too many connections had sent no request yet, and it was one of them.
+        TooManyWaiting = "too_many_waiting",
+    }
+}
+
+super::label! {
     /// The state of the connection to an endpoint (gRPC's connectivity semantics).
     pub enum EndpointState {
         /// Nothing to do for it.
@@ -90,6 +100,7 @@ pub struct Connections {
     open: Gauge,
     accepted: Counter,
     refused: Family<Counter, RefusedConnection>,
+    evicted: Family<Counter, EvictedConnection>,
 }
 
 impl Connections {
@@ -100,6 +111,7 @@ impl Connections {
             open: series(&metric::CONNECTIONS_OPEN, &[]),
             accepted: series(&metric::CONNECTIONS_ACCEPTED, &[]),
             refused: Family::register(&metric::CONNECTIONS_REFUSED, &[]).visible(),
+            evicted: Family::register(&metric::CONNECTIONS_EVICTED, &[]).visible(),
         }
     }
 
@@ -117,6 +129,11 @@ impl Connections {
     /// Counts `count` more connections as refused, or cut before they carried a call.
     pub fn refuse(&self, reason: RefusedConnection, count: u64) {
         self.refused.with(reason).add(count);
+    }
+
+    /// Counts `count` more connections as closed to make room.
+    pub fn evict(&self, reason: EvictedConnection, count: u64) {
+        self.evicted.with(reason).add(count);
     }
 }
 

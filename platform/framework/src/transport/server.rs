@@ -34,9 +34,11 @@ mod gate;
 mod handle;
 pub mod holder;
 mod limits;
+mod line;
+mod pressure;
 
 pub use calls::Writing;
-pub use gate::{Counts, Refused};
+pub use gate::{Counts, Evicted, Refused};
 pub use handle::{ConnectionInfo, Handle};
 pub use limits::{Limits, LiveLimits};
 

@@ -23,6 +23,7 @@ use crate::{
     app::{App, BoxError, testing},
     client::Channel,
     health::Check,
+    journal::Kind,
 };
 
 /// Sends `head` and reads the answer to its end: status code and body.
@@ -130,6 +131,28 @@ async fn connections_and_checks_are_counted() {
     service.stop().await;
 }
 
+/// Goal: who is closed to make room is counted, and the journal tells of the limit.
+/// Method: two connections where one may be.
+#[tokio::test]
+async fn a_limit_that_is_reached_is_told() {
+    let service = running("[limits]\nconnections_max = 1").await;
+    let addr = service.side_address();
+    let before = value(&get(addr, "/metrics").await.1, EVICTED);
+    let mut first = TcpStream::connect(service.address()).await.unwrap();
+    let _second = TcpStream::connect(service.address()).await.unwrap();
+    let mut sent = Vec::new();
+    let closed = timeout(Duration::from_secs(10), first.read_to_end(&mut sent)).await;
+    drop(closed.expect("closed in time"));
+    assert!(value(&get(addr, "/metrics").await.1, EVICTED) > before);
+
+    let entries = service.journal().watch().0;
+    let told = entries.iter().filter(|it| it.kind == Kind::Limit);
+    let told: Vec<_> = told.map(|it| it.subject.as_str()).collect();
+    assert_eq!(["limits.connections_max"], told[..]);
+    service.stop().await;
+}
+
+const EVICTED: &str = "gantry_server_connections_evicted_total{reason=\"too_many\"}";
 const ACCEPTED: &str = "gantry_server_connections_accepted_total";
 const OPEN: &str = "gantry_server_connections_open";
 

@@ -85,6 +85,7 @@ pub(super) async fn run<S, B>(
     };
     let shared = &handle.shared;
     let stopping = tasks.stopping();
+    shared.gate.write_to(tasks.journal());
     let mut pause = pauses();
     loop {
         // Each arm is cancel-safe: a connection is either accepted or still in the backlog.
@@ -92,6 +93,10 @@ pub(super) async fn run<S, B>(
             biased;
             () = shared.drain.cancelled() => break,
             () = stopping.cancelled() => break,
+            () = shared.gate.due() => {
+                shared.gate.ease(&shared.limits.load());
+                continue;
+            }
             accepted = source.accept() => accepted,
         };
         match accepted {
@@ -117,17 +122,7 @@ pub(super) async fn run<S, B>(
         }
     }
     handle.drain();
-    // Whoever already waits in the backlog would be reset if the socket closed now; accepted, it
-    // is told to go away in good order. The bound keeps a flood from holding up the drain.
-    // Where another process goes on listening, it is for that one.
-    let waiting = if source.is_lent() { 0 } else { BACKLOG };
-    for _ in 0..waiting {
-        match source.accept().now_or_never() {
-            Some(Ok(Some(accepted))) => entrance.admit(accepted),
-            Some(Err(error)) if !is_exhausted(&error) => {}
-            _ => break,
-        }
-    }
+    entrance.admit_waiting(&mut source);
     drop(source);
     entrance.open.close();
     entrance.open.wait().await;
@@ -150,6 +145,20 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    /// Starts those that wait in the backlog already: they would be reset if the socket closed now, and
+    /// are told to go away in good order instead. The bound keeps a flood from holding up the drain.
+    /// Where another process goes on listening, they are for that one.
+    fn admit_waiting(&self, source: &mut Source) {
+        let waiting = if source.is_lent() { 0 } else { BACKLOG };
+        for _ in 0..waiting {
+            match source.accept().now_or_never() {
+                Some(Ok(Some(accepted))) => self.admit(accepted),
+                Some(Err(error)) if !is_exhausted(&error) => {}
+                _ => break,
+            }
+        }
+    }
+
     /// Starts a connection, or closes it here, before it costs a handshake.
     fn admit(&self, accepted: Accepted) {
         let shared = &self.handle.shared;
@@ -165,8 +174,8 @@ where
         let opened = Opened {
             accepted,
             at: Instant::now(),
+            listed: shared.list(peer, &place, &limits),
             place,
-            listed: shared.list(peer, &limits),
             shared: Arc::clone(shared),
             limits,
             protocols: self.protocols,

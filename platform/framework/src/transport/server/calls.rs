@@ -64,8 +64,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let ended = &self.connection.streams_ended;
-        ended.fetch_add(1, Ordering::AcqRel);
+        self.connection.usage.end();
         // Who has had an answer has had work for something, and may want no more of it.
         if *self.finished.get_mut() || *self.pieces.get_mut() > 0 {
             return;
@@ -150,7 +149,7 @@ where
     type Future = Serving<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if self.connection.streams_total.fetch_add(1, Ordering::AcqRel) == 0 {
+        if self.connection.usage.begin() {
             self.place.requested();
         }
         let stream = Arc::new(Stream {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! accepted ──TLS──▶ preface ──first request──▶ serving ──GOAWAY──▶ leaving ──▶ closed
-//!     └───────── first_request_timeout ──────┘     age, idle, drain    grace
+//!     └───────── first_request_timeout ──────┘     age, idle, drain,   grace
+//!                                                  place given away
 //! ```
 //!
 //! HTTP/1.1 has no GOAWAY: whoever closes between two requests may meet the next one on its way,
@@ -38,6 +39,7 @@ use super::{
     gate::{Place, Refused},
     handle::{Connection, Listed, Shared},
     limits::Limits,
+    line::Notice,
 };
 use crate::{BoxError, config::Size, status, transport::stall::Stall};
 
@@ -95,7 +97,15 @@ where
     } = opened;
     let connection = &listed.connection;
     let first_request = at + limits.first_request_timeout;
-    let Some(mut io) = greet(accepted, first_request, protocols, &shared, &limits).await else {
+    let mut notice = place.notice();
+    let greeting = greet(accepted, first_request, protocols, &shared, &limits);
+    // Cancel-safe: what is dropped is closed.
+    let greeted = tokio::select! {
+        biased;
+        greeted = greeting => greeted,
+        _ = notice.changed() => None,
+    };
+    let Some(mut io) = greeted else {
         return;
     };
     let stall_max = limits.write_stall_max;
@@ -103,7 +113,8 @@ where
         // Nobody watches a call of HTTP/1.1: its connection has no other.
         io = Box::new(Stall::new(io, stall_max));
     }
-    let (service, executor) = calls::of(service, Arc::clone(connection), place, open, stall_max);
+    let held = Arc::clone(&place);
+    let (service, executor) = calls::of(service, Arc::clone(connection), held, open, stall_max);
     let builder = http(&limits, protocols, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, protocols, &limits);
@@ -111,24 +122,24 @@ where
     let mut timer = pin!(sleep_until(clock.next()));
     loop {
         // The connection itself comes first: what it can do now, it does before it ends.
-        tokio::select! {
+        let tick = tokio::select! {
             biased;
             ended = http.as_mut() => return judge(ended, connection, &shared),
-            () = drain.as_mut(), if clock.serving() => {
-                if clock.drain(connection) {
-                    http.as_mut().graceful_shutdown();
+            () = drain.as_mut(), if clock.serving() => clock.drain(connection),
+            // Its sender is the place's, which is held until the end.
+            Ok(()) = notice.changed() => clock.heed(*notice.borrow_and_update(), connection),
+            () = timer.as_mut() => clock.tick(connection),
+        };
+        match tick {
+            Tick::Stay => {}
+            Tick::Linger => place.keep(),
+            Tick::Leave(reason) => {
+                if let Some(reason) = reason {
+                    shared.gate.count_refused(reason);
                 }
+                http.as_mut().graceful_shutdown();
             }
-            () = timer.as_mut() => match clock.tick(connection) {
-                Tick::Stay => {}
-                Tick::Leave(reason) => {
-                    if let Some(reason) = reason {
-                        shared.gate.count_refused(reason);
-                    }
-                    http.as_mut().graceful_shutdown();
-                }
-                Tick::Cut => return,
-            },
+            Tick::Cut => return,
         }
         timer.as_mut().reset(clock.next());
     }
@@ -246,6 +257,8 @@ struct Clock {
 /// What a moment asks for.
 enum Tick {
     Stay,
+    /// Stay for a call that came as the connection was told to go.
+    Linger,
     Leave(Option<Refused>),
     Cut,
 }
@@ -279,16 +292,31 @@ impl Clock {
     }
 
     /// The process drains. Calls in flight end in their own time or by whoever bounds the drain;
-    /// a peer that never sent a request is not waited for. Answers whether to tell the peer now.
-    fn drain(&mut self, connection: &Connection) -> bool {
+    /// a peer that never sent a request is not waited for.
+    fn drain(&mut self, connection: &Connection) -> Tick {
         self.leaving = true;
-        self.may_tell(connection)
+        if self.may_tell(connection) {
+            Tick::Leave(None)
+        } else {
+            Tick::Stay
+        }
+    }
+
+    /// Others want the place. Read after what the peer had sent: a call that came is not given up.
+    fn heed(&mut self, notice: Notice, connection: &Connection) -> Tick {
+        if connection.usage.open() > 0 {
+            Tick::Linger
+        } else if notice == Notice::Cut {
+            Tick::Cut
+        } else {
+            self.leave_unused(None)
+        }
     }
 
     /// Whether the peer can be told to go without losing a request that is on its way: always where
     /// there is GOAWAY. Else that comes later, and until then with its next answer.
     fn may_tell(&mut self, connection: &Connection) -> bool {
-        let unused = connection.streams_total.load(Ordering::Acquire) == 0;
+        let unused = connection.usage.begun() == 0;
         // Of a peer that has not asked for anything it is not known which it speaks.
         let http1 = connection.http1.load(Ordering::Acquire) || unused;
         if self.protocols == Protocols::Http1And2 && http1 {
@@ -321,22 +349,23 @@ impl Clock {
         let now = Instant::now();
         if self.leaving {
             if self.goodbye.take_if(|at| *at <= now).is_some() {
-                let unused = connection.streams_total.load(Ordering::Acquire) == 0;
+                let unused = connection.usage.begun() == 0;
                 self.farewell = unused.then(|| now + FAREWELL);
                 return Tick::Leave(None);
             }
             if self.farewell.take_if(|at| *at <= now).is_some() {
-                if connection.streams_open() == 0 {
+                if connection.usage.open() == 0 {
                     return Tick::Cut;
                 }
                 self.end = Some(now + self.grace);
+                return Tick::Linger;
             }
             return match self.end {
                 Some(end) if end <= now => Tick::Cut,
                 _ => Tick::Stay,
             };
         }
-        let calls = connection.streams_total.load(Ordering::Acquire);
+        let calls = connection.usage.begun();
         if self.first_request.is_some_and(|first| first <= now) {
             self.first_request = None;
             if calls == 0 {
@@ -354,7 +383,7 @@ impl Clock {
         }
         if self.idle_next <= now {
             self.idle_next = now + self.idle_tick;
-            let idle = calls == self.idle_calls && connection.streams_open() == 0;
+            let idle = calls == self.idle_calls && connection.usage.open() == 0;
             self.idle_calls = calls;
             self.idle_ticks = if idle { self.idle_ticks + 1 } else { 0 };
             if self.idle_ticks >= IDLE_TICKS {

@@ -1,13 +1,24 @@
-//! Who may come in: caps on connections, and the counts that show them.
+//! Who may come in: caps on connections, who makes room at them, and the counts that show it.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use super::limits::Limits;
-use crate::caller::Peer;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    limits::Limits,
+    line::{Lines, Network, Notice, Ticket, Usage},
+    pressure::{Cap, Pressed, Pressure, Told},
+};
+use crate::{caller::Peer, journal::Journal};
+
+/// Connections that may be on their way out at once, beside those that have their places.
+const LEAVING_MAX: usize = 32;
 
 /// Why a connection was closed because of its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +66,20 @@ impl Refused {
     }
 }
 
+/// Why a connection was closed for the sake of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Evicted {
+    /// There were as many as may be, and it was idle or had asked for nothing yet.
+    Connections,
+    /// As many waited as may, and it was one of them.
+    Waiting,
+}
+
+impl Evicted {
+    /// Every reason, for those who publish the counts.
+    pub const ALL: [Self; 2] = [Self::Connections, Self::Waiting];
+}
+
 /// Connections of one listener, since it was bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -67,6 +92,7 @@ pub struct Counts {
     /// Failed attempts to accept, as when file descriptors run out.
     pub accept_failed: u64,
     refused: [u64; Refused::ALL.len()],
+    evicted: [u64; Evicted::ALL.len()],
 }
 
 impl Counts {
@@ -75,58 +101,60 @@ impl Counts {
     pub fn refused(&self, reason: Refused) -> u64 {
         self.refused[reason as usize]
     }
+
+    /// Connections closed to make room for others so far.
+    #[must_use]
+    pub fn evicted(&self, reason: Evicted) -> u64 {
+        self.evicted[reason as usize]
+    }
 }
 
-/// Counts connections in and out, and refuses those beyond the caps.
+/// Counts connections in and out, and refuses those beyond the caps for which nobody makes room.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    // A lock, not atomics: it is taken per connection, never per call, and the three caps must
-    // be decided together.
+    // A lock, not atomics: it is taken per connection, never per call, and the caps must be decided
+    // together.
     state: Mutex<State>,
+    journal: OnceLock<Journal>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     counts: Counts,
-    // One entry per peer with open connections, so never more than `connections_max`.
-    peers: HashMap<IpAddr, usize>,
+    lines: Lines,
+    pressure: Pressure,
 }
 
 impl Gate {
     /// A place for a connection of `peer`, or why there is none.
     pub(super) fn admit(gate: &Arc<Self>, peer: Peer, limits: &Limits) -> Result<Place, Refused> {
-        let peer = network(peer);
+        let network = network(peer);
         let mut state = gate.lock();
         state.counts.accepted += 1;
-        let of_peer = peer.map_or(0, |peer| state.peers.get(&peer).copied().unwrap_or(0));
-        let refused = if state.counts.open >= limits.connections_max {
-            Some(Refused::Connections)
-        } else if of_peer >= limits.connections_per_peer_max {
-            Some(Refused::Peer)
-        } else if state.counts.waiting >= limits.connections_waiting_max {
-            Some(Refused::Waiting)
-        } else {
-            None
+        let admitted = match state.make_room(network, limits) {
+            Ok(()) => Ok(state.lines.enter(network)),
+            Err(cap) => {
+                let reason = cap.refuses();
+                state.counts.refused[reason as usize] += 1;
+                Err(reason)
+            }
         };
-        if let Some(reason) = refused {
-            state.counts.refused[reason as usize] += 1;
-            return Err(reason);
-        }
-        state.counts.open += 1;
-        state.counts.waiting += 1;
-        if let Some(peer) = peer {
-            *state.peers.entry(peer).or_default() += 1;
-        }
+        let told = state.pressure.take_told();
         drop(state);
-        Ok(Place {
+        gate.tell(told);
+        admitted.map(|ticket| Place {
             gate: Arc::clone(gate),
-            peer,
-            waiting: Mutex::new(true),
+            ticket,
         })
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.lock().counts
+        let state = self.lock();
+        Counts {
+            open: state.lines.open(),
+            waiting: state.lines.waiting(),
+            ..state.counts
+        }
     }
 
     /// Counts a connection that was let in and closed because of its peer.
@@ -138,8 +166,124 @@ impl Gate {
         self.lock().counts.accept_failed += 1;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Has caps that are reached, and are so no more, written to `journal` as well.
+    pub(super) fn write_to(&self, journal: Journal) {
+        // One listener is served once.
+        let _ = self.journal.set(journal);
+    }
+
+    /// Completes when it is time to ask whether a cap is reached still; never where none is.
+    /// Cancel-safe.
+    pub(super) async fn due(&self) {
+        let due = self.lock().pressure.due();
+        match due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells of caps that are not reached any more.
+    pub(super) fn ease(&self, limits: &Limits) {
+        let mut state = self.lock();
+        let full = |cap| match cap {
+            Cap::Connections => state.is_full(limits),
+            Cap::Waiting => state.lines.waiting() >= limits.connections_waiting_max,
+            Cap::Peer | Cap::WaitingOfPeer => false,
+        };
+        let still = Cap::ALL.map(full);
+        state.pressure.ease(still, Instant::now());
+        let told = state.pressure.take_told();
+        drop(state);
+        self.tell(told);
+    }
+
+    fn tell(&self, told: Vec<Told>) {
+        for told in told {
+            told.tell(self.journal.get());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn make_room(&mut self, network: Network, limits: &Limits) -> Result<(), Cap> {
+        let (open, waiting) = self.lines.of(network);
+        // Who has its share makes nobody else go.
+        if network.is_some() && open >= limits.connections_per_peer_max {
+            return Err(self.refuse(Cap::Peer, network, limits));
+        }
+        if network.is_some() && waiting >= limits.connections_waiting_per_peer_max {
+            return Err(self.refuse(Cap::WaitingOfPeer, network, limits));
+        }
+        // Twice: where connections were taken back there are more than may be, and one for one would
+        // leave it at that.
+        for _ in 0..2 {
+            if self.is_full(limits) {
+                self.evict(Cap::Connections, network, limits)?;
+            }
+        }
+        if self.is_full(limits) {
+            return Err(self.refuse(Cap::Connections, network, limits));
+        }
+        if self.lines.waiting() >= limits.connections_waiting_max {
+            self.evict(Cap::Waiting, network, limits)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every place is taken; those that leave have given theirs away.
+    fn is_full(&self, limits: &Limits) -> bool {
+        self.lines.open() - self.lines.leaving() >= limits.connections_max
+    }
+
+    /// Sends a connection away for a newcomer, where one can be. Until it is gone it costs a file
+    /// descriptor and memory beside its successor, so only so many may be on their way.
+    fn evict(&mut self, cap: Cap, newcomer: Network, limits: &Limits) -> Result<(), Cap> {
+        let leaving_max = (limits.connections_max / 8).clamp(1, LEAVING_MAX);
+        if self.lines.leaving() >= leaving_max.div_ceil(2) {
+            self.lines.hurry();
+        }
+        if self.lines.leaving() >= leaving_max {
+            return Err(self.refuse(cap, newcomer, limits));
+        }
+        let (victim, reason) = match cap {
+            Cap::Waiting => (self.lines.silent(newcomer), Evicted::Waiting),
+            _ => (self.lines.idle(newcomer), Evicted::Connections),
+        };
+        let Some(victim) = victim else {
+            return Err(self.refuse(cap, newcomer, limits));
+        };
+        self.press(cap, newcomer, limits).evicted += 1;
+        self.counts.evicted[reason as usize] += 1;
+        self.lines.send_away(victim);
+        Ok(())
+    }
+
+    fn refuse(&mut self, cap: Cap, newcomer: Network, limits: &Limits) -> Cap {
+        self.press(cap, newcomer, limits).refused += 1;
+        cap
+    }
+
+    fn press(&mut self, cap: Cap, newcomer: Network, limits: &Limits) -> &mut Pressed {
+        let lines = &self.lines;
+        let reached = || {
+            let (of_peer, peer) = match cap {
+                Cap::Connections | Cap::Waiting => lines.most().unwrap_or_default(),
+                Cap::Peer | Cap::WaitingOfPeer => (lines.of(newcomer).0, newcomer),
+            };
+            Told::Reached {
+                cap,
+                max: cap.max(limits),
+                open: lines.open(),
+                waiting: lines.waiting(),
+                peer,
+                of_peer,
+            }
+        };
+        self.pressure.press(cap, Instant::now(), reached)
     }
 }
 
@@ -147,38 +291,39 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
-    peer: Option<IpAddr>,
-    waiting: Mutex<bool>,
+    ticket: Ticket,
 }
 
 impl Place {
+    /// The calls of this connection, which whoever serves it counts.
+    pub(super) fn usage(&self) -> Arc<Usage> {
+        Arc::clone(&self.ticket.usage)
+    }
+
+    /// What this connection is told because of others.
+    pub(super) fn notice(&self) -> watch::Receiver<Notice> {
+        self.ticket.notice.clone()
+    }
+
     /// Notes the first request; later ones change nothing.
     pub(super) fn requested(&self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *waiting) {
-            self.gate.lock().counts.waiting -= 1;
-        }
+        self.gate.lock().lines.stop_waiting(self.ticket.id);
+    }
+
+    /// Notes that this connection was told to leave and has a call, which it may finish.
+    pub(super) fn keep(&self) {
+        self.gate.lock().lines.keep(self.ticket.id);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.requested();
-        let mut state = self.gate.lock();
-        state.counts.open -= 1;
-        if let Some(peer) = self.peer
-            && let Some(connections) = state.peers.get_mut(&peer)
-        {
-            *connections -= 1;
-            if *connections == 0 {
-                state.peers.remove(&peer);
-            }
-        }
+        self.gate.lock().lines.leave(self.ticket.id);
     }
 }
 
 /// What counts as one peer: an IPv4 address, or the /64 that one IPv6 caller usually owns.
-fn network(peer: Peer) -> Option<IpAddr> {
+fn network(peer: Peer) -> Network {
     match peer {
         Peer::Tcp(addr) => Some(match addr.ip().to_canonical() {
             IpAddr::V6(ip) => {
@@ -192,68 +337,4 @@ fn network(peer: Peer) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits {
-            connections_max: 3,
-            connections_per_peer_max: 2,
-            connections_waiting_max: 2,
-            ..Limits::default()
-        }
-    }
-
-    fn peer(ip: &str) -> Peer {
-        Peer::Tcp((ip.parse::<IpAddr>().unwrap(), 1).into())
-    }
-
-    /// Goal: each cap refuses for its own reason, and a place that is freed can be taken again.
-    /// Method: fill the caps one after the other.
-    #[test]
-    fn each_cap_refuses_the_connection_beyond_it() {
-        let gate = Arc::new(Gate::default());
-        let admit = |ip| Gate::admit(&gate, peer(ip), &limits());
-
-        let one = admit("192.0.2.1").unwrap();
-        let two = admit("192.0.2.1").unwrap();
-        assert_eq!(Some(Refused::Peer), admit("192.0.2.1").err());
-        assert_eq!(Some(Refused::Waiting), admit("192.0.2.2").err());
-        one.requested();
-        two.requested();
-        let three = admit("192.0.2.2").unwrap();
-        assert_eq!(Some(Refused::Connections), admit("192.0.2.3").err());
-
-        drop(one);
-        let four = admit("192.0.2.1").unwrap();
-        let counts = gate.counts();
-        assert_eq!((3, 2, 7), (counts.open, counts.waiting, counts.accepted));
-        assert_eq!(1, counts.refused(Refused::Peer));
-
-        drop((two, three, four));
-        assert_eq!((0, 0), (gate.counts().open, gate.counts().waiting));
-        assert!(
-            gate.lock().peers.is_empty(),
-            "peers that left are forgotten"
-        );
-    }
-
-    /// Goal: an IPv6 caller cannot multiply itself within its own network; IPv4 written as IPv6
-    /// is the same caller.
-    /// Method: addresses of one /64, of another, and a mapped one.
-    #[test]
-    fn an_ipv6_peer_is_its_network() {
-        let gate = Arc::new(Gate::default());
-        let limits = Limits {
-            connections_per_peer_max: 1,
-            ..Limits::default()
-        };
-        let admit = |ip| Gate::admit(&gate, peer(ip), &limits);
-
-        let _one = admit("2001:db8:0:1::1").unwrap();
-        assert_eq!(Some(Refused::Peer), admit("2001:db8:0:1:ffff::9").err());
-        let _other = admit("2001:db8:0:2::1").unwrap();
-        let _four = admit("192.0.2.1").unwrap();
-        assert_eq!(Some(Refused::Peer), admit("::ffff:192.0.2.1").err());
-    }
-}
+mod tests;

@@ -14,8 +14,9 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gate::{Counts, Gate, Refused},
+    gate::{Counts, Gate, Place, Refused},
     limits::{Limits, LiveLimits},
+    line::Usage,
 };
 use crate::{
     caller::Peer,
@@ -49,8 +50,7 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) tls: bool,
     accepted: Instant,
-    pub(super) streams_total: AtomicU64,
-    pub(super) streams_ended: AtomicU64,
+    pub(super) usage: Arc<Usage>,
     /// Whether the peer speaks HTTP/1.1, as far as it has asked for anything.
     pub(super) http1: AtomicBool,
     /// Whether the next answer over HTTP/1.1 says that it is the last.
@@ -187,14 +187,13 @@ impl Handle {
 
 impl Shared {
     /// Lists a connection until the guard is dropped.
-    pub(super) fn list(self: &Arc<Self>, peer: Peer, limits: &Limits) -> Listed {
+    pub(super) fn list(self: &Arc<Self>, peer: Peer, place: &Place, limits: &Limits) -> Listed {
         let accepted = Instant::now();
         let connection = Arc::new(Connection {
             peer,
             tls: self.tls.is_some(),
             accepted,
-            streams_total: AtomicU64::new(0),
-            streams_ended: AtomicU64::new(0),
+            usage: place.usage(),
             http1: AtomicBool::new(false),
             last_answer: AtomicBool::new(false),
             abandoned: Mutex::new(Abandoned {
@@ -227,18 +226,11 @@ impl Shared {
 }
 
 impl Connection {
-    // Ended is read first, so that a call between the two reads is never counted as negative.
-    pub(super) fn streams_open(&self) -> u64 {
-        let ended = self.streams_ended.load(Ordering::Acquire);
-        let total = self.streams_total.load(Ordering::Acquire);
-        total.saturating_sub(ended)
-    }
-
     /// Counts a call that the peer gave up early. A peer that does it all the time makes us begin work
     /// for nothing, within every other limit: its connection is cut. A busy one whose calls are
     /// given up now and then is let be.
     pub(super) fn abandon(&self) {
-        let ended = self.streams_ended.load(Ordering::Acquire);
+        let ended = self.usage.ended();
         let now = Instant::now();
         let mut abandoned = self
             .abandoned
@@ -268,8 +260,8 @@ impl Connection {
             peer: self.peer,
             tls: self.tls,
             age: self.accepted.elapsed(),
-            streams_open: self.streams_open(),
-            streams_total: self.streams_total.load(Ordering::Acquire),
+            streams_open: self.usage.open(),
+            streams_total: self.usage.begun(),
         }
     }
 }

@@ -13,12 +13,16 @@ pub type LiveLimits = Arc<ArcSwap<Limits>>;
 config::section! {
     /// How much a listener takes on.
     pub struct Limits {
-        /// Connections in all.
+        /// Connections in all. Beyond it the oldest that is idle, or has not sent a request yet, of
+        /// whoever holds the most makes room; one with calls in flight never does.
         pub connections_max: usize = 4_096, in 1.., live;
         /// Connections of one peer; an IPv6 peer is its /64.
         pub connections_per_peer_max: usize = 256, in 1.., live;
-        /// Connections that have not sent a first request.
+        /// Connections that have not sent a first request. Beyond it the oldest of whoever has the
+        /// most of them makes room.
         pub connections_waiting_max: usize = 512, in 1.., live;
+        /// Connections of one peer among them.
+        pub connections_waiting_per_peer_max: usize = 256, in 1.., live;
         /// From accept to the first complete request head, TLS and preface included.
         pub first_request_timeout: Duration = Duration::from_secs(10),
             in Duration::from_millis(10)..=LONGEST, live;

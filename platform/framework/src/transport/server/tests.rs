@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
@@ -22,6 +22,7 @@ use crate::{journal::Journal, transport::wire::Wire};
 mod admission;
 mod binding;
 mod encrypted;
+mod eviction;
 mod lifetime;
 mod malice;
 
@@ -35,6 +36,9 @@ const NEVER_PATH: &str = "/never";
 const PATIENT_PATH: &str = "/patient";
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A path that is answered once its request has ended.
+const READ_PATH: &str = "/read";
 
 /// A path that is answered at once.
 const PATH: &str = "/";
@@ -64,6 +68,7 @@ impl Service<Request<Incoming>> for Answer {
             match path.as_str() {
                 SLOW_PATH => sleep(SLOW).await,
                 NEVER_PATH | PATIENT_PATH => std::future::pending().await,
+                READ_PATH => drop(request.into_body().collect().await),
                 _ => {}
             }
             Ok(Response::new(Full::default()))
@@ -72,12 +77,13 @@ impl Service<Request<Incoming>> for Answer {
 }
 
 fn start(listener: Listener) -> Handle {
+    start_with(listener, Protocols::Http2, Journal::new())
+}
+
+fn start_with(listener: Listener, protocols: Protocols, journal: Journal) -> Handle {
     let handle = listener.handle();
-    let tasks = Tasks::new(Journal::new());
-    tasks.spawn(
-        "listener",
-        listener.serve(Answer, Protocols::Http2, tasks.clone()),
-    );
+    let tasks = Tasks::new(journal);
+    tasks.spawn("listener", listener.serve(Answer, protocols, tasks.clone()));
     handle
 }
 

@@ -59,7 +59,7 @@ async fn a_connection_beyond_the_cap_is_closed_at_once() {
 }
 
 /// Goal: caps change while the listener runs.
-/// Method: raise one that refuses.
+/// Method: raise one that refuses, as its only connection has a call.
 #[tokio::test]
 async fn caps_are_live() {
     let strict = Limits {
@@ -67,7 +67,9 @@ async fn caps_are_live() {
         ..limits()
     };
     let (address, handle) = on_loopback(&Config::default(), strict);
-    let _first = Wire::over(TcpStream::connect(address).await.unwrap()).await;
+    let first = Wire::over(TcpStream::connect(address).await.unwrap()).await;
+    let _open = first.send(Wire::request(NEVER_PATH)).await.unwrap();
+    until(|| handle.connections().iter().any(|it| it.streams_open == 1)).await;
     let mut refused = TcpStream::connect(address).await.unwrap();
     assert_eq!(0, refused.read(&mut [0]).await.unwrap_or(0));
     assert_eq!(1, handle.counts().refused(Refused::Connections));

@@ -11,12 +11,12 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::*;
 
 /// Someone who signs certificates.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -34,7 +34,7 @@ impl Authority {
 }
 
 /// Writes a certificate for localhost into `folder`.
-fn certify(authority: &Authority, folder: &Path) -> Config {
+pub(super) fn certify(authority: &Authority, folder: &Path) -> Config {
     let (certificate, key) = authority.sign("localhost");
     let config = Config {
         certificate: Some(folder.join("server.pem")),
@@ -46,9 +46,9 @@ fn certify(authority: &Authority, folder: &Path) -> Config {
     config
 }
 
-type Presented = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(super) type Presented = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-async fn dial(
+pub(super) async fn dial(
     address: SocketAddr,
     trusted: &Authority,
     presented: Option<Presented>,

@@ -103,25 +103,39 @@ async fn a_peer_without_a_first_request_is_cut_in_time() {
 #[tokio::test(start_paused = true)]
 async fn an_honest_peer_without_a_request_is_told() {
     let (connector, _handle) = in_memory(limits());
-    let mut peer = opened(&connector).await;
-    peer.write_all(PREFACE).await.unwrap();
-    peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    let mut peer = settled(&connector).await;
     let sent = in_time(until_closed(&mut peer)).await.unwrap();
     assert_eq!(Some(0), goaway(&sent));
 }
 
-/// A peer that sends its first call, for `path`, once it was told to go away and before it is cut.
-async fn crossing(path: &str, limits: Limits) -> (DuplexStream, Handle) {
-    let length = u8::try_from(path.len()).unwrap();
-    let head = [&HEAD[..1], &[0x04, length], path.as_bytes(), &HEAD[2..]].concat();
-    let (connector, handle) = in_memory(limits);
-    let mut peer = opened(&connector).await;
+/// A peer that has opened HTTP/2 and asked for nothing.
+pub(super) async fn settled(connector: &memory::Connector) -> DuplexStream {
+    let mut peer = opened(connector).await;
     peer.write_all(PREFACE).await.unwrap();
     peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    peer
+}
+
+/// The first call of a connection, for `path`.
+pub(super) fn call_for(path: &str) -> Vec<u8> {
+    let length = u8::try_from(path.len()).unwrap();
+    let head = [&HEAD[..1], &[0x04, length], path.as_bytes(), &HEAD[2..]].concat();
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)
+}
+
+/// Whether that call was.
+pub(super) fn answered(sent: &[u8]) -> bool {
+    let answer = |(kind, stream, _): &(u8, u32, _)| (*kind, *stream) == (HEADERS, 1);
+    frames(sent).iter().any(answer)
+}
+
+/// A peer that sends its first call, for `path`, once it was told to go away and before it is cut.
+async fn crossing(path: &str, limits: Limits) -> (DuplexStream, Handle) {
+    let (connector, handle) = in_memory(limits);
+    let mut peer = settled(&connector).await;
     sleep(FIRST_REQUEST + FAREWELL / 2).await;
     assert_eq!(1, handle.counts().refused(Refused::FirstRequest));
-    let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head);
-    peer.write_all(&call).await.unwrap();
+    peer.write_all(&call_for(path)).await.unwrap();
     (peer, handle)
 }
 
@@ -131,8 +145,7 @@ async fn crossing(path: &str, limits: Limits) -> (DuplexStream, Handle) {
 async fn a_call_that_crosses_the_farewell_is_finished() {
     let (mut peer, _handle) = crossing(SLOW_PATH, limits()).await;
     let sent = in_time(until_closed(&mut peer)).await.unwrap();
-    let answered = |(kind, stream, _): &(u8, u32, _)| (*kind, *stream) == (HEADERS, 1);
-    assert!(frames(&sent).iter().any(answered), "{sent:?}");
+    assert!(answered(&sent), "{sent:?}");
 }
 
 /// Goal: a call that crosses the farewell and does not end is cut after the grace, not before.
@@ -194,9 +207,7 @@ async fn garbage_is_closed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn limits_are_announced() {
     let (connector, _handle) = in_memory(limits());
-    let mut peer = opened(&connector).await;
-    peer.write_all(PREFACE).await.unwrap();
-    peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    let mut peer = settled(&connector).await;
     let sent = in_time(until_closed(&mut peer)).await.unwrap();
 
     let frames = frames(&sent);
