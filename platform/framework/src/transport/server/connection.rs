@@ -188,7 +188,8 @@ fn http(limits: &Limits, protocols: Protocols, executor: Executor) -> auto::Buil
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.first_request_timeout)
+        // From one answer to the next head; the first head has a clock of ours, too.
+        .header_read_timeout(limits.http1_idle_max)
         .max_buf_size(limits.header_list_max.as_usize().max(HTTP1_BUFFER_MIN));
     builder
         .http2()

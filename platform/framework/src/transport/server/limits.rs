@@ -23,7 +23,9 @@ config::section! {
         pub connections_waiting_max: usize = 512, in 1.., live;
         /// Connections of one peer among them.
         pub connections_waiting_per_peer_max: usize = 256, in 1.., live;
-        /// From accept to the first complete request head, TLS and preface included.
+        /// From accept to the first complete request head, TLS and preface included. It closes
+        /// connections of HTTP/1.1 that sent nothing as well, which `http1_idle_max` would let be
+        /// for longer.
         pub first_request_timeout: Duration = Duration::from_secs(10),
             in Duration::from_millis(10)..=LONGEST, live;
         /// Calls open at once on one connection. For new connections.
@@ -66,6 +68,10 @@ config::section! {
         /// new connections.
         pub connection_idle_max: Duration = Duration::from_hours(1),
             in Duration::from_secs(1)..=LONGEST, live;
+        /// When a connection of HTTP/1.1 is closed, counted from its last answer, where no whole head
+        /// of another request came. For new connections.
+        pub http1_idle_max: Duration = Duration::from_secs(75),
+            in Duration::from_millis(10)..=LONGEST, live;
         /// Largest message received, after decompression. For new calls.
         pub receive_message_max: Size = Size::mib(4), live;
         /// Bytes of unfinished messages that are held for all calls together; messages of 16 KiB

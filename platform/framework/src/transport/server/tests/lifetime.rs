@@ -1,8 +1,9 @@
 //! How long a connection lasts.
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::*;
+use crate::transport::wire::until_closed;
 
 fn aging() -> Limits {
     Limits {
@@ -108,4 +109,47 @@ async fn an_idle_connection_goes_away() {
         wire.call(Wire::request(PATH), b"").await.unwrap();
     }
     assert_eq!(2, handle.counts().open);
+}
+
+/// Goal: a connection of HTTP/1.1 without a request for its time is closed, half a head or none; one
+/// with a request now and then stays, and so does an idle one of HTTP/2 beside it.
+/// Method: what is sent, when, and when the connection ends; over the default of 75 s, on the paused
+/// clock.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_of_http1_is_closed() {
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: memory\r\n\r\n";
+    const HALF: &str = "GET / HTTP/1.1\r\nho";
+    let (connector, incoming) = memory::network();
+    let listener = Listener::memory(incoming, limits().live());
+    let handle = start_with(listener, Protocols::Http1And2, Journal::new());
+    let http2 = connected(&connector).await;
+    http2.call(Wire::request(PATH), b"").await.unwrap();
+    let cases: [(&[(u64, &str)], u64); 5] = [
+        (&[(0, REQUEST)], 75),
+        (&[(0, REQUEST), (60, HALF)], 75),
+        (&[(0, REQUEST), (60, REQUEST)], 135),
+        // Until something was asked, that is what counts.
+        (&[], 10),
+        (&[(5, HALF)], 10),
+    ];
+    for (sent, due) in cases {
+        let began = Instant::now();
+        let (mut read, mut write) = tokio::io::split(connector.connect().await.unwrap());
+        let sending = async {
+            for (at, text) in sent {
+                tokio::time::sleep_until(began + Duration::from_secs(*at)).await;
+                write.write_all(text.as_bytes()).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = sending => {}
+            closed = in_time(until_closed(&mut read)) => drop(closed),
+        }
+        let took = began.elapsed();
+        let due = Duration::from_secs(due)..Duration::from_secs(due + 2);
+        assert!(due.contains(&took), "{sent:?}: {took:?}");
+    }
+    http2.call(Wire::request(PATH), b"").await.unwrap();
+    assert_eq!(1, handle.counts().open);
 }
