@@ -27,7 +27,7 @@ use tower::Service;
 use crate::{
     auth::Verifier,
     contract::Method,
-    telemetry::rpc::ServerMethod,
+    telemetry::{Sampling, rpc::ServerMethod},
     transport::server::{LiveLimits, Protocols},
 };
 
@@ -112,6 +112,8 @@ struct Shared {
     other: ServerMethod,
     /// Who answers what is not gRPC.
     http: Option<Http>,
+    /// Chooses which traces are recorded, where callers do not.
+    strangers: Option<Sampling>,
     bounds: Arc<Bounds>,
 }
 
@@ -145,6 +147,7 @@ impl Stack {
                 others,
                 other,
                 http: services.http.map(Http::new),
+                strangers: services.strangers,
                 bounds,
             }),
         }
@@ -198,7 +201,11 @@ impl Service<Request<Incoming>> for Stack {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        // Here alone: what is made of a request further in follows what was chosen for it.
+        if let Some(sampling) = &self.shared.strangers {
+            sampling.decide(request.headers_mut());
+        }
         if let Some(http) = &self.shared.http
             && !protocol::is_grpc(request.headers())
         {

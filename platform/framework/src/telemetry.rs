@@ -17,6 +17,7 @@ mod panic;
 pub mod platform;
 pub(crate) mod prometheus;
 pub mod rpc;
+mod sampling;
 mod trace;
 
 use std::{io, time::Duration};
@@ -30,6 +31,7 @@ pub use crate::{
 };
 pub use level::{Directives, LevelError, LogLevel};
 pub use otlp::ExportError;
+pub use sampling::Sampling;
 
 use crate::{
     config::{self, Check},
@@ -47,9 +49,15 @@ config::section! {
         /// Where spans are sent by OTLP/gRPC, as in `http://127.0.0.1:4317`. Without one, where
         /// `OTEL_EXPORTER_OTLP_ENDPOINT` says; without that, nowhere.
         pub otlp_endpoint: Option<String> = None, restart;
-        /// Share of the traces begun here that is recorded; a caller's decision is followed.
+        /// Share of the traces begun here that is recorded; of a caller's, where `trust_remote` is
+        /// off, and else the caller's decision is followed.
         /// Without one, what `OTEL_TRACES_SAMPLER` says; without that, all.
         pub sample_ratio: Option<f64> = None, restart;
+        /// Whether callers decide which of their traces are recorded. Where not, their calls stay in
+        /// their traces, and `sample_ratio` is the share of them that is recorded; without an
+        /// export it is none. By default yes, but not where calls are handed on, as by the gateway:
+        /// its callers are strangers.
+        pub trust_remote: Option<bool> = None, restart;
         /// Finished spans that wait for the collector at most; more are dropped and counted.
         pub span_queue_max: usize = 2_048, in 1..=65_536, restart;
         /// Longest wait of a finished span before it is sent.
@@ -192,6 +200,13 @@ impl Telemetry {
     #[must_use]
     pub fn render_metrics(&self) -> String {
         prometheus::render(&self.prometheus)
+    }
+
+    /// Chooses which traces of strangers are recorded: none where nothing is exported.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        let ratio = self.pipeline.as_ref().map(otlp::Pipeline::ratio);
+        Sampling::new(ratio.unwrap_or(0.0))
     }
 
     /// The handle that reads and changes the log level.

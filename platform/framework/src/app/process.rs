@@ -38,7 +38,7 @@ use crate::{
     journal::{self, Journal, Kind},
     server::{DescriptorError, Router, Stack},
     shutdown::{Request, Stop, Tasks},
-    telemetry::{Directives, LogLevel, Telemetry},
+    telemetry::{Directives, LogLevel, Sampling, Telemetry},
     transport::server::{BindError, Handle, Listener},
 };
 
@@ -348,6 +348,14 @@ impl<C: Section> Process<C> {
             router = without.fold(router, |router, it| router.without(it));
         } else if !described {
             router = reflection::add(router)?;
+        }
+        let trusted = self
+            .settings
+            .live
+            .read(|settings| settings.first.telemetry.trust_remote);
+        if !trusted.unwrap_or(!router.hands_on()) {
+            let sampling = self.telemetry.as_ref().map(Telemetry::sampling);
+            router = router.sample_by(sampling.unwrap_or_else(|| Sampling::new(0.0)));
         }
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router, limits);

@@ -5,3 +5,4 @@ mod drain;
 mod probe;
 mod reflect;
 mod side_port;
+mod strangers;

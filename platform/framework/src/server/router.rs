@@ -13,6 +13,7 @@ use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
     status::Refusal,
+    telemetry::Sampling,
 };
 
 /// Stands for every method nobody serves, so that made-up names reach no metric.
@@ -36,6 +37,7 @@ pub struct Router {
     pub(super) others: Option<(Arc<dyn Handler>, Named)>,
     pub(super) http: Option<http::Handler>,
     pub(super) tokens: Option<Verifier>,
+    pub(super) strangers: Option<Sampling>,
 }
 
 impl fmt::Debug for Router {
@@ -188,6 +190,19 @@ impl Router {
         assert!(self.tokens.is_none(), "tokens are verified already");
         self.tokens = Some(tokens);
         self
+    }
+
+    /// Has `sampling` choose which traces are recorded, whatever callers say.
+    #[must_use]
+    pub fn sample_by(mut self, sampling: Sampling) -> Self {
+        self.strangers = Some(sampling);
+        self
+    }
+
+    /// Whether calls to what others serve are answered here.
+    #[must_use]
+    pub fn hands_on(&self) -> bool {
+        self.others.is_some()
     }
 
     /// The same without `service`, where it has that.

@@ -74,6 +74,7 @@ super::label! {
 #[derive(Debug, Clone)]
 pub(super) struct Pipeline {
     provider: SdkTracerProvider,
+    ratio: f64,
 }
 
 impl Pipeline {
@@ -137,7 +138,13 @@ impl Pipeline {
         }
         Self {
             provider: provider.build(),
+            ratio: config.sample_ratio.unwrap_or_else(ratio_of_environment),
         }
+    }
+
+    /// The share of traces begun here that is recorded.
+    pub(super) fn ratio(&self) -> f64 {
+        self.ratio
     }
 
     /// The layer that sends spans this way.
@@ -180,6 +187,18 @@ fn endpoint_of_environment() -> Option<String> {
         return None;
     }
     value("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| value("OTEL_EXPORTER_OTLP_ENDPOINT"))
+}
+
+/// The share of traces that OpenTelemetry's own variables have recorded, as the SDK reads them.
+fn ratio_of_environment() -> f64 {
+    let value = config::opentelemetry_variable;
+    match value("OTEL_TRACES_SAMPLER").as_deref() {
+        Some("always_off" | "parentbased_always_off") => 0.0,
+        Some("traceidratio" | "parentbased_traceidratio") => value("OTEL_TRACES_SAMPLER_ARG")
+            .and_then(|ratio| ratio.parse().ok())
+            .unwrap_or(1.0),
+        _ => 1.0,
+    }
 }
 
 /// Whether `endpoint` is an address that could be dialled.

@@ -22,7 +22,7 @@ use super::*;
 use crate::{
     call::TraceContext,
     contract::{Access, Idempotency, Method},
-    telemetry::rpc::ServerMethod,
+    telemetry::{Sampling, rpc::ServerMethod},
     testing::telemetry::{Capture, Line, capture},
 };
 
@@ -194,6 +194,36 @@ async fn a_ratio_holds_for_traces_begun_here() {
 
     pipeline.shutdown(Duration::from_secs(10)).await;
     assert_eq!(vec![1], *exporter.batches.lock().unwrap());
+}
+
+/// Goal: where callers are strangers the ratio holds for their traces, too, in which the calls stay.
+/// Method: a ratio of nothing and one of all, each with a parent that says the opposite.
+#[tokio::test]
+async fn a_ratio_holds_for_traces_of_strangers() {
+    for (ratio, batches) in [(0.0, vec![]), (1.0, vec![1])] {
+        let config = Config {
+            sample_ratio: Some(ratio),
+            ..Config::default()
+        };
+        let exporter = Scripted::default();
+        let pipeline = Pipeline::over(exporter.clone(), &ORDERS, &config);
+        let subscriber = registry().with(pipeline.layer());
+        let _default = tracing::subscriber::set_default(subscriber);
+        let remote = TraceContext::root(ratio < 0.5);
+        let mut headers = HeaderMap::new();
+        remote.inject(&mut headers);
+        Sampling::new(pipeline.ratio()).decide(&mut headers);
+
+        let served = ServerMethod::new(&PLACE).start(&headers, None);
+        let own = served.trace().clone();
+        assert_eq!(
+            (remote.trace_id, !remote.sampled),
+            (own.trace_id, own.sampled)
+        );
+        served.end(Code::Ok);
+        pipeline.shutdown(Duration::from_secs(10)).await;
+        assert_eq!(batches, *exporter.batches.lock().unwrap(), "{ratio}");
+    }
 }
 
 /// Fails while told to, and notes the sizes of batches that came.
