@@ -195,6 +195,7 @@ fn every_method_of_the_shop_says_who_may_call_it() {
     let public = ["Register", "Login", "GetJwks", "ListProducts", "GetProduct"];
     assert_eq!(public.as_slice(), with(Access::Public));
     let between = [
+        "SetRoles",
         "SeedProducts",
         "Reserve",
         "Confirm",
@@ -205,6 +206,10 @@ fn every_method_of_the_shop_says_who_may_call_it() {
         "RecordNotification",
     ];
     assert_eq!(between.as_slice(), with(Access::Internal));
+    let roles = methods.iter().flat_map(|it| it.iter());
+    let roles = roles.filter_map(|it| Some((it.name(), it.role?)));
+    let expected = [("ImportProducts", "staff"), ("UpdateStock", "staff")];
+    assert_eq!(expected.as_slice(), roles.collect::<Vec<_>>());
 }
 
 /// Goal: the shop is found in HTTP where people and scripts look for it; what is for services alone

@@ -106,11 +106,18 @@ impl Shop {
 
     /// A GET of JSON at the gateway, with a token and other headers: the status and the answer.
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n");
+        self.ask(&format!("GET {path}"), headers, "").await
+    }
+
+    /// The same for any method, with a body.
+    async fn ask(&self, what: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        let mut request = format!("{what} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n");
         for (name, value) in headers {
             request.extend([name, ": ", value, "\r\n"]);
         }
-        request.push_str("\r\n");
+        let length = body.len();
+        let length = length.to_string();
+        request.extend(["content-length: ", &length, "\r\n\r\n", body]);
         let mut stream = TcpStream::connect(self.gateway).await.expect("a gateway");
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut answer = String::new();
@@ -236,7 +243,9 @@ async fn only_a_good_token_lets_in() {
         metadata.insert(name, account.parse().expect("a name"));
     }
     shop.refuses_to_restock("a forged name", &metadata).await;
-    restocks(&shop, &good).await;
+    let account = part(&good, 1)["sub"].as_str().expect("a name").to_owned();
+    shop.system.set_roles(&account, &["staff"]);
+    restocks(&shop, &shop.log_in("ada@example.org").await).await;
     let headers = names.map(|name| (name, account.as_str()));
     let (status, answer) = shop.get("/v1/orders", &headers).await;
     assert_eq!(401, status, "{answer}");

@@ -7,9 +7,8 @@ use gantry_harness::{
     tools,
 };
 use serde_json::{Value, json};
-use shop_proto::catalog::v1::{UpdateStockRequest, catalog_service_client::CatalogServiceClient};
 
-use crate::{money::Shop, shop::SKU, support::channel};
+use crate::{money::Shop, shop::SKU, support::move_stock};
 
 /// An `audit` of the shop with further arguments.
 fn audit(shop: &Shop, arguments: &[&str]) -> Output {
@@ -50,24 +49,6 @@ async fn asked(shop: &Shop, path: &str, key: &str, body: &Value) {
         .as_deref()
         .is_some_and(|it| it.starts_with("HTTP/1.1 200"));
     assert!(taken, "{answer:?}");
-}
-
-/// Moves the stock of what everybody orders, past all orders.
-async fn moved(shop: &Shop, delta: i32) {
-    let catalog = shop.system.address("catalog").parse().expect("an address");
-    let update = UpdateStockRequest {
-        sku: SKU.to_owned(),
-        delta,
-    };
-    let mut catalog = CatalogServiceClient::new(channel(&[catalog]));
-    let updates = shop.customer.by(tokio_stream::iter([update]));
-    let changes = catalog.update_stock(updates).await;
-    let mut changes = changes.expect("a stream").into_inner();
-    changes
-        .message()
-        .await
-        .expect("an answer")
-        .expect("a level");
 }
 
 /// Goal: whoever looks into good books is told so, and whoever looks into bad ones is told what is
@@ -118,7 +99,7 @@ async fn faults_planted_in_a_running_shop_are_found() {
 
     let charge = json!({ "amount_minor_units": 1, "currency_code": "EUR", "reference": "nobody" });
     asked(&shop, "/charges", "by-nobody", &charge).await;
-    moved(&shop, -3).await;
+    move_stock(&shop.system, SKU, -3).await;
     let bad = report(&audit(&shop, &since), 1);
     assert_eq!(
         vec![("nobody", "unknown_order"), (SKU, "stock")],

@@ -6,6 +6,12 @@ use gantry_harness::{
     system::{System, is_alive},
     wait::{self, SOON},
 };
+use shop_proto::catalog::v1::{GetProductRequest, catalog_service_client::CatalogServiceClient};
+
+use crate::{
+    shop::SKU,
+    support::{channel, move_stock},
+};
 
 /// How the demo says how it goes, so often that a test need not wait.
 const SETTINGS: &str = "[shopping]\ncalls_per_second = 20.0\nsummary_interval = \"200ms\"\n";
@@ -61,6 +67,31 @@ async fn the_demo_shops() {
     assert!(stopped.status.success(), "{stopped:?}");
     assert_eq!(Some(0), system.ended(SOON).await.code());
     assert!(!is_alive(id));
+}
+
+/// Goal: what runs short is delivered again, by one of the demo who was made one of the staff.
+/// Method: take nearly all of a product away; its units, without anybody else who delivers.
+#[tokio::test]
+async fn the_demo_fills_the_shelves() {
+    let system = System::up(&["--demo"]);
+    fs::write(system.folder().join("config/shopper.toml"), SETTINGS).expect("write a file");
+    until_more(&system, "placed", 0).await;
+    let catalog = system.address("catalog").parse().expect("an address");
+    let mut catalog = CatalogServiceClient::new(channel(&[catalog]));
+    let mut available = async || {
+        let sku = SKU.to_owned();
+        let product = catalog.get_product(GetProductRequest { sku }).await;
+        let product = product.expect("a product").into_inner().product;
+        product.expect("a product").available
+    };
+    // Some may be bought meanwhile.
+    let left = available().await - 10;
+    move_stock(&system, SKU, -i32::try_from(left).expect("a few")).await;
+    wait::until("a delivery", SOON, async || {
+        (available().await > 15).then_some(())
+    })
+    .await;
+    assert_eq!(Some(0), counted(&system, "failed"), "nobody was refused");
 }
 
 /// Goal: while the gateway is away, the demo asks now and then, and goes on when it is back.

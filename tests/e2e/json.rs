@@ -67,16 +67,26 @@ impl Customer {
         answer.json()
     }
 
-    fn log_in(&mut self, email: &str) {
-        let person = json!({"email": email, "password": "correct horse battery"}).to_string();
+    fn register(&self, email: &str) {
+        let person = person(email);
         let registered = self.fine("/v1/accounts:register", &["--json", &person]);
         assert_eq!(email, registered["account"]["email"], "{registered}");
         let again = self.curl("/v1/accounts:register", &["--json", &person]);
         assert_eq!((409, 6), (again.status, code(&again)), "{again:?}");
-        let logged_in = self.fine("/v1/accounts:login", &["--json", &person]);
-        let token = logged_in["token"].as_str().expect("a token");
-        token.clone_into(&mut self.token);
     }
+
+    /// Gets a token; the account that it speaks for.
+    fn log_in(&mut self, email: &str) -> String {
+        let person = person(email);
+        let logged_in = self.fine("/v1/accounts:login", &["--json", &person]);
+        let text = |name: &str| logged_in[name].as_str().expect("a text").to_owned();
+        self.token = text("token");
+        text("accountId")
+    }
+}
+
+fn person(email: &str) -> String {
+    json!({"email": email, "password": "correct horse battery"}).to_string()
 }
 
 fn code(answer: &Answer) -> i64 {
@@ -92,8 +102,8 @@ fn curl() -> bool {
 }
 
 /// Goal: everything the public may do is done by plain HTTP, and one trace tells of all of it.
-/// Method: register, log in, import, list, place, read, watch and cancel by curl, over HTTP/1.1,
-/// within a trace of the customer's; an OTLP receiver collects the spans.
+/// Method: register, log in, list, place, read, watch and cancel by curl, and import as one of the
+/// staff, over HTTP/1.1, within a trace of the customer's; an OTLP receiver collects the spans.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_shops_by_json() {
     if !curl() {
@@ -102,12 +112,18 @@ async fn a_customer_shops_by_json() {
     let collector = Collector::start().await;
     let otlp = format!("http://{}", collector.address);
     let system = System::up(&["--otlp", &otlp]);
-    let mut customer = Customer {
+    let somebody = || Customer {
         url: format!("http://{}", system.address("gateway")),
         token: String::new(),
     };
+    let (mut customer, mut clerk) = (somebody(), somebody());
+    customer.register("json@example.com");
     customer.log_in("json@example.com");
-    import_and_list(&customer, system.folder());
+    clerk.register("clerk@example.com");
+    let account = clerk.log_in("clerk@example.com");
+    system.set_roles(&account, &["staff"]);
+    clerk.log_in("clerk@example.com");
+    import_and_list(&clerk, &customer, system.folder());
     let order = place_and_watch(&customer);
     news_come(&customer, &order).await;
     what_is_wrong_is_told(&customer, &order);
@@ -132,7 +148,7 @@ async fn a_customer_shops_by_json() {
     .await;
 }
 
-fn import_and_list(customer: &Customer, folder: &Path) {
+fn import_and_list(clerk: &Customer, customer: &Customer, folder: &Path) {
     let rows = (0..3).map(|number| {
         let row = json!({
             "sku": format!("JSON-{number}"), "name": "A thing", "priceMinorUnits": "100",
@@ -145,7 +161,9 @@ fn import_and_list(customer: &Customer, folder: &Path) {
     let file = format!("@{}", file.display());
     let header = ["-H", "content-type: application/x-ndjson"];
     let arguments = [&["--data-binary", file.as_str()][..], &header].concat();
-    let imported = customer.fine("/v1/products:import", &arguments);
+    let refused = customer.curl("/v1/products:import", &arguments);
+    assert_eq!((403, 7), (refused.status, code(&refused)), "{refused:?}");
+    let imported = clerk.fine("/v1/products:import", &arguments);
     assert_eq!("3", imported["createdCount"], "{imported}");
     let listed = customer.fine("/v1/products?page_size=500", &[]);
     let products = listed["products"].as_array().expect("products");

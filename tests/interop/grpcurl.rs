@@ -73,7 +73,7 @@ struct Shop {
 }
 
 /// Goal: every service can be listed, described and used with grpcurl, and one trace tells of it.
-/// Method: register, log in, import, list, place and watch, all within a trace of the caller's; an
+/// Method: register, give a role, log in, import, list, place and watch, all within a trace of the caller's; an
 /// OTLP receiver collects the spans.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcurl_shops_and_one_trace_tells_of_it() {
@@ -90,8 +90,9 @@ async fn grpcurl_shops_and_one_trace_tells_of_it() {
         orders: system.address("orders"),
     };
     everything_is_described(&grpcurl, &shop);
-    let token = log_in(&grpcurl, &shop);
-    import_and_list(&grpcurl, &shop, &token);
+    let token = log_in(&grpcurl, &shop, "grpcurl@example.com", &[]);
+    let staff = log_in(&grpcurl, &shop, "clerk@example.com", &["staff"]);
+    import_and_list(&grpcurl, &shop, &staff);
     place_and_watch(&grpcurl, &shop, &token);
 
     let wanted = [
@@ -136,17 +137,17 @@ fn everything_is_described(grpcurl: &Grpcurl, shop: &Shop) {
     }
 }
 
-fn log_in(grpcurl: &Grpcurl, shop: &Shop) -> String {
-    let person = json!({"email": "grpcurl@example.com", "password": "correct horse battery"});
-    let register = "shop.accounts.v1.AccountsService/Register";
-    grpcurl.call(
-        &shop.accounts,
-        register,
-        None,
-        std::slice::from_ref(&person),
-    );
-    let login = "shop.accounts.v1.AccountsService/Login";
-    let answer = grpcurl.call(&shop.accounts, login, None, &[person]);
+/// The token of somebody new who has these roles.
+fn log_in(grpcurl: &Grpcurl, shop: &Shop, email: &str, roles: &[&str]) -> String {
+    let call = |method: &str, request: &Value| {
+        let method = format!("shop.accounts.v1.AccountsService/{method}");
+        grpcurl.call(&shop.accounts, &method, None, std::slice::from_ref(request))
+    };
+    let person = json!({"email": email, "password": "correct horse battery"});
+    let registered = call("Register", &person);
+    let account = &registered[0]["account"]["accountId"];
+    call("SetRoles", &json!({"accountId": account, "roles": roles}));
+    let answer = call("Login", &person);
     answer[0]["token"].as_str().expect("a token").to_owned()
 }
 

@@ -27,7 +27,8 @@ async fn a_node_client_shops_through_the_gateway() {
     };
     let system = System::up(&[]);
     let gateway = system.address("gateway");
-    let told = tools::run(customer.arg(tools::root().join("proto")).arg(gateway));
+    customer.arg(tools::root().join("proto")).arg(gateway);
+    let told = tools::run(customer.arg(system.address("accounts")));
     let told: Value = serde_json::from_str(&told).expect("JSON");
     let expected = json!({
         "imported": "3",

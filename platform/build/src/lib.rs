@@ -18,7 +18,8 @@
 //! - the messages, as prost makes them;
 //! - for each service a client, a server and its trait, as tonic makes them;
 //! - `impl gantry::contract::{Server, Client}`: names, descriptors, and for each method whether it
-//!   streams, its `idempotency_level`, and who may call it (`gantry.access.v1.access`);
+//!   streams, its `idempotency_level`, and who may call it (`gantry.access.v1.access` and
+//!   `role`);
 //! - `impl gantry::contract::Validate` for each message, from its `buf.validate` options. Servers
 //!   check each message they decode. An option that cannot be honoured fails the build: a rule
 //!   that is silently not checked is worse than none;

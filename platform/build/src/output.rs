@@ -54,6 +54,7 @@ pub(crate) fn generate(builder: &Builder, sources: &Sources) -> Result<Vec<Packa
     let mut packages = Vec::new();
     let mut faults = Vec::new();
     for (module, files) in files {
+        faults.extend(access::faults(&files, &builder.proto_dir));
         // Absent where the files declare nothing but options.
         let Some(mut code) = modules.remove(&module) else {
             continue;

@@ -18,6 +18,7 @@ use proc_macro2::TokenStream;
 use prost_reflect::{DescriptorPool, FileDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 use quote::{format_ident, quote};
 
+pub(crate) use self::options::line;
 use self::{options::MessageRules, site::Site};
 use crate::idents;
 

@@ -6,7 +6,7 @@ use prost_types::method_options::IdempotencyLevel;
 use quote::{format_ident, quote};
 use tonic_build::CodeGenBuilder;
 
-use crate::access::{Access, Accesses};
+use crate::access::{Access, Accesses, Said};
 
 /// Generates the code of services; with a runtime also the facts about them.
 #[derive(Debug)]
@@ -104,7 +104,9 @@ fn methods(service: &Service, accesses: &Accesses, runtime: &TokenStream) -> Tok
             IdempotencyLevel::Idempotent => quote!(Idempotent),
         };
         let full_name = format!("{name}.{}", method.proto_name);
-        let access = match accesses.get(&full_name).copied().unwrap_or_default() {
+        let Said { access, role } = accesses.get(&full_name).cloned().unwrap_or_default();
+        let role = role.map_or_else(|| quote!(None), |role| quote!(Some(#role)));
+        let access = match access {
             Access::Token => quote!(Token),
             Access::Public => quote!(Public),
             Access::Internal => quote!(Internal),
@@ -116,6 +118,7 @@ fn methods(service: &Service, accesses: &Accesses, runtime: &TokenStream) -> Tok
                 server_streaming: #server_streaming,
                 idempotency: #runtime::Idempotency::#idempotency,
                 access: #runtime::Access::#access,
+                role: #role,
             }
         }
     });

@@ -56,6 +56,37 @@ fn check(cases: &[(&str, &str, &str)]) {
     }
 }
 
+/// Goal: a role that nobody would be asked for, or that no token carries, is refused where it is
+/// declared.
+/// Method: roles beside each access that wants no token, and words that are none.
+#[test]
+fn a_role_that_cannot_be_asked_for_is_refused() {
+    let long = "r".repeat(65);
+    let no_role = "is no role; expected 1 to 64 lower-case letters, digits and dashes";
+    let no_token =
+        |access: &str| format!("is asked of nobody beside {access}; expected ACCESS_TOKEN");
+    for (access, role, why) in [
+        ("ACCESS_PUBLIC", "staff", no_token("ACCESS_PUBLIC")),
+        ("ACCESS_INTERNAL", "staff", no_token("ACCESS_INTERNAL")),
+        ("ACCESS_TOKEN", "", no_role.to_owned()),
+        ("ACCESS_TOKEN", "Staff", no_role.to_owned()),
+        ("ACCESS_TOKEN", "night staff", no_role.to_owned()),
+        ("ACCESS_UNSPECIFIED", &long, no_role.to_owned()),
+    ] {
+        let contract = format!(
+            "syntax = \"proto3\";\npackage a.v1;\nimport \"gantry/access/v1/access.proto\";\n\
+             message M {{}}\nservice S {{\n  rpc R(M) returns (M) {{\n\
+             option (gantry.access.v1.access) = {access};\n\
+             option (gantry.access.v1.role) = \"{role}\";\n}}\n}}\n"
+        );
+        for plain in [false, true] {
+            let said = fault(&[("a/v1/a.proto", &contract)], plain);
+            let expected = format!("a/v1/a.proto:6: method a.v1.S.R: role `{role}` {why}");
+            assert_eq!(said, expected);
+        }
+    }
+}
+
 #[test]
 fn a_rule_that_cannot_be_honoured_is_refused_by_name() {
     let why = "is not one that gantry-build honours";

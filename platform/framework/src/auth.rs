@@ -36,6 +36,9 @@ pub enum Denied {
     /// The token proves nothing here and now.
     #[error("the token is not accepted")]
     Token(#[from] TokenError),
+    /// Whoever serves the method verifies no tokens, whatever is shown.
+    #[error("this method wants a token, and none is accepted here: tokens are not verified")]
+    Unverified,
     /// No key was ever read, so no token can be judged.
     #[error("tokens cannot be checked now; try again")]
     NoKeys,
@@ -53,7 +56,9 @@ impl From<Denied> for Status {
                 tracing::debug!(%error, "token refused");
                 refused.status(denied.to_string())
             }
-            Denied::Missing | Denied::Malformed => refused.status(denied.to_string()),
+            Denied::Missing | Denied::Malformed | Denied::Unverified => {
+                refused.status(denied.to_string())
+            }
         }
     }
 }
@@ -103,6 +108,22 @@ impl Verifier {
     /// Reads the keys now and then; runs until it is dropped.
     pub async fn keep_fresh(self) {
         self.keys.keep_fresh().await;
+    }
+}
+
+impl Identity {
+    /// Lets on whoever has `role`.
+    ///
+    /// # Errors
+    ///
+    /// `PERMISSION_DENIED` for everybody else. It names the role, which the contract tells anybody.
+    pub fn require_role(&self, role: &str) -> Result<(), Status> {
+        if self.has_role(role) {
+            return Ok(());
+        }
+        // Contracts of others may say anything.
+        let text = format!("expected a token with the role `{role:.64}` in its claim roles");
+        Err(Refusal::MissingRole.status(text))
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Method {
     pub idempotency: Idempotency,
     /// Who may call it.
     pub access: Access,
+    /// The role that the token of a call must carry (`gantry.access.v1.role`). Where there is one a
+    /// token is wanted, whatever `access` says.
+    pub role: Option<&'static str>,
 }
 
 impl Method {
@@ -70,6 +73,12 @@ impl Method {
     #[must_use]
     pub fn is_unary(&self) -> bool {
         !self.client_streaming && !self.server_streaming
+    }
+
+    /// Whether a call must say who makes it.
+    #[must_use]
+    pub fn wants_token(&self) -> bool {
+        self.access == Access::Token || self.role.is_some()
     }
 
     fn split(&self) -> (&'static str, &'static str) {

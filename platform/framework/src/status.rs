@@ -120,6 +120,8 @@ pub enum Refusal {
     NoKeys,
     /// The method is for services of the system, and the call comes from outside.
     InternalMethod,
+    /// The method is for those with a role, and whoever calls has it not.
+    MissingRole,
     /// The caller asked for more than its quota.
     RateLimit,
 }
@@ -149,6 +151,7 @@ impl Refusal {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::NoKeys => "NO_KEYS",
             Self::InternalMethod => "INTERNAL_METHOD",
+            Self::MissingRole => "MISSING_ROLE",
             Self::RateLimit => "RATE_LIMIT",
         }
     }
@@ -170,7 +173,7 @@ impl Refusal {
             | Self::NoKeys => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
-            Self::Remote | Self::InternalMethod => Code::PermissionDenied,
+            Self::Remote | Self::InternalMethod | Self::MissingRole => Code::PermissionDenied,
             Self::NotRegistering => Code::FailedPrecondition,
             Self::CallerGone => Code::Aborted,
             Self::NotGrpc => Code::InvalidArgument,

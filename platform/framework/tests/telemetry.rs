@@ -38,6 +38,7 @@ static PLACE: Method = Method {
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
     access: Access::Public,
+    role: None,
 };
 
 /// Names the child's part.

@@ -90,12 +90,15 @@ pub struct Claims {
     pub iat: i64,
     /// When it begins.
     pub nbf: i64,
+    /// What the account may do beside what everybody may (RFC 9068, section 2.2.3.1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
 }
 
 impl Claims {
-    /// The claims of a token for `account_id`, signed `now`.
+    /// The claims of a token for `account_id` with these `roles`, signed `now`.
     #[must_use]
-    pub fn new(terms: &Terms, account_id: &str, now: Timestamp) -> Self {
+    pub fn new(terms: &Terms, account_id: &str, roles: Vec<String>, now: Timestamp) -> Self {
         Self {
             iss: terms.issuer.clone(),
             sub: account_id.to_owned(),
@@ -103,6 +106,7 @@ impl Claims {
             exp: now.after(terms.lifetime).seconds(),
             iat: now.seconds(),
             nbf: now.seconds(),
+            roles,
         }
     }
 
@@ -150,7 +154,7 @@ mod tests {
             lifetime: Duration::from_mins(15),
         };
         let now = Timestamp::from_micros(1_700_000_000_999_999);
-        let claims = Claims::new(&terms, "42", now);
+        let claims = Claims::new(&terms, "42", Vec::new(), now);
         assert_eq!(1_700_000_000, claims.iat);
         assert_eq!(1_700_000_000, claims.nbf);
         assert_eq!(1_700_000_900, claims.exp);

@@ -6,7 +6,8 @@ use gantry::{config::Live, status};
 use gantry_store::Timestamp;
 use shop_proto::accounts::v1::{
     Account as AccountMessage, GetJwksRequest, GetJwksResponse, Jwk, LoginRequest, LoginResponse,
-    RegisterRequest, RegisterResponse, accounts_service_server::AccountsService,
+    RegisterRequest, RegisterResponse, SetRolesRequest, SetRolesResponse,
+    accounts_service_server::AccountsService,
 };
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -68,7 +69,10 @@ impl From<gantry_store::Error> for Refused {
 
 fn password_status(error: &PasswordError) -> Status {
     match error {
-        PasswordError::Busy => status::busy("too many logins at once; try again", BUSY_PAUSE),
+        PasswordError::Busy => status::busy(
+            "too many logins at once; try again",
+            BUSY_PAUSE,
+        ),
         PasswordError::Hash(_) => {
             tracing::error!(error = %status::chain(error), "password was not hashed");
             Status::internal("the password could not be checked")
@@ -115,8 +119,11 @@ impl Accounts {
             Some(_) => return Err(Refused::credentials(Failure::WrongPassword)),
             None => return Err(Refused::credentials(Failure::UnknownAccount)),
         };
+        // Read only now: an account that nobody proved to be theirs costs no more than one that
+        // is not there.
+        let roles = self.store.roles(&account_id).await?;
         let now = Timestamp::now();
-        let claims = Claims::new(&self.tokens.load().terms(), &account_id, now);
+        let claims = Claims::new(&self.tokens.load().terms(), &account_id, roles, now);
         let ring = self.keys.ring();
         let key = ring.signer(Keys::published(now)).ok_or_else(|| {
             Refused::new(
@@ -179,6 +186,24 @@ impl AccountsService for Accounts {
                 Err(refused.status)
             }
         }
+    }
+
+    async fn set_roles(
+        &self,
+        request: Request<SetRolesRequest>,
+    ) -> Result<Response<SetRolesResponse>, Status> {
+        let SetRolesRequest {
+            account_id,
+            mut roles,
+        } = request.into_inner();
+        // Identifiers are kept in lower case; a contract's `uuid` may be in any.
+        let account_id = account_id.to_lowercase();
+        if !self.store.set_roles(&account_id, &roles).await? {
+            return Err(Status::not_found("there is no such account"));
+        }
+        roles.sort();
+        tracing::info!(account_id, ?roles, "an account has these roles now");
+        Ok(Response::new(SetRolesResponse { roles }))
     }
 
     async fn get_jwks(

@@ -6,11 +6,18 @@ use zeroize::Zeroizing;
 use crate::domain::{Account, Email};
 
 /// The shape of the database.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "accounts",
-    sql: include_str!("../migrations/0001_accounts.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "accounts",
+        sql: include_str!("../migrations/0001_accounts.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "roles",
+        sql: include_str!("../migrations/0002_roles.sql"),
+    },
+];
 
 const INSERT_ACCOUNT: Statement = Statement::new(
     "accounts.insert_account",
@@ -20,6 +27,22 @@ const INSERT_ACCOUNT: Statement = Statement::new(
 const FIND_PASSWORD: Statement = Statement::new(
     "accounts.find_password",
     "SELECT account_id, password_hash FROM accounts WHERE email = $1",
+);
+const FIND_ACCOUNT: Statement = Statement::new(
+    "accounts.find_account",
+    "SELECT account_id FROM accounts WHERE account_id = $1",
+);
+const DELETE_ROLES: Statement = Statement::new(
+    "accounts.delete_roles",
+    "DELETE FROM account_roles WHERE account_id = $1",
+);
+const INSERT_ROLE: Statement = Statement::new(
+    "accounts.insert_role",
+    "INSERT INTO account_roles (account_id, role) VALUES ($1, $2)",
+);
+const FIND_ROLES: Statement = Statement::new(
+    "accounts.find_roles",
+    "SELECT role FROM account_roles WHERE account_id = $1 ORDER BY role LIMIT 16",
 );
 const INSERT_KEY: Statement = Statement::new(
     "accounts.insert_key",
@@ -112,6 +135,42 @@ impl Store {
             account_id: row.text("account_id")?,
             password_hash: row.text("password_hash")?,
         }))
+    }
+
+    /// Gives an account these roles in place of those it had, each once; answers whether there is such
+    /// an account.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails; trying again is safe.
+    pub async fn set_roles(&self, account_id: &str, roles: &[String]) -> Result<bool, Error> {
+        let mut transaction = self.database.begin("accounts.set_roles").await?;
+        // Of two who set the roles of one account at once, one has the last word, and not each half.
+        transaction.alone("roles").await?;
+        let found = transaction.statement(&FIND_ACCOUNT).bind(account_id);
+        if found.fetch_optional().await?.is_none() {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        let deleted = transaction.statement(&DELETE_ROLES).bind(account_id);
+        deleted.execute().await?;
+        for role in roles {
+            let insert = transaction.statement(&INSERT_ROLE).bind(account_id);
+            insert.bind(role).execute().await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The roles of an account, in the order of the alphabet.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn roles(&self, account_id: &str) -> Result<Vec<String>, Error> {
+        let find = self.database.statement(&FIND_ROLES).bind(account_id);
+        let rows = find.fetch_all().await?;
+        rows.iter().map(|row| row.text("role")).collect()
     }
 
     /// Adds the key that `make` makes unless there is one from `since` or later, and forgets keys

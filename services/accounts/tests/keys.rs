@@ -8,6 +8,7 @@ use std::time::Duration;
 use accounts::{
     domain::{Claims, Terms},
     keys::{Keys, RefreshError},
+    signing::SigningKey,
     store::{MIGRATIONS, Store},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
@@ -150,7 +151,14 @@ async fn tokens_verify_by_the_published_key(place: Place) {
     let now = Timestamp::now();
     let ring = keys.ring();
     let key = ring.signer(Keys::published(now)).unwrap();
-    let token = key.sign(&Claims::new(&terms, "ada", now));
+    for roles in [&[][..], &["staff".to_owned()]] {
+        let token = key.sign(&Claims::new(&terms, "ada", roles.to_vec(), now));
+        verifies(&token, key, now, roles);
+    }
+}
+
+/// Method, continued: of an account without roles, and of one with some.
+fn verifies(token: &str, key: &SigningKey, now: Timestamp, roles: &[String]) {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let public = BASE64.decode(key.public()).unwrap();
     UnparsedPublicKey::new(&ED25519, public)
@@ -162,9 +170,12 @@ async fn tokens_verify_by_the_published_key(place: Place) {
     let expected = serde_json::json!({ "alg": "EdDSA", "kid": key.kid(), "typ": "at+jwt" });
     assert_eq!(expected, header);
     let seconds = now.seconds();
-    let expected = serde_json::json!({
+    let mut expected = serde_json::json!({
         "iss": "shop.accounts", "sub": "ada", "aud": "shop",
         "exp": seconds + 60, "iat": seconds, "nbf": seconds,
     });
+    if !roles.is_empty() {
+        expected["roles"] = roles.into();
+    }
     assert_eq!(expected, claims);
 }

@@ -1,8 +1,9 @@
 //! Who may make which call, decided before it is handed on, in whatever protocol it came.
 //!
-//! A method says in its contract who may call it (`gantry.access.v1.access`). One that says nothing, or
-//! whose contract cannot be read, wants a token. The token goes on with the call, and the service
-//! verifies it again: nobody is let in because a gateway was passed.
+//! A method says in its contract who may call it (`gantry.access.v1.access`), and which role they must
+//! have (`gantry.access.v1.role`). One that says nothing, or whose contract cannot be read, wants a
+//! token. The token goes on with the call, and the service verifies it again: nobody is let in
+//! because a gateway was passed.
 
 mod keys;
 
@@ -62,8 +63,8 @@ impl Access {
     ///
     /// # Errors
     ///
-    /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone,
-    /// UNAUTHENTICATED without a valid token where one is wanted.
+    /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone, and
+    /// without the role that is wanted; UNAUTHENTICATED without a valid token where one is wanted.
     pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
         let (service, name) = path
             .strip_prefix('/')
@@ -79,24 +80,25 @@ impl Access {
         }
         let service = api.as_ref().and_then(|api| api.reachable(service));
         let Some(method) = service.and_then(|it| it.methods.get(name)) else {
-            let refused = self.verify(headers).await;
+            let refused = self.verify(headers, None).await;
             // What is described as not there is told to anyone.
             return refused.map_err(|refused| match service {
                 Some(_) => missing(path),
                 None => refused,
             });
         };
+        let role = method.role.as_deref();
         match method.access {
             contract::Access::Public => Ok(()),
             contract::Access::Internal => {
                 let text = "this method is for services of the system alone";
                 Err(Refusal::InternalMethod.status(text))
             }
-            contract::Access::Token => self.verify(headers).await,
+            contract::Access::Token => self.verify(headers, role).await,
         }
     }
 
-    async fn verify(&self, headers: &HeaderMap) -> Result<(), Status> {
+    async fn verify(&self, headers: &HeaderMap, role: Option<&str>) -> Result<(), Status> {
         let Some(tokens) = &self.tokens else {
             let text =
                 "this method wants a token, and none is accepted here: tokens.keys is not set";
@@ -105,7 +107,7 @@ impl Access {
         let begun = Instant::now();
         loop {
             match tokens.identify(headers).await {
-                Ok(_) => return Ok(()),
+                Ok(identity) => return role.map_or(Ok(()), |role| identity.require_role(role)),
                 // The issuer may have begun at the same time as this process, and not be found yet.
                 Err(Denied::NoKeys) if begun.elapsed() < KEYS_WAIT => {
                     time::sleep(KEYS_PAUSE).await;

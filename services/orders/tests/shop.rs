@@ -438,9 +438,10 @@ async fn a_drain_ends_changes_of_stock(at: Place) {
         sku: "TEA".to_owned(),
         delta: 0,
     };
-    let ada = shop.person("ada@example.org").await;
+    let staff = shop.person_with("staff@example.org", &["staff"]).await;
     let changes = tokio_stream::iter([read]).chain(tokio_stream::pending());
-    let levels = shop.catalog().update_stock(changes.by(&ada)).await.unwrap();
+    let changes = changes.by(&staff);
+    let levels = shop.catalog().update_stock(changes).await.unwrap();
     let mut levels = levels.into_inner();
     assert!(levels.message().await.unwrap().is_some());
     let stopped = time::timeout(Duration::from_secs(10), shop.stop_catalog());

@@ -53,6 +53,7 @@ static CALL: Method = Method {
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
     access: Access::Internal,
+    role: None,
 };
 
 /// Payments over the bank at `desk`, of whose answers they wait long.

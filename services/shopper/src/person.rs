@@ -1,69 +1,47 @@
 //! One person: browses, orders, changes their mind, and follows what becomes of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use gantry::{
-    backoff::{self, Backoff},
-    status,
-};
 use shop_proto::{
     catalog::v1::Product,
     notifications::v1::NotificationKind,
     orders::v1::{NewOrderLine, OrderState, PlaceOrderRequest},
 };
-use tokio::{
-    sync::{Mutex, mpsc},
-    time::{self, Instant},
-};
+use tokio::{sync::mpsc, time};
 use tonic::{Code, Status};
 
 use crate::{
+    account::{Account, pauses},
+    clerk::Bell,
     shop::{Shop, Token},
     tally::Tally,
 };
 
-/// Pauses while the shop is away.
-const PAUSES: backoff::Config = backoff::Config {
-    min: Duration::from_millis(500),
-    max: Duration::from_secs(10),
-    multiplier: 2.0,
-    jitter: 0.2,
-};
-
-/// A token is used this long; it holds a little longer.
-const TOKEN_AGE_MAX: Duration = Duration::from_mins(10);
-
-/// With fewer units than this a product is delivered again. Else the demo has bought everything
+/// With fewer units than this a product is to be delivered again. Else the demo has bought everything
 /// after an hour.
 const LEVEL_MIN: i64 = 5;
 
-/// Units of a delivery.
-const DELIVERY: i32 = 25;
-
-/// Somebody with an account that nobody else can use: its password is forgotten with the process.
+/// Somebody with an account.
 pub(crate) struct Person {
     shop: Shop,
+    account: Account,
+    bell: Bell,
     tally: Arc<Tally>,
-    email: String,
-    password: String,
-    /// The token, and since when. Locked while it is asked for, so that it is asked for once.
-    token: Mutex<Option<(Token, Instant)>>,
 }
 
 impl Person {
-    pub(crate) fn new(shop: Shop, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(shop: Shop, bell: Bell, tally: Arc<Tally>) -> Self {
         Self {
+            account: Account::new(shop.clone()),
             shop,
+            bell,
             tally,
-            email: format!("demo-{:016x}@example.com", fastrand::u64(..)),
-            password: format!("{:032x}", fastrand::u128(..)),
-            token: Mutex::new(None),
         }
     }
 
     /// Shops until it is dropped.
     pub(crate) async fn live(self) {
-        self.join().await;
+        self.account.open().await;
         // One order is watched at a time, however many are placed.
         let (watched, orders) = mpsc::channel(1);
         tokio::join!(
@@ -73,39 +51,10 @@ impl Person {
         );
     }
 
-    /// Opens the account. That the shop is not there yet is no failure: everything starts at once.
-    async fn join(&self) {
-        let mut pauses = pauses();
-        loop {
-            match self.shop.register(&self.email, &self.password).await {
-                Ok(()) => return,
-                // An answer got lost.
-                Err(status) if status.code() == Code::AlreadyExists => return,
-                Err(status) => {
-                    let code = status::code_name(status.code());
-                    tracing::debug!(code, cause = status.message(), "nobody can register yet");
-                    time::sleep(pauses.next_pause()).await;
-                }
-            }
-        }
-    }
-
-    async fn token(&self) -> Result<Token, Status> {
-        let mut held = self.token.lock().await;
-        if let Some((token, since)) = &*held
-            && since.elapsed() < TOKEN_AGE_MAX
-        {
-            return Ok(token.clone());
-        }
-        let token = self.shop.log_in(&self.email, &self.password).await?;
-        *held = Some((token.clone(), Instant::now()));
-        Ok(token)
-    }
-
     /// Counts a failed call, and forgets a token that is not taken any more.
     async fn failed(&self, status: Status) {
         if status.code() == Code::Unauthenticated {
-            *self.token.lock().await = None;
+            self.account.forget().await;
         }
         self.tally.fail(status);
     }
@@ -135,9 +84,9 @@ impl Person {
         let Some(product) = fastrand::choice(&products) else {
             return Ok(());
         };
-        let token = self.token().await?;
+        let token = self.account.token().await?;
         if product.available < LEVEL_MIN {
-            self.shop.deliver(&token, &product.sku, DELIVERY).await?;
+            self.bell.ring(&product.sku);
         }
         let order = wish.get_or_insert_with(|| order_of(product));
         let placed = match self.shop.place(&token, order.clone()).await {
@@ -191,7 +140,7 @@ impl Person {
     }
 
     async fn follow_order(&self, order_id: &str) -> Result<(), Status> {
-        let token = self.token().await?;
+        let token = self.account.token().await?;
         let mut changes = self.shop.watch(&token, order_id.to_owned()).await?;
         let mut state = OrderState::Unspecified;
         while let Some(change) = changes.message().await? {
@@ -223,7 +172,7 @@ impl Person {
     }
 
     async fn read_news(&self, position: &mut i64) -> Result<(), Status> {
-        let token = self.token().await?;
+        let token = self.account.token().await?;
         let mut news = self.shop.news(&token, *position).await?;
         while let Some(told) = news.message().await? {
             let told = told.notification.unwrap_or_default();
@@ -251,8 +200,4 @@ fn order_of(product: &Product) -> PlaceOrderRequest {
 /// Whether the same call may be answered once somebody is back.
 fn may_come_later(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
-}
-
-fn pauses() -> Backoff {
-    Backoff::new(PAUSES).expect("the pauses are above zero and grow")
 }

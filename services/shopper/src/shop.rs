@@ -1,10 +1,14 @@
-//! The shop, as a customer sees it: the public contracts at the gateway, one call at a time.
+//! The shop, as a customer sees it: the public contracts at the gateway, one call at a time. And the
+//! one call that whoever runs it makes elsewhere.
 
 use std::{sync::Arc, time::Duration};
 
 use gantry::client::Channel;
 use shop_proto::{
-    accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
+    accounts::v1::{
+        LoginRequest, RegisterRequest, SetRolesRequest,
+        accounts_service_client::AccountsServiceClient,
+    },
     catalog::v1::{
         ListProductsRequest, Product, UpdateStockRequest,
         catalog_service_client::CatalogServiceClient,
@@ -29,6 +33,9 @@ use crate::pace::Pace;
 /// Longest a stream of a few messages may take; a call with one answer has the client's bound.
 const STREAM_MAX: Duration = Duration::from_secs(5);
 
+/// The role of those who fill the shelves.
+const STAFF: &str = "staff";
+
 /// Products looked at.
 const PAGE: i32 = 50;
 
@@ -39,13 +46,18 @@ pub(crate) type Token = MetadataValue<Ascii>;
 #[derive(Clone)]
 pub(crate) struct Shop {
     gateway: Channel,
+    /// Its own port, for those who run the shop.
+    accounts: Channel,
     pace: Arc<Pace>,
 }
 
 impl Shop {
-    pub(crate) fn new(gateway: Channel, pace: Pace) -> Self {
-        let pace = Arc::new(pace);
-        Self { gateway, pace }
+    pub(crate) fn new(gateway: Channel, accounts: Channel, pace: Pace) -> Self {
+        Self {
+            gateway,
+            accounts,
+            pace: Arc::new(pace),
+        }
     }
 
     async fn gateway(&self) -> Channel {
@@ -64,17 +76,32 @@ impl Shop {
         Ok(())
     }
 
-    pub(crate) async fn log_in(&self, email: &str, password: &str) -> Result<Token, Status> {
+    /// The token, and the account that it speaks for.
+    pub(crate) async fn log_in(
+        &self,
+        email: &str,
+        password: &str,
+    ) -> Result<(Token, String), Status> {
         let mut accounts = AccountsServiceClient::new(self.gateway().await);
         let request = LoginRequest {
             email: email.to_owned(),
             password: password.to_owned(),
         };
-        let token = accounts.login(request).await?.into_inner().token;
-        let token = format!("Bearer {token}").parse();
+        let login = accounts.login(request).await?.into_inner();
+        let token = format!("Bearer {}", login.token).parse();
         let mut token: Token = token.map_err(|_| Status::internal("the token is no metadata"))?;
         token.set_sensitive(true);
-        Ok(token)
+        Ok((token, login.account_id))
+    }
+
+    /// Has the tokens that an account gets from now on let it deliver.
+    pub(crate) async fn make_staff(&self, account_id: String) -> Result<(), Status> {
+        self.pace.turn().await;
+        let mut accounts = AccountsServiceClient::new(self.accounts.clone());
+        let roles = vec![STAFF.to_owned()];
+        let request = SetRolesRequest { account_id, roles };
+        accounts.set_roles(request).await?;
+        Ok(())
     }
 
     pub(crate) async fn products(&self) -> Result<Vec<Product>, Status> {
@@ -86,14 +113,20 @@ impl Shop {
         Ok(catalog.list_products(request).await?.into_inner().products)
     }
 
-    /// Puts `units` more of a product on its shelf.
-    pub(crate) async fn deliver(&self, token: &Token, sku: &str, units: i32) -> Result<(), Status> {
+    /// Puts `units` more of each product on its shelf.
+    pub(crate) async fn deliver(
+        &self,
+        token: &Token,
+        skus: &[String],
+        units: i32,
+    ) -> Result<(), Status> {
         let mut catalog = CatalogServiceClient::new(self.gateway().await);
-        let delivery = UpdateStockRequest {
-            sku: sku.to_owned(),
+        let delivery = |sku: &String| UpdateStockRequest {
+            sku: sku.clone(),
             delta: units,
         };
-        let deliveries = with(token, tokio_stream::iter([delivery]));
+        let deliveries: Vec<_> = skus.iter().map(delivery).collect();
+        let deliveries = with(token, tokio_stream::iter(deliveries));
         let delivered = time::timeout(STREAM_MAX, async {
             let mut levels = catalog.update_stock(deliveries).await?.into_inner();
             while levels.message().await?.is_some() {}

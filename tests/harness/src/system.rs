@@ -154,6 +154,18 @@ impl System {
         tools::output(command.args(arguments).current_dir(self.folder.path()))
     }
 
+    /// Gives an account of the shop these roles, as whoever runs it does.
+    ///
+    /// # Panics
+    ///
+    /// If accounts does not take it.
+    pub fn set_roles(&self, account_id: &str, roles: &[&str]) {
+        let request = serde_json::json!({ "accountId": account_id, "roles": roles });
+        let method = "shop.accounts.v1.AccountsService/SetRoles";
+        let called = self.gantry(&["call", "accounts", method, &request.to_string()]);
+        assert!(called.status.success(), "{called:?}");
+    }
+
     /// The instances there are.
     ///
     /// # Panics

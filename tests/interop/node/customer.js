@@ -1,9 +1,9 @@
 // Calls the shop through the gateway by @grpc/grpc-js, as a customer in Node would.
 //
-//     customer.js PROTO GATEWAY
+//     customer.js PROTO GATEWAY ACCOUNTS
 //
-// Registers, logs in, imports products, updates stock, lists, places an order, watches and cancels
-// it; prints one JSON object of what it saw. Any surprise ends it with a stack.
+// Registers, logs in, joins the staff at the port of accounts itself, imports products, updates stock,
+// lists, places an order, watches and cancels it; prints one JSON object of what it saw. Any surprise ends it with a stack.
 "use strict";
 
 const assert = require("node:assert");
@@ -11,7 +11,7 @@ const { once } = require("node:events");
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 
-const [proto, gateway] = process.argv.slice(2);
+const [proto, gateway, office] = process.argv.slice(2);
 const files = ["accounts", "catalog", "orders"].map((name) => `shop/${name}/v1/${name}.proto`);
 const options = { includeDirs: [proto], longs: String, enums: String, defaults: true };
 const { shop } = grpc.loadPackageDefinition(loader.loadSync(files, options));
@@ -43,9 +43,21 @@ async function main() {
   const invalid = await call(accounts, "Register", { email: "nobody" }).catch((error) => error);
   assert.equal(invalid.code, grpc.status.INVALID_ARGUMENT, invalid);
   assert.equal(invalid.metadata.get("grpc-status-details-bin").length, 1);
-  const { token } = await call(accounts, "Login", person);
+  const { token, accountId } = await call(accounts, "Login", person);
   const metadata = new grpc.Metadata();
   metadata.set("authorization", `Bearer ${token}`);
+
+  const denied = await new Promise((resolve) => {
+    const rows = catalog.ImportProducts(metadata, (error) => resolve(error));
+    rows.end();
+  });
+  assert.equal(denied.code, grpc.status.PERMISSION_DENIED, denied);
+  const staff = { accountId, roles: ["staff"] };
+  const outside = await call(accounts, "SetRoles", staff, metadata).catch((error) => error);
+  assert.equal(outside.code, grpc.status.PERMISSION_DENIED, outside);
+  await call(new shop.accounts.v1.AccountsService(office, plain), "SetRoles", staff);
+  const promoted = await call(accounts, "Login", person);
+  metadata.set("authorization", `Bearer ${promoted.token}`);
 
   told.imported = await new Promise((resolve, reject) => {
     const rows = catalog.ImportProducts(metadata, (error, answer) => (error ? reject(error) : resolve(answer.createdCount)));

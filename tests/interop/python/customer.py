@@ -2,8 +2,8 @@
 
     customer.py PROTO ACCOUNTS CATALOG ORDERS
 
-Registers, logs in, imports products, updates stock, lists, places an order, watches and cancels it;
-prints one JSON object of what it saw. Any surprise ends it with a traceback.
+Registers, logs in, joins the staff, imports products, updates stock, lists, places an order, watches
+and cancels it; prints one JSON object of what it saw. Any surprise ends it with a traceback.
 """
 
 import json
@@ -87,6 +87,10 @@ def main(proto, accounts_at, catalog_at, orders_at):
         for number in range(3)
     ]
     expect(grpc.StatusCode.UNAUTHENTICATED, lambda: catalog.ImportProducts(iter(rows), timeout=10))
+    expect(grpc.StatusCode.PERMISSION_DENIED, lambda: catalog.ImportProducts(iter(rows), metadata=me, timeout=10))
+    accounts.SetRoles(accounts_pb.SetRolesRequest(account_id=login.account_id, roles=["staff"]), timeout=10)
+    login = accounts.Login(accounts_pb.LoginRequest(email=email, password=password), timeout=10)
+    me = [("authorization", f"Bearer {login.token}")]
     imported = catalog.ImportProducts(iter(rows), metadata=me, timeout=10)
     levels = [
         answer

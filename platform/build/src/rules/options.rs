@@ -170,7 +170,7 @@ fn set_in(
 }
 
 /// The line at which the thing at `path` is declared.
-pub(super) fn line(file: &FileDescriptor, path: &[i32]) -> Option<i32> {
+pub(crate) fn line(file: &FileDescriptor, path: &[i32]) -> Option<i32> {
     let info = file.file_descriptor_proto().source_code_info.as_ref()?;
     let place = info.location.iter().find(|at| at.path == path)?;
     place.span.first().map(|line| line + 1)

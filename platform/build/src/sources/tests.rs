@@ -111,6 +111,9 @@ fn options_come_with_the_crate() {
     let accesses = crate::access::read(&sources.pool);
     assert_eq!(
         accesses.get("a.v1.S.R"),
-        Some(&crate::access::Access::Public)
+        Some(&crate::access::Said {
+            access: crate::access::Access::Public,
+            role: None,
+        })
     );
 }

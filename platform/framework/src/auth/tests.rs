@@ -308,6 +308,63 @@ async fn claims_must_be_right_and_complete() {
     }
 }
 
+/// Goal: whoever calls has the roles that their token says, letter for letter, and no other.
+/// Method: tokens without roles, with none and with some; what each may.
+#[tokio::test]
+async fn roles_are_those_of_the_token() {
+    let verifier = ordinary();
+    for (roles, has) in [
+        (ABSENT, false),
+        (json!([]), false),
+        (json!(["staff"]), true),
+        (json!(["night", "staff", "staff"]), true),
+        (json!(["Staff", "staff ", "staf", "staffs", "*"]), false),
+        (json!(["r".repeat(64)]), false),
+        (json!(vec!["night"; 32]), false),
+    ] {
+        let token = with_claims(&json!({ "roles": roles.clone() }));
+        let identity = identify(&verifier, &token).await.unwrap();
+        assert_eq!(has, identity.has_role("staff"), "{roles}");
+        assert!(!identity.has_role(""), "{roles}");
+        let refused = identity.require_role("staff").err();
+        let code = refused.as_ref().map(Status::code);
+        let expected = (!has).then_some(tonic::Code::PermissionDenied);
+        assert_eq!(expected, code, "{roles}: {refused:?}");
+    }
+    // What it is refused with fits into a header, whatever a contract asks for.
+    let identity = identify(&verifier, &sign(&header(), &claims())).await;
+    let refused = identity.unwrap().require_role(&"é".repeat(100_000));
+    assert!(refused.unwrap_err().message().len() < 256);
+}
+
+/// Goal: a token whose roles are not a short list of names proves nothing at all.
+/// Method: other types, names that are none, too many, too long, and the claim twice.
+#[tokio::test]
+async fn roles_are_a_short_list_of_names() {
+    let verifier = ordinary();
+    for roles in [
+        json!("staff"),
+        json!({ "staff": true }),
+        json!(true),
+        json!([1]),
+        json!([["staff"]]),
+        json!(["staff", null]),
+        json!([""]),
+        json!(["staff\n"]),
+        json!(["r".repeat(65)]),
+        json!(vec!["staff"; 33]),
+    ] {
+        let denied = identify(&verifier, &with_claims(&json!({ "roles": roles.clone() }))).await;
+        let expected = Err(Denied::Token(TokenError::Malformed));
+        assert_eq!(expected, denied, "{roles}");
+    }
+    for text in [r#"{"roles":null,"#, r#"{"roles":[],"roles":["staff"],"#] {
+        let text = claims().to_string().replacen('{', text, 1);
+        let denied = identify(&verifier, &sign_text(&header().to_string(), &text, 1)).await;
+        assert_eq!(Err(Denied::Token(TokenError::Malformed)), denied, "{text}");
+    }
+}
+
 /// Goal: only the holder of the named key can have signed.
 /// Method: another key's signature, a changed claim, a cut, missing or padded signature.
 #[tokio::test]

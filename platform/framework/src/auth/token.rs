@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -18,6 +19,10 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const KID_BYTES_MAX: usize = 64;
 /// Longest name of whom a token speaks for.
 const SUBJECT_BYTES_MAX: usize = 128;
+/// Roles in one token.
+const ROLES_MAX: usize = 32;
+/// Longest name of a role.
+const ROLE_BYTES_MAX: usize = 64;
 /// The only kind of token that is one: an access token (RFC 9068), not one made for another use.
 const TYPE: &str = "at+jwt";
 
@@ -39,6 +44,17 @@ pub struct Rules {
 pub struct Identity {
     /// Whom the token speaks for, as the issuer names them.
     pub subject: String,
+    /// What they may do beside what everybody may. Shared: an identity goes with each call.
+    roles: Arc<[String]>,
+}
+
+impl Identity {
+    /// Whether the issuer says that whoever calls has this role. Spelled in another way, it is
+    /// another one.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|it| it == role)
+    }
 }
 
 /// Why a token proves nothing.
@@ -83,6 +99,9 @@ struct Claims {
     iat: u64,
     #[serde(rename = "nbf")]
     _nbf: u64,
+    // A list of text (RFC 9068, section 2.2.3.1); most tokens have none.
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// The name of the key a token says it is signed with: a word to look up, nothing more.
@@ -136,8 +155,15 @@ pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Ide
     if !(1..=SUBJECT_BYTES_MAX).contains(&claims.sub.len()) {
         return Err(TokenError::Malformed);
     }
+    let fine = |role: &String| {
+        (1..=ROLE_BYTES_MAX).contains(&role.len()) && !role.chars().any(char::is_control)
+    };
+    if claims.roles.len() > ROLES_MAX || !claims.roles.iter().all(fine) {
+        return Err(TokenError::Malformed);
+    }
     Ok(Identity {
         subject: claims.sub,
+        roles: claims.roles.into(),
     })
 }
 

@@ -38,6 +38,7 @@ static METHODS: [Method; 2] = [
         server_streaming: false,
         idempotency: Idempotency::NoSideEffects,
         access: Access::Public,
+        role: None,
     },
     Method {
         path: "/grpc.health.v1.Health/Watch",
@@ -45,6 +46,7 @@ static METHODS: [Method; 2] = [
         server_streaming: true,
         idempotency: Idempotency::NoSideEffects,
         access: Access::Public,
+        role: None,
     },
 ];
 

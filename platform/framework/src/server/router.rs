@@ -23,6 +23,7 @@ pub(super) static UNKNOWN: Method = Method {
     server_streaming: true,
     idempotency: Idempotency::Unknown,
     access: Access::Token,
+    role: None,
 };
 
 /// Largest message that a server without our contract takes; tonic's own bound.
@@ -333,5 +334,6 @@ fn facts(service: &str, method: &MethodDescriptorProto) -> Method {
         } else {
             Access::Token
         },
+        role: None,
     }
 }

@@ -1,7 +1,8 @@
 //! Asks a call for its token, where its method wants to know who calls.
 //!
 //! It stands within the deadline, so that waiting for keys is part of the call's time, and around
-//! the handler: no message is read, no stream begun before it is known who asks.
+//! the handler: no message is read, no stream begun before it is known who asks, and that they have
+//! the role which the method wants.
 
 use std::{
     convert::Infallible,
@@ -14,8 +15,8 @@ use tonic::{Status, codegen::BoxFuture};
 use tower::Service;
 
 use crate::{
-    auth::{Identity, Verifier},
-    contract::{Access, Method},
+    auth::{Denied, Identity, Verifier},
+    contract::Method,
 };
 
 /// Lets calls of one method in.
@@ -24,14 +25,21 @@ pub(super) struct Verify<S> {
     inner: S,
     /// Who judges tokens; nobody where the method wants none.
     tokens: Option<Verifier>,
+    /// The role that tokens must carry.
+    role: Option<&'static str>,
 }
 
 impl<S> Verify<S> {
     /// Calls of `method` need a token that `tokens` accepts, where it is one that wants to know who
     /// calls.
     pub(super) fn new(inner: S, method: &'static Method, tokens: Option<&Verifier>) -> Self {
-        let tokens = tokens.filter(|_| method.access == Access::Token).cloned();
-        Self { inner, tokens }
+        let tokens = tokens.filter(|_| method.wants_token()).cloned();
+        let role = method.role;
+        Self {
+            inner,
+            tokens,
+            role,
+        }
     }
 }
 
@@ -52,18 +60,31 @@ where
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let Some(tokens) = self.tokens.clone() else {
-            return Either::Left(self.inner.call(request));
+            // A handler that wants to know who calls finds out that nobody was proved. One that
+            // leaves that to a role does not look.
+            return match self.role {
+                None => Either::Left(self.inner.call(request)),
+                Some(_) => Either::Right(Box::pin(async { Ok(refusal(Denied::Unverified)) })),
+            };
         };
+        let role = self.role;
         let mut inner = self.inner.clone();
         let identified = tokens.identify(request.headers());
         Either::Right(Box::pin(async move {
             match identified.await {
                 Ok(identity) => {
+                    if let Some(Err(refused)) = role.map(|role| identity.require_role(role)) {
+                        return Ok(refused.into_http());
+                    }
                     request.extensions_mut().insert::<Identity>(identity);
                     inner.call(request).await
                 }
-                Err(denied) => Ok(Status::from(denied).into_http()),
+                Err(denied) => Ok(refusal(denied)),
             }
         }))
     }
+}
+
+fn refusal<B: Default>(denied: Denied) -> Response<B> {
+    Status::from(denied).into_http()
 }

@@ -32,6 +32,8 @@ pub struct Method {
     pub path: PathAndQuery,
     /// Who may call it.
     pub access: Access,
+    /// The role that tokens must carry.
+    pub role: Option<Box<str>>,
 }
 
 impl Method {
@@ -65,6 +67,19 @@ fn access(descriptor: &MethodDescriptor) -> Access {
     }
 }
 
+/// The role that the option of the method says; one that no token can carry is one all the same, and
+/// nobody may call the method.
+fn role(descriptor: &MethodDescriptor) -> Option<Box<str>> {
+    let pool = descriptor.parent_pool();
+    let option = pool.get_extension_by_name("gantry.access.v1.role")?;
+    let options = descriptor.options();
+    if !options.has_extension(&option) {
+        return None;
+    }
+    let role = options.get_extension(&option);
+    Some(role.as_str().unwrap_or_default().into())
+}
+
 /// A set of files that are encoded already.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Encoded {
@@ -95,11 +110,17 @@ impl Service {
             let path = PathAndQuery::try_from(path)
                 .map_err(|_| format!("`{}` is no name of a method", descriptor.name()))?;
             let name = descriptor.name().to_owned();
-            let access = access(&descriptor);
+            let role = role(&descriptor);
+            let access = match access(&descriptor) {
+                // A contradiction, which must not let anybody in.
+                Access::Public if role.is_some() => Access::Token,
+                access => access,
+            };
             let method = Arc::new(Method {
                 descriptor,
                 path,
                 access,
+                role,
             });
             bindings.read(&method);
             methods.insert(name, method);

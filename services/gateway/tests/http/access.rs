@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry::client::Channel;
 use gateway_echo::{
-    BetweenRequest, CountRequest, HiddenRequest, SecretRequest, SecretsRequest,
+    BetweenRequest, CountRequest, HiddenRequest, SecretRequest, SecretsRequest, StaffRequest,
     echo_service_client::EchoServiceClient,
 };
 use http::{Method, StatusCode};
@@ -18,7 +18,7 @@ use tonic::{Code, Request};
 
 use crate::{
     support::{Answer, Edge},
-    token::{bad, good, public},
+    token::{bad, good, public, token},
 };
 
 /// A gateway whose tokens the echo signs.
@@ -112,6 +112,72 @@ async fn contracts_say_who_may_call() {
     let web = web.header("content-type", "application/grpc-web+proto");
     let answer = edge.send(web, vec![0; 5]).await;
     assert_eq!(Some("16"), answer.header("grpc-status"), "{answer:?}");
+}
+
+/// Goal: what wants a role is handed on with a valid token that carries it alone, in all protocols, and
+/// the refusal says what is missing.
+/// Method: a method of an echo that lets nobody in, as it verifies no tokens, and says so: who hears
+/// that came past the gateway. No token, a customer's, one of another role, one with the role signed
+/// by somebody else, the role in metadata, and a good one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_asked_for_in_every_protocol() {
+    const HANDED_ON: &str = "tokens are not verified";
+    let edge = Edge::with(TOKENS).await;
+    until_open(&edge).await;
+    let with_roles = |seed, roles| token(seed, &json!({}), &json!({ "roles": roles }));
+    let (unknown, missing) = (Code::Unauthenticated, Code::PermissionDenied);
+    let cases = [
+        (None, unknown, false),
+        (Some(good()), missing, false),
+        (Some(with_roles(1, json!(["night"]))), missing, false),
+        (Some(with_roles(1, json!("staff"))), unknown, false),
+        (Some(with_roles(2, json!(["staff"]))), unknown, false),
+        (
+            Some(with_roles(1, json!(["night", "staff"]))),
+            unknown,
+            true,
+        ),
+    ];
+    let (json, web) = ("application/json", "application/grpc-web+proto");
+    for (token, expected, handed_on) in cases {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let mut request = Request::new(StaffRequest {});
+        let metadata = request.metadata_mut();
+        metadata.insert("roles", "staff".parse().unwrap());
+        if let Some(bearer) = &bearer {
+            metadata.insert("authorization", bearer.parse().unwrap());
+        }
+        let refused = client(&edge).staff(request).await.unwrap_err();
+        assert_eq!(expected, refused.code(), "{bearer:?}: {refused:?}");
+        assert_eq!(handed_on, refused.message().contains(HANDED_ON));
+
+        let path = "/echo.v1.EchoService/Staff";
+        for (method, path, kind, body) in [
+            (Method::GET, "/v1/staff", json, &b""[..]),
+            (Method::POST, path, json, b"{}"),
+            (Method::POST, path, web, &[0; 5]),
+        ] {
+            let request = edge.request(method, path).header("content-type", kind);
+            let mut request = request.header("roles", "staff");
+            if let Some(bearer) = &bearer {
+                request = request.header("authorization", bearer);
+            }
+            let answer = edge.send(request, body).await;
+            let said = if kind == web {
+                let status = (expected as i32).to_string();
+                assert_eq!(Some(&*status), answer.header("grpc-status"), "{answer:?}");
+                let said = answer.header("grpc-message").unwrap();
+                said.replace("%20", " ").replace("%60", "`")
+            } else {
+                let forbidden = answer.status == StatusCode::FORBIDDEN;
+                assert_eq!(expected == missing, forbidden, "{path}: {answer:?}");
+                answer.text().to_owned()
+            };
+            assert_eq!(handed_on, said.contains(HANDED_ON), "{path}: {answer:?}");
+            let names = said.contains("with the role `staff`");
+            assert_eq!(expected == missing, names, "{path}: {answer:?}");
+        }
+    }
 }
 
 /// Goal: a token that is wrong in any way lets nobody in, and neither does anything beside it; what

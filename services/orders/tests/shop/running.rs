@@ -9,7 +9,10 @@ use gantry::{
 use gantry_harness::database::Place;
 use gantry_store::{Config, Database};
 use shop_proto::{
-    accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
+    accounts::v1::{
+        LoginRequest, RegisterRequest, SetRolesRequest,
+        accounts_service_client::AccountsServiceClient,
+    },
     catalog::v1::{
         GetProductRequest, ImportProductsRequest, SeedProductsRequest,
         catalog_service_client::CatalogServiceClient,
@@ -138,12 +141,23 @@ impl Shop {
 
     /// Registers a person and logs in; the token.
     pub(crate) async fn person(&self, email: &str) -> String {
+        self.person_with(email, &[]).await
+    }
+
+    /// The same for one with these roles.
+    pub(crate) async fn person_with(&self, email: &str, roles: &[&str]) -> String {
         let register = RegisterRequest {
             email: email.to_owned(),
             password: PASSWORD.to_owned(),
             display_name: String::new(),
         };
-        self.accounts().register(register).await.unwrap();
+        let registered = self.accounts().register(register).await.unwrap();
+        let account = registered.into_inner().account.unwrap();
+        let roles = SetRolesRequest {
+            account_id: account.account_id,
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        };
+        self.accounts().set_roles(roles).await.unwrap();
         let login = LoginRequest {
             email: email.to_uppercase(),
             password: PASSWORD.to_owned(),

@@ -133,11 +133,6 @@ fn facts_of_methods_are_those_of_the_contract() {
         ),
     ];
     assert_eq!(facts, expected);
-    let accesses = ECHO_SERVICE_METHODS.each_ref().map(|method| method.access);
-    let [public, internal, token] = [Access::Public, Access::Internal, Access::Token];
-    // The last three say nothing.
-    let expected = [public, internal, token, token, token, token];
-    assert_eq!(accesses, expected);
 
     assert_eq!(EchoServiceServer::<Echo>::NAME, "rules.v1.EchoService");
     assert_eq!(EchoServiceServer::<Echo>::METHODS, ECHO_SERVICE_METHODS);
@@ -149,6 +144,18 @@ fn facts_of_methods_are_those_of_the_contract() {
         <EchoServiceClient<Channel> as Client<Channel>>::METHODS,
         ECHO_SERVICE_METHODS
     );
+}
+
+#[test]
+fn methods_say_who_may_call_them() {
+    let accesses = ECHO_SERVICE_METHODS.each_ref().map(|method| method.access);
+    let [public, internal, token] = [Access::Public, Access::Internal, Access::Token];
+    // The last three say nothing of it.
+    let expected = [public, internal, token, token, token, token];
+    assert_eq!(accesses, expected);
+    let roles = ECHO_SERVICE_METHODS.each_ref().map(|method| method.role);
+    let (night, staff) = (Some("night-staff"), Some("staff"));
+    assert_eq!(roles, [None, None, night, staff, None, None]);
 }
 
 /// Goal: reflection and JSON see all that was written: imports, options and comments.

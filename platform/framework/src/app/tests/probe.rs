@@ -38,6 +38,7 @@ impl contract::Server for Probe {
         server_streaming: true,
         idempotency: Idempotency::Unknown,
         access: Access::Public,
+        role: None,
     }];
     const DESCRIPTORS: &'static [u8] = &[];
 

@@ -35,6 +35,8 @@ pub(super) const UNARY: &str = "/test.Probe/Unary";
 pub(super) const STREAM: &str = "/test.Probe/Stream";
 
 /// A method of one message each way, which has rules.
+pub(super) const STAFF: &str = "/test.Probe/Staff";
+pub(super) const MISTAKEN: &str = "/test.Probe/Mistaken";
 pub(super) const RULED: &str = "/test.Probe/Ruled";
 
 /// A message that breaks two rules unless it is set right.
@@ -120,6 +122,7 @@ impl Server for Probe {
             server_streaming: false,
             idempotency: Idempotency::Unknown,
             access: Access::Token,
+            role: None,
         },
         Method {
             path: STREAM,
@@ -127,6 +130,23 @@ impl Server for Probe {
             server_streaming: true,
             idempotency: Idempotency::Unknown,
             access: Access::Token,
+            role: None,
+        },
+        Method {
+            path: STAFF,
+            client_streaming: false,
+            server_streaming: false,
+            idempotency: Idempotency::Unknown,
+            access: Access::Token,
+            role: Some("staff"),
+        },
+        Method {
+            path: MISTAKEN,
+            client_streaming: false,
+            server_streaming: false,
+            idempotency: Idempotency::Unknown,
+            access: Access::Public,
+            role: Some("staff"),
         },
         Method {
             path: RULED,
@@ -134,6 +154,7 @@ impl Server for Probe {
             server_streaming: false,
             idempotency: Idempotency::Unknown,
             access: Access::Public,
+            role: None,
         },
     ];
     const DESCRIPTORS: &'static [u8] = &[];
@@ -171,12 +192,12 @@ impl Service<HttpRequest<Inbound>> for Probe {
         }
         let Self { unary, stream, .. } = self.clone();
         Box::pin(async move {
-            Ok(if request.uri().path() == UNARY {
-                let handler = tower::service_fn(move |request| unary(request));
-                grpc.unary(handler, request).await
-            } else {
+            Ok(if request.uri().path() == STREAM {
                 let handler = tower::service_fn(move |request| stream(request));
                 grpc.streaming(handler, request).await
+            } else {
+                let handler = tower::service_fn(move |request| unary(request));
+                grpc.unary(handler, request).await
             })
         })
     }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, header::AUTHORIZATION};
 use serde_json::json;
 use tonic::{Code, Response};
 
-use super::probe::{Messages, Probe, RULED, STREAM, Served, UNARY};
+use super::probe::{MISTAKEN, Messages, Probe, RULED, STAFF, STREAM, Served, UNARY};
 use crate::{
     auth::{
         caller,
@@ -101,6 +101,55 @@ async fn a_stream_needs_a_token_as_well() {
     request.headers_mut().insert(AUTHORIZATION, good);
     let reply = wire.call(request, b"").await.unwrap();
     assert_eq!(framed(b"ada"), reply.data, "{reply:?}");
+}
+
+/// Goal: a method that wants a role is for tokens that carry it, and for nobody else: not for those
+/// who write it into metadata, and not for anybody where no tokens are verified.
+/// Method: good tokens with and without the role, names of roles in metadata, a server without keys;
+/// a method whose contract asks for a role, and one whose contract lets in anybody beside that.
+#[tokio::test]
+async fn a_role_is_asked_for_before_the_handler_runs() {
+    let (probe, reached) = who();
+    let served = verified(probe);
+    let wire = Wire::over(served.connector.connect().await.unwrap()).await;
+    let with_roles = |roles: serde_json::Value| {
+        let mut claims = claims();
+        claims["roles"] = roles;
+        bearer(&claims)
+    };
+    let plain = bearer(&claims());
+    let other = with_roles(json!(["night"]));
+    let staff = with_roles(json!(["night", "staff"]));
+    let forged = [("authorization", plain.as_str()), ("roles", "staff")];
+    let denied = Some(Code::PermissionDenied);
+    for path in [STAFF, MISTAKEN] {
+        for (headers, expected) in [
+            (&[][..], Some(Code::Unauthenticated)),
+            (
+                &[("roles", "staff"), ("x-user-roles", "staff")],
+                Some(Code::Unauthenticated),
+            ),
+            (&[("authorization", plain.as_str())], denied),
+            (&[("authorization", other.as_str())], denied),
+            (&forged, denied),
+        ] {
+            let reply = wire.call(with(path, headers), b"who").await.unwrap();
+            assert_eq!(expected, reply.code(), "{path}: {headers:?}: {reply:?}");
+        }
+        assert_eq!(0, reached.swap(0, Ordering::SeqCst));
+        let headers = [("authorization", staff.as_str())];
+        let reply = wire.call(with(path, &headers), b"who").await.unwrap();
+        assert_eq!(framed(b"ada"), reply.data, "{path}: {reply:?}");
+        assert_eq!(1, reached.swap(0, Ordering::SeqCst));
+    }
+
+    let (probe, reached) = who();
+    let served = Served::probe(probe);
+    let wire = Wire::over(served.connector.connect().await.unwrap()).await;
+    let request = with(STAFF, &[("authorization", staff.as_str())]);
+    let reply = wire.call(request, b"who").await.unwrap();
+    assert_eq!(Some(Code::Unauthenticated), reply.code(), "{reply:?}");
+    assert_eq!(0, reached.load(Ordering::SeqCst));
 }
 
 /// Goal: what is for everybody stays so, and a handler that asks who calls where nobody was asked

@@ -24,6 +24,7 @@ static PLACE: Method = Method {
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
     access: Access::Public,
+    role: None,
 };
 
 /// A JSON object as strict readers see it: an error where a key comes twice.

@@ -32,6 +32,7 @@ static PLACE: Method = Method {
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
     access: Access::Public,
+    role: None,
 };
 
 const ORDERS: Identity<'static> = Identity {

@@ -20,6 +20,7 @@ static PLACE: Method = Method {
     server_streaming: false,
     idempotency: Idempotency::Idempotent,
     access: Access::Public,
+    role: None,
 };
 const PLACE_NAME: &str = "shop.orders.v1.OrdersService/PlaceOrder";
 

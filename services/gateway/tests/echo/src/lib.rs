@@ -176,6 +176,10 @@ impl EchoService for Echo {
         Ok(Response::new(Box::pin(numbers)))
     }
 
+    async fn staff(&self, _: Request<StaffRequest>) -> Result<Response<StaffResponse>, Status> {
+        Ok(Response::new(StaffResponse {}))
+    }
+
     async fn between(
         &self,
         _: Request<BetweenRequest>,
