@@ -38,7 +38,8 @@ config::section! {
     pub struct Passwords {
         /// Hashes at once; each takes 19 MiB and a processor for a moment.
         pub running_max: usize = 2, in 1..=64, restart;
-        /// Logins and registrations that may wait for a hash; more are refused as UNAVAILABLE.
+        /// Logins that may wait for a hash, and as many registrations beside them; more are refused as
+        /// UNAVAILABLE.
         pub line_max: usize = 64, in 0..=10_000, restart;
     }
 }

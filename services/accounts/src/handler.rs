@@ -70,7 +70,7 @@ impl From<gantry_store::Error> for Refused {
 fn password_status(error: &PasswordError) -> Status {
     match error {
         PasswordError::Busy => status::busy(
-            "too many logins at once; try again",
+            "too many passwords wait to be checked; try again",
             BUSY_PAUSE,
         ),
         PasswordError::Hash(_) => {

@@ -1,8 +1,17 @@
 //! Passwords: hashed slowly, off the async threads, a few at a time.
 //!
 //! One argon2id hash takes 19 MiB and tens of milliseconds of a core. Hashes at once are bounded,
-//! and so is the line for them: a flood of logins costs a fixed amount of memory and leaves the
+//! and so are the lines for them: a flood of logins costs a fixed amount of memory and leaves the
 //! other rpcs their threads. That memory is kept and used again.
+//!
+//! ```text
+//! registrations ──▶ line ──▶ its head ──┐
+//!                                       ├──▶ a turn, one by one ──▶ hash
+//! logins ─────────▶ line ──▶ its head ──┘
+//! ```
+//!
+//! Registrations and logins wait in lines of their own, and only the heads of the lines wait for a
+//! turn: however many of one come, every second turn is the other's, where it wants it.
 
 mod memory;
 
@@ -21,14 +30,27 @@ use zeroize::Zeroizing;
 
 use self::memory::{Memory, Piece};
 
+/// Why waiting for a place does not fail.
+const NEVER_CLOSED: &str = "the semaphore is never closed";
+
 /// Hashes and checks passwords; clones share its bounds.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     running: Arc<Semaphore>,
-    line: Arc<Semaphore>,
+    registrations: Line,
+    logins: Line,
     memory: Arc<Memory>,
     // What a password is checked against where there is no account: the answer then takes as long.
     decoy: Arc<str>,
+}
+
+/// Those who wait for the same, in the order they came.
+#[derive(Debug, Clone)]
+struct Line {
+    /// Places, of those who have a turn among them.
+    places: Arc<Semaphore>,
+    /// The one place from which a turn is asked for.
+    head: Arc<Semaphore>,
 }
 
 /// Why a password was neither hashed nor checked.
@@ -43,7 +65,7 @@ pub enum PasswordError {
 }
 
 impl Passwords {
-    /// At most `running_max` at once and `line_max` more waiting.
+    /// At most `running_max` at once, and `line_max` more waiting to register and to log in each.
     ///
     /// # Errors
     ///
@@ -52,7 +74,8 @@ impl Passwords {
         let decoy = decoy().map_err(failed)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(running_max)),
-            line: Arc::new(Semaphore::new(running_max + line_max)),
+            registrations: Line::new(running_max + line_max),
+            logins: Line::new(running_max + line_max),
             memory: Arc::default(),
             decoy: decoy.to_string().into(),
         })
@@ -64,7 +87,8 @@ impl Passwords {
     ///
     /// If too many wait already.
     pub async fn hash(&self, password: Zeroizing<String>) -> Result<String, PasswordError> {
-        self.run(move |memory| hash(&password, memory)).await
+        let line = &self.registrations;
+        self.run(line, move |memory| hash(&password, memory)).await
     }
 
     /// Whether `password` is the one of `hash`. Without a hash it is not, and finding that out
@@ -79,26 +103,28 @@ impl Passwords {
         hash: Option<String>,
     ) -> Result<bool, PasswordError> {
         let decoy = Arc::clone(&self.decoy);
-        self.run(move |memory| {
+        self.run(&self.logins, move |memory| {
             let against = hash.as_deref().unwrap_or(&decoy);
             Ok(verify(&password, against, memory)? && hash.is_some())
         })
         .await
     }
 
-    /// Runs `work` once it is its turn. A caller that leaves meanwhile gives up its place in the
-    /// line; work that has begun keeps its place until it ends, so that memory stays bounded.
+    /// Runs `work` once it is its turn in `line`. A caller that leaves meanwhile gives up its place in
+    /// it; work that has begun keeps its place until it ends, so that memory stays bounded.
     async fn run<T: Send + 'static>(
         &self,
+        line: &Line,
         work: impl FnOnce(&mut Piece) -> Result<T, password_hash::Error> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = Arc::clone(&self.line)
+        let place = Arc::clone(&line.places)
             .try_acquire_owned()
             .map_err(|_| PasswordError::Busy)?;
-        let turn = Arc::clone(&self.running)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let head = line.head.acquire().await.expect(NEVER_CLOSED);
+        // Turns go to those who ask first: of the two heads, each has one after the other.
+        let turn = Arc::clone(&self.running).acquire_owned().await;
+        let turn = turn.expect(NEVER_CLOSED);
+        drop(head);
         let places: [OwnedSemaphorePermit; 2] = [place, turn];
         let memory = Arc::clone(&self.memory);
         tokio::task::spawn_blocking(move || {
@@ -110,6 +136,15 @@ impl Passwords {
         .await
         .map_err(failed)?
         .map_err(failed)
+    }
+}
+
+impl Line {
+    fn new(places: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            head: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -181,6 +216,10 @@ fn output(
 #[cfg(test)]
 mod tests {
     use argon2::{PasswordHasher as _, PasswordVerifier as _};
+    use futures_util::{
+        FutureExt as _,
+        future::{join, join_all},
+    };
 
     use super::*;
 
@@ -251,5 +290,67 @@ mod tests {
         assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
         assert!(matches!(three, Err(PasswordError::Busy)), "{three:?}");
         assert!(asked().await.is_ok());
+    }
+
+    /// Goal: however many registrations wait, a login is let into its line and has the turn after the
+    /// next, and the other way round; and turns go to the one kind where the other wants none.
+    /// Method: one turn, held until a full line of one kind and two of the other wait; in which order
+    /// they run.
+    #[tokio::test]
+    async fn a_flood_of_one_kind_holds_up_none_of_the_other() {
+        for many_are_logins in [false, true] {
+            let passwords = Passwords::new(1, 4).unwrap();
+            let (mut many, mut few) = (&passwords.registrations, &passwords.logins);
+            if many_are_logins {
+                (many, few) = (few, many);
+            }
+            let (gate, opened) = std::sync::mpsc::channel::<()>();
+            let ran = Arc::new(std::sync::Mutex::new(Vec::new()));
+            let first = passwords.run(many, move |_| Ok(opened.recv().is_err()));
+            let run = |line, name: &'static str| {
+                let ran = Arc::clone(&ran);
+                passwords.run(line, move |_| {
+                    ran.lock().unwrap().push(name);
+                    Ok(false)
+                })
+            };
+            let waiting = join_all((0..4).map(|_| run(many, "many")));
+            let full = async {
+                let refused = run(many, "refused").await;
+                assert!(matches!(refused, Err(PasswordError::Busy)), "{refused:?}");
+            };
+            let others = join_all((0..2).map(|_| run(few, "few")));
+            // Once all of them wait.
+            let open = async { drop(gate) };
+            let (first, waited, (), others, ()) =
+                tokio::join!(biased; first, waiting, full, others, open);
+            assert!(first.unwrap(), "it waited for the gate");
+            let all = waited.into_iter().chain(others);
+            assert!(all.flatten().all(|held| !held));
+            let expected = ["many", "few", "many", "few", "many", "many"];
+            assert_eq!(expected.as_slice(), *ran.lock().unwrap());
+        }
+    }
+
+    /// Goal: whoever leaves the head of a line, or its midst, holds up nobody behind them.
+    /// Method: one turn, held; three wait, the first two leave; the third runs once the turn is free.
+    #[tokio::test]
+    async fn whoever_leaves_a_line_gives_up_the_place() {
+        let passwords = Passwords::new(1, 3).unwrap();
+        let (gate, opened) = std::sync::mpsc::channel::<()>();
+        let line = &passwords.logins;
+        let first = passwords.run(line, move |_| Ok(opened.recv().is_err()));
+        let asked = || passwords.check(secret("x"), None);
+        let leaving = async {
+            let (mut head, mut midst) = (Box::pin(asked()), Box::pin(asked()));
+            let both = join(&mut head, &mut midst);
+            assert!(both.now_or_never().is_none());
+            drop((head, midst));
+            drop(gate);
+        };
+        let (first, (), third) = tokio::join!(biased; first, leaving, asked());
+        assert!(first.unwrap() && !third.unwrap());
+        assert_eq!(4, line.places.available_permits());
+        assert_eq!(1, line.head.available_permits());
     }
 }
