@@ -6,7 +6,8 @@ pub mod config;
 mod convert;
 pub mod domain;
 pub mod handler;
-mod news;
+pub mod metrics;
+pub mod news;
 pub mod payments;
 pub mod placing;
 pub mod store;
@@ -23,6 +24,8 @@ use crate::{
     catalog::Catalog,
     changes::Changes,
     handler::Orders,
+    metrics::Metrics,
+    news::Teller,
     payments::Payments,
     placing::{Others, Placing},
     store::Store,
@@ -55,7 +58,9 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     app.spawn("order sweeper", async move {
         stop.run_until_cancelled(sweeper).await;
     });
-    let teller = news::tell(store.clone(), app.client("notifications"), config.clone());
+    let notifications = app.client("notifications");
+    let teller = Teller::new(store.clone(), notifications, Metrics::register());
+    let teller = teller.tell(config.clone());
     app.spawn("news of orders", async move {
         stopping.run_until_cancelled(teller).await;
     });

@@ -339,7 +339,7 @@ fn unanswered(order_id: &str, who: &str, error: &Status) -> Next {
 
 /// Whether `code` is a verdict on the request itself, which is the same however often it is sent.
 /// Others, as of a method that is missing or a caller that may not, change with the next deployment.
-fn refuses(code: Code) -> bool {
+pub(crate) fn refuses(code: Code) -> bool {
     matches!(
         code,
         Code::InvalidArgument | Code::OutOfRange | Code::AlreadyExists

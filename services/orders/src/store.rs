@@ -33,6 +33,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "news",
         sql: include_str!("../migrations/0003_news.sql"),
     },
+    Migration {
+        version: 4,
+        name: "news held",
+        sql: include_str!("../migrations/0004_news_held.sql"),
+    },
 ];
 
 const INSERT: Statement = Statement::new(
