@@ -1,5 +1,7 @@
 //! Who answers for which service.
 
+mod gone;
+
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
@@ -16,6 +18,11 @@ use gantry::{
 use tokio::time;
 use tonic::{Code, Status};
 
+use self::gone::Gone;
+
+/// When a call of a service that went is worth another try.
+const GONE_PAUSE: Duration = Duration::from_secs(5);
+
 /// How long a name that went, and is not reachable any more, may be kept.
 const TIDY_PAUSE: Duration = Duration::from_secs(10);
 
@@ -31,6 +38,7 @@ pub struct Backends {
     directory: Directory,
     clients: Clients,
     called: Arc<Mutex<Called>>,
+    gone: Arc<Mutex<Gone>>,
 }
 
 /// What was called; no more than the registry has, and what it lost and is reachable all the same.
@@ -121,6 +129,7 @@ impl Backends {
             directory,
             clients,
             called: Arc::default(),
+            gone: Arc::default(),
         }
     }
 
@@ -129,7 +138,8 @@ impl Backends {
     ///
     /// # Errors
     ///
-    /// UNIMPLEMENTED if nobody does, UNAVAILABLE as long as the registry was not read.
+    /// UNIMPLEMENTED if nobody does, UNAVAILABLE as long as the registry was not read, and for a while
+    /// after the last instance went.
     pub fn of(&self, service: &str) -> Result<Channel, Status> {
         let found = self.directory.find(service);
         let mut called = self.called();
@@ -145,7 +155,10 @@ impl Backends {
             Err(error) => {
                 let backend = called.services.get(service).filter(|it| it.is_ready());
                 let channel = backend.map(|it| it.channel.clone());
-                channel.ok_or_else(|| refusal(error, service))
+                channel.ok_or_else(|| match error {
+                    Unfound::Unregistered if self.is_gone(service) => gone(service),
+                    error => refusal(error, service),
+                })
             }
         }
     }
@@ -156,6 +169,21 @@ impl Backends {
         let called = self.called();
         let backend = called.services.get(service);
         backend.is_some_and(|it| it.is_ready())
+    }
+
+    /// Whether `service` was registered a little while ago, and is not now.
+    #[must_use]
+    pub fn is_gone(&self, service: &str) -> bool {
+        self.look_for_gone().has(service)
+    }
+
+    /// Compares what is registered with what was.
+    fn look_for_gone(&self) -> MutexGuard<'_, Gone> {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(services) = self.directory.services() {
+            gone.follow(&services);
+        }
+        gone
     }
 
     /// The services by full name, each with the name of whoever serves it.
@@ -208,6 +236,8 @@ impl Backends {
     }
 
     fn release(&self) {
+        // What goes is only seen by whoever looked before.
+        drop(self.look_for_gone());
         let services = self.directory.services().unwrap_or_default();
         let registered: BTreeSet<_> = services.values().collect();
         let mut called = self.called();
@@ -224,6 +254,13 @@ impl Backends {
     fn called(&self) -> MutexGuard<'_, Called> {
         self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a caller is told of a service whose last instance went a little while ago.
+#[must_use]
+pub fn gone(service: &str) -> Status {
+    let text = format!("no instance of {service} is registered at this moment");
+    Refusal::NoEndpoint.status_with_pause(text, GONE_PAUSE)
 }
 
 /// What a caller is told where nobody is found.

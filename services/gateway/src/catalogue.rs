@@ -38,10 +38,31 @@ pub struct Api {
     pub leaving: BTreeMap<Arc<str>, Arc<Service>>,
     /// Who answers which path.
     pub routes: Routes,
+    /// What was there a little while ago.
+    pub gone: Gone,
     /// Whether somebody has registered whom nobody has asked yet.
     pub is_partial: bool,
     /// What is written of it.
     pub pages: Pages,
+}
+
+/// Services that went a little while ago, as they were: they answer nothing, and are not unknown.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// By full name.
+    pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// Who answered which path.
+    pub routes: Routes,
+}
+
+impl Gone {
+    /// The service whose method `path` called, as gRPC spells it.
+    #[must_use]
+    pub fn service(&self, path: &str) -> Option<&str> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let (name, service) = self.services.get_key_value(service)?;
+        service.methods.contains_key(method).then_some(name)
+    }
 }
 
 impl Api {

@@ -24,7 +24,7 @@ use tonic::{Code, Status, Streaming, body::Body, metadata::MetadataMap};
 use tonic_types::pb;
 
 use crate::{
-    call,
+    backends, call,
     catalogue::{Method, percent},
     config::Http,
     headers,
@@ -44,6 +44,11 @@ pub(crate) fn unknown(path: &str) -> Response<Body> {
     let code = Code::Unimplemented;
     let failure = Failure::of_request(StatusCode::NOT_FOUND, code, text);
     refusal(failure.into(), &DescriptorPool::new())
+}
+
+/// The answer for a method whose `service` went a little while ago.
+pub(crate) fn gone(service: &str) -> Response<Body> {
+    refusal(backends::gone(service).into(), &DescriptorPool::new())
 }
 
 /// How long the caller waits, in milliseconds of up to ten digits.

@@ -84,9 +84,13 @@ impl Edge {
         }
         let path = request.uri().path();
         let api = self.catalogue.api().await;
-        let method = api.and_then(|api| api.method(path).cloned());
-        if let Some(method) = method {
-            return self.connect.answer(&method, request).await;
+        if let Some(api) = api {
+            if let Some(method) = api.method(path) {
+                return self.connect.answer(method, request).await;
+            }
+            if let Some(service) = api.gone.service(path) {
+                return connect::gone(service);
+            }
         }
         if connect::is_said(request.headers()) {
             return connect::unknown(path);

@@ -45,7 +45,7 @@ pub use self::{
 };
 use self::{node::Node, read::At};
 use crate::{
-    call,
+    backends, call,
     catalogue::{
         Api, Catalogue,
         routes::Found,
@@ -139,6 +139,10 @@ impl Json {
             Found::Nothing => {
                 if let Some(page) = self.page(&api, &request) {
                     return page;
+                }
+                if let Found::Binding(binding) = api.gone.routes.find(method, path) {
+                    let service = binding.method.descriptor.parent_service();
+                    return Failure::from(backends::gone(service.full_name())).answer(None);
                 }
                 let text = format!("nothing answers {method} {path}");
                 let not_found = StatusCode::NOT_FOUND;

@@ -13,7 +13,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Api, Catalogue, describe::Service, routes::Routes};
+use super::{Api, Catalogue, Gone, describe::Service, routes::Routes};
 use crate::{
     backends::{Backends, Instances, Running},
     pages::Pages,
@@ -37,6 +37,8 @@ pub struct Follower {
     known: BTreeMap<Arc<str>, Known>,
     /// What went and is reachable all the same, as it described itself.
     leaving: BTreeMap<Arc<str>, Arc<Service>>,
+    /// What went a little while ago, reachable or not; as many as the backends remember.
+    gone: BTreeMap<Arc<str>, Arc<Service>>,
     newest: watch::Sender<Option<Arc<Api>>>,
     /// What was told of whole rules, so that it is told once.
     told: BTreeSet<String>,
@@ -80,6 +82,7 @@ impl Follower {
             directory,
             known: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            gone: BTreeMap::new(),
             newest,
             told: BTreeSet::new(),
         };
@@ -117,19 +120,24 @@ impl Follower {
     /// Compares what is registered with what is known.
     fn look(&mut self) {
         let services = self.directory.services().unwrap_or_default();
-        let leaving = self.leaving.len();
-        let gone = self
+        let before = (self.leaving.len(), self.gone.len());
+        let went = self
             .known
             .extract_if(.., |name, known| services.get(name) != Some(&known.backend));
         let mut changed = false;
-        for (name, known) in gone {
+        for (name, known) in went {
             changed = true;
-            self.leaving.extend(known.described.map(|it| (name, it)));
+            if let Some(described) = known.described {
+                self.leaving
+                    .insert(Arc::clone(&name), Arc::clone(&described));
+                self.gone.insert(name, described);
+            }
         }
         let backends = &self.backends;
         self.leaving
             .retain(|name, _| !services.contains_key(name) && backends.is_reachable(name));
-        changed |= self.leaving.len() != leaving;
+        self.gone.retain(|name, _| backends.is_gone(name));
+        changed |= (self.leaving.len(), self.gone.len()) != before;
         for (service, backend) in services.iter() {
             if !self.known.contains_key(service) {
                 let known = Known {
@@ -254,6 +262,7 @@ impl Follower {
         self.told = faults;
         let is_partial = self.known.values().any(|it| !it.asked);
         let api = Api {
+            gone: self.gone(),
             services,
             leaving: self.leaving.clone(),
             routes,
@@ -261,5 +270,18 @@ impl Follower {
             pages: Pages::default(),
         };
         self.newest.send_replace(Some(Arc::new(api)));
+    }
+
+    fn gone(&self) -> Gone {
+        let mut routes = Routes::default();
+        let bindings = self.gone.values().flat_map(|it| &it.bindings.sound);
+        for binding in bindings {
+            // Of two that went, the first is as good as the other.
+            drop(routes.add(Arc::clone(binding)));
+        }
+        Gone {
+            services: self.gone.clone(),
+            routes,
+        }
     }
 }

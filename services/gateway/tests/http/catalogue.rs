@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gantry::testing::telemetry;
-use http::StatusCode;
+use gantry::{client::Channel, testing::telemetry};
+use gateway_echo::{EchoRequest, EchoResponse, echo_service_client::EchoServiceClient};
+use http::{StatusCode, uri::PathAndQuery};
 use tokio::{sync::watch, time};
+use tonic::{Code, Request, client::Grpc};
+use tonic_prost::ProstCodec;
 
 use crate::support::{ECHO, Edge, echo, gateway, services};
 
@@ -20,17 +23,63 @@ async fn until(edge: &Edge, path: &str, status: StatusCode) {
         .expect(path);
 }
 
-/// Goal: a service with rules is there once it is registered, and gone once it is not.
-/// Method: take it out of the directory, and put it back.
+/// Goal: a service with rules is there once it is registered. Once it is not, callers are told to come
+/// back for a while, whatever they speak, and it is described no more.
+/// Method: take it out of the directory, and put it back; and out once more as its only server ends.
 #[tokio::test]
 async fn services_come_and_go() {
     let edge = Edge::start().await;
     assert_eq!(StatusCode::OK, edge.get("/v1/echo").await.status);
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     edge.registered.send_replace(Some(services(&[])));
-    until(&edge, "/v1/echo", StatusCode::NOT_FOUND).await;
+    until(&edge, "/v1/echo", unavailable).await;
+    let answer = edge.get("/v1/echo").await;
+    assert_eq!(Some("5"), answer.header("retry-after"), "{answer:?}");
+    assert_eq!(14, answer.json()["code"]);
+    let text = answer.json()["message"].to_string();
+    assert!(text.contains(ECHO), "{text}");
+    let path = "/echo.v1.EchoService/Echo";
+    let answer = edge.post(path, "{}").await;
+    assert_eq!(unavailable, answer.status, "{answer:?}");
+    assert_eq!("unavailable", answer.json()["code"]);
+    let document = edge.get("/openapi.json").await;
+    assert!(!document.text().contains("/v1/echo"), "{document:?}");
+    for path in ["/v1/nowhere", "/echo.v1.EchoService/Nothing"] {
+        assert_eq!(StatusCode::NOT_FOUND, edge.get(path).await.status, "{path}");
+    }
     edge.registered
         .send_replace(Some(services(&[(ECHO, "echo")])));
     until(&edge, "/v1/echo", StatusCode::OK).await;
+
+    let Edge {
+        gateway,
+        _echo: echo,
+        registered,
+        ..
+    } = edge;
+    registered.send_replace(Some(services(&[])));
+    echo.stop().await;
+    let mut client: EchoServiceClient<Channel> = gateway.client();
+    let refused = async {
+        loop {
+            let refused = client.echo(EchoRequest::default()).await;
+            let refused = refused.expect_err("it is stopped");
+            if refused.message().contains("is registered") {
+                return refused;
+            }
+        }
+    };
+    let refused = time::timeout(Duration::from_secs(20), refused).await;
+    let refused = refused.expect("it is not told that it went");
+    assert_eq!(Code::Unavailable, refused.code(), "{refused:?}");
+    let pushback = refused.metadata().get("grpc-retry-pushback-ms");
+    assert_eq!("5000", pushback.unwrap(), "{refused:?}");
+    let mut grpc = Grpc::new(gateway.client::<Channel>());
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/never.There/Was");
+    let codec = ProstCodec::<EchoRequest, EchoResponse>::default();
+    let unknown = grpc.unary(Request::new(EchoRequest::default()), path, codec);
+    assert_eq!(Code::Unimplemented, unknown.await.unwrap_err().code());
 }
 
 /// Goal: one that cannot be reached, or does not describe what it registered, is in no other's way.
