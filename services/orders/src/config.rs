@@ -25,8 +25,11 @@ config::section! {
         /// How long whoever works at an order has it to itself; a step at another service may take
         /// half of it. After that, or a crash, another takes over.
         pub lease: Duration = Duration::from_secs(10), in Duration::from_millis(10)..=Duration::from_hours(1), live;
-        /// Pause before an order whose step another service did not answer is taken up again.
+        /// Pause before an order whose step another service did not answer is taken up again; it grows
+        /// with each further try of the step.
         pub retry_pause: Duration = Duration::from_secs(1), in Duration::from_millis(10)..=Duration::from_hours(1), live;
+        /// Longest such pause. How long after an outage orders still wait, a fifth more at most.
+        pub retry_pause_max: Duration = Duration::from_secs(8), in Duration::from_millis(10)..=Duration::from_hours(1), live;
         /// How long an order may take to be confirmed; after that it is cancelled.
         pub pending_max: Duration = Duration::from_mins(5), in Duration::from_millis(10)..=Duration::from_hours(24), live;
         /// Pause between two searches for orders that need a next step.

@@ -16,7 +16,11 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use gantry::{config::Live, crash, status};
+use gantry::{
+    backoff::{self, Backoff},
+    config::Live,
+    crash, status,
+};
 use gantry_store::{Error, Timestamp};
 use tokio::time;
 use tonic::{Code, Status};
@@ -33,6 +37,9 @@ use crate::{
 /// Orders that wait for another service at once, of those that are due. One that hangs costs a call
 /// its whole deadline; one that comes back is not to be met by every order there is.
 const STEPS_MAX: usize = 8;
+
+/// Pauses between tries that grow; from the shortest to the longest that can be set there are fewer.
+const GROWTHS_MAX: u32 = 32;
 
 /// Whom orders need.
 #[derive(Debug, Clone)]
@@ -67,8 +74,8 @@ enum Next {
     To(OrderState),
     /// To an end.
     GiveUp(CancelReason),
-    /// Nowhere for now: somebody did not answer.
-    Wait,
+    /// Nowhere for now: somebody did not answer, in this way.
+    Wait(&'static str, Status),
 }
 
 impl Placing {
@@ -101,7 +108,7 @@ impl Placing {
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn advance(&self, mut order: Order, claim: Claim) -> Result<(), Error> {
+    pub async fn advance(&self, mut order: Order, mut claim: Claim) -> Result<(), Error> {
         loop {
             let from = order.state;
             let next = match from {
@@ -126,7 +133,7 @@ impl Placing {
                     let held = self.store.give_up(&claim, reason, self.lease());
                     (OrderState::Cancelled, held.await?)
                 }
-                Next::Wait => return self.put_off(&claim).await,
+                Next::Wait(who, error) => return self.put_off(&claim, who, &error).await,
             };
             // Otherwise somebody else has it now, and goes on or gives back.
             if !held {
@@ -134,6 +141,8 @@ impl Placing {
             }
             order.state = to;
             order.money_held |= to == OrderState::Reserved;
+            goes_on(&claim);
+            claim.tries = 0;
             if to == OrderState::Paid {
                 crash::point("orders.charge-answered.after");
             }
@@ -156,7 +165,7 @@ impl Placing {
             }
             Ok(Reserved::Short) => Next::GiveUp(CancelReason::OutOfStock),
             Ok(Reserved::Gone) => Next::GiveUp(CancelReason::TimedOut),
-            Err(error) => unanswered(&order.id, "the catalog", &error),
+            Err(error) => unanswered(&order.id, "the catalog", error),
         }
     }
 
@@ -177,7 +186,7 @@ impl Placing {
             Ok(Charged::Yes) => Next::To(OrderState::Paid),
             Ok(Charged::Declined) => Next::GiveUp(CancelReason::PaymentDeclined),
             Ok(Charged::Refunded) => Next::GiveUp(CancelReason::TimedOut),
-            Err(error) => unanswered(&order.id, "payments", &error),
+            Err(error) => unanswered(&order.id, "payments", error),
         }
     }
 
@@ -188,7 +197,7 @@ impl Placing {
         match confirmed {
             Ok(Held::Yes) => Next::To(OrderState::Confirmed),
             Ok(Held::Gone) => Next::GiveUp(CancelReason::TimedOut),
-            Err(error) => unanswered(&order.id, "the catalog", &error),
+            Err(error) => unanswered(&order.id, "the catalog", error),
         }
     }
 
@@ -214,15 +223,12 @@ impl Placing {
         let released = self.in_time(release);
         let (released, refunded) = tokio::join!(released, self.in_time(refund));
         match (released, refunded) {
-            (Ok(()), Ok(())) => self.store.settled(claim).await,
-            (Err(error), _) => {
-                put_off(&order.id, "the catalog", &error);
-                self.put_off(claim).await
+            (Ok(()), Ok(())) => {
+                goes_on(claim);
+                self.store.settled(claim).await
             }
-            (_, Err(error)) => {
-                put_off(&order.id, "payments", &error);
-                self.put_off(claim).await
-            }
+            (Err(error), _) => self.put_off(claim, "the catalog", &error).await,
+            (_, Err(error)) => self.put_off(claim, "payments", &error).await,
         }
     }
 
@@ -285,7 +291,7 @@ impl Placing {
     /// If the database fails.
     pub async fn take_up(&self, order_id: &str) -> Result<(), Error> {
         let now = Timestamp::now();
-        let Some(claim) = self.store.claim(order_id, now, self.lease()).await? else {
+        let Some(mut claim) = self.store.claim(order_id, now, self.lease()).await? else {
             return Ok(());
         };
         let Some(mut order) = self.store.find(order_id).await? else {
@@ -298,6 +304,8 @@ impl Placing {
                 return Ok(());
             }
             order.state = OrderState::Cancelled;
+            // Giving back is another step.
+            claim.tries = 0;
             self.changes.tell(&order.id);
         }
         self.advance(order, claim).await
@@ -308,9 +316,13 @@ impl Placing {
         Timestamp::now().after(self.config.load().lease)
     }
 
-    async fn put_off(&self, claim: &Claim) -> Result<(), Error> {
-        let until = Timestamp::now().after(self.config.load().retry_pause);
-        self.store.put_off(claim, until).await
+    /// Lets go of an order whose step `who` did not answer, for longer each time.
+    async fn put_off(&self, claim: &Claim, who: &str, error: &Status) -> Result<(), Error> {
+        let tries = claim.tries.saturating_add(1);
+        waits(claim, who, error);
+        let pause = retry_pause(&self.config.load(), tries);
+        let until = Timestamp::now().after(pause);
+        self.store.put_off(claim, tries, until).await
     }
 
     /// The answer of another service, well before the claim is over.
@@ -322,10 +334,9 @@ impl Placing {
 }
 
 /// Gives up an order that another service would refuse again; any other waits.
-fn unanswered(order_id: &str, who: &str, error: &Status) -> Next {
+fn unanswered(order_id: &str, who: &'static str, error: Status) -> Next {
     if !refuses(error.code()) {
-        put_off(order_id, who, error);
-        return Next::Wait;
+        return Next::Wait(who, error);
     }
     let (code, cause) = (status::code_name(error.code()), error.message());
     tracing::error!(
@@ -346,9 +357,43 @@ pub(crate) fn refuses(code: Code) -> bool {
     )
 }
 
-/// What a step that cannot be made now comes to: it is made later.
-fn put_off(order_id: &str, who: &str, error: &Status) {
-    let cause = error.message();
+/// How long an order waits whose step has failed `tries` times: in an outage each asks less and less,
+/// and soon enough after it.
+fn retry_pause(config: &Orders, tries: u32) -> Duration {
+    let pauses = backoff::Config {
+        min: config.retry_pause,
+        max: config.retry_pause_max.max(config.retry_pause),
+        multiplier: 1.6,
+        jitter: 0.2,
+    };
+    let mut pauses = Backoff::new(pauses).expect("the pauses are above zero and grow");
+    for _ in 1..tries.min(GROWTHS_MAX) {
+        pauses.next_pause();
+    }
+    pauses.next_pause()
+}
+
+/// Says that a step is made that failed before.
+fn goes_on(claim: &Claim) {
+    if claim.tries > 0 {
+        let (order_id, tries) = (&claim.order_id, claim.tries);
+        tracing::info!(order_id, tries, "the order goes on");
+    }
+}
+
+/// Says what a step that cannot be made now comes to: it is made later. Said once for each, until it
+/// is made, whoever tries it.
+fn waits(claim: &Claim, who: &str, error: &Status) {
+    let (order_id, cause) = (&claim.order_id, error.message());
+    if claim.tries > 0 {
+        tracing::debug!(
+            order_id,
+            claim.tries,
+            cause,
+            "the order still waits for {who}"
+        );
+        return;
+    }
     match error.code() {
         // Away, busy or slow: it will be back.
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
@@ -358,5 +403,47 @@ fn put_off(order_id: &str, who: &str, error: &Status) {
             let code = status::code_name(code);
             tracing::error!(order_id, code, cause, "{who} failed; the order waits");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Goal: in an outage an order asks less and less, and is taken up within half of the 30 seconds
+    /// in which every order is to come to its end after one, however long it was.
+    /// Method: a paused clock, as the pauses ship; outages of a second to a day, and settings that
+    /// want the longest pause below the first.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_and_end_soon_after_an_outage() {
+        let config = Orders::default();
+        for (outage, tries_max) in [(1, 2), (10, 6), (60, 14), (24 * 60 * 60, 14_000)] {
+            let begun = Instant::now();
+            let back = begun + Duration::from_secs(outage);
+            let mut tries = 0;
+            while Instant::now() < back {
+                tries += 1;
+                time::sleep(retry_pause(&config, tries)).await;
+            }
+            let late = Instant::now() - back;
+            assert!(late < Duration::from_secs(15), "{outage} s: {late:?}");
+            assert!(tries <= tries_max, "{outage} s: {tries} tries");
+        }
+        let odd = Orders {
+            retry_pause: Duration::from_mins(1),
+            ..config
+        };
+        let pause = retry_pause(&odd, u32::MAX).as_secs_f64();
+        assert!((48.0..=72.0).contains(&pause), "{pause}");
+        // From the shortest setting to the longest there are no more growths than are made.
+        let wide = Orders {
+            retry_pause: Duration::from_millis(10),
+            retry_pause_max: Duration::from_hours(1),
+            ..Orders::default()
+        };
+        let longest = retry_pause(&wide, u32::MAX);
+        assert!(longest >= Duration::from_mins(48), "{longest:?}");
     }
 }

@@ -38,6 +38,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "news held",
         sql: include_str!("../migrations/0004_news_held.sql"),
     },
+    Migration {
+        version: 5,
+        name: "tries",
+        sql: include_str!("../migrations/0005_tries.sql"),
+    },
 ];
 
 const INSERT: Statement = Statement::new(

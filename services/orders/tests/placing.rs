@@ -4,6 +4,8 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "placing/claims.rs"]
+mod claims;
 #[path = "placing/patience.rs"]
 mod patience;
 #[path = "placing/steps.rs"]
@@ -50,7 +52,6 @@ use tokio_util::sync::CancellationToken;
 gantry_harness::on_both!(
     another_finishes_what_one_began,
     a_cancelled_order_keeps_nothing,
-    lost_claims_move_nothing,
     a_shortage_of_yesterday_undoes_nothing,
     no_unit_is_lost_between_two_advances,
     a_refusal_for_good_ends_the_order,
@@ -303,51 +304,6 @@ async fn a_cancelled_order_keeps_nothing(place: Place) {
     }
 }
 
-/// Goal: whoever has lost an order to another writes nothing down about it, and ends nothing of it.
-/// Method: two claims on one order in each of its states; every write by the first, then a step by
-/// the second, twice; then the order is cancelled under a third.
-async fn lost_claims_move_nothing(place: Place) {
-    let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
-    books.product("TEA").await;
-    let (order, mut lost) = books.place("TEA").await;
-    let late = Timestamp::now().after(LIFETIME);
-    let way = [
-        OrderState::Pending,
-        OrderState::Reserved,
-        OrderState::Paid,
-        OrderState::Confirmed,
-    ];
-    for (from, to) in way.into_iter().zip(way.into_iter().skip(1)) {
-        let claim = books.claim_late(&order).await.unwrap();
-        let step = Move { from, to };
-        let moved = books.store.step(&lost, step, &[], late).await;
-        assert!(!moved.unwrap(), "{from:?}");
-        let reason = CancelReason::TimedOut;
-        let given_up = books.store.give_up(&lost, reason, late).await;
-        assert!(!given_up.unwrap(), "{from:?}");
-        books.store.put_off(&lost, Timestamp::now()).await.unwrap();
-        let free = books.store.claim(&order.id, Timestamp::now(), late).await;
-        assert_eq!(None, free.unwrap(), "{from:?}: it is another's still");
-        assert_eq!(from, books.now(&order).await.state);
-        let moved = books.store.step(&claim, step, &[], Timestamp::now()).await;
-        assert!(moved.unwrap(), "{from:?}");
-        let again = books.store.step(&claim, step, &[], Timestamp::now()).await;
-        assert!(!again.unwrap(), "{from:?}: it is there no more");
-        lost = claim;
-    }
-    let reason = CancelReason::Requested;
-    let claim = books
-        .store
-        .cancel(&order.id, reason, Timestamp::now())
-        .await;
-    assert_ne!(Some(&lost), claim.as_ref().unwrap().as_ref());
-    books.store.settled(&lost).await.unwrap();
-    assert!(
-        books.claim_late(&order).await.is_some(),
-        "it holds something still"
-    );
-}
-
 /// Goal: one that finds too little stock, and is overtaken, undoes nothing of what the other did.
 /// Method: one is answered that stock is short, a unit is delivered, and another takes over.
 async fn a_shortage_of_yesterday_undoes_nothing(place: Place) {
@@ -453,7 +409,11 @@ async fn a_hanging_catalog_holds_up_no_completion(place: Place) {
     let (books, mut steps) = Books::stepped(place).await;
     for at in 0..90 {
         let (_, claim) = books.place(&format!("P-{at}")).await;
-        books.store.put_off(&claim, Timestamp::now()).await.unwrap();
+        books
+            .store
+            .put_off(&claim, 0, Timestamp::now())
+            .await
+            .unwrap();
     }
     let toml = format!(
         "[database]\nurl = '{1}'\n[orders]\ncancel_window = '10ms'\n\

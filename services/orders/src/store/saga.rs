@@ -12,25 +12,25 @@ use crate::domain::{CancelReason, Line, OrderState};
 const CLAIM: Statement = Statement::new(
     "orders.claim_order",
     "UPDATE orders SET fence = fence + 1, leased_until = $3
-     WHERE order_id = $1 AND unsettled = 1 AND leased_until <= $2 RETURNING fence",
+     WHERE order_id = $1 AND unsettled = 1 AND leased_until <= $2 RETURNING fence, tries",
 );
 const STEP: Statement = Statement::new(
     "orders.step_order",
     "UPDATE orders SET state = $4, unsettled = $5, money_held = $6, leased_until = $7,
-         version = version + 1, updated_at = $8
+         tries = 0, version = version + 1, updated_at = $8
      WHERE order_id = $1 AND fence = $2 AND state = $3",
 );
 const GIVE_UP: Statement = Statement::new(
     "orders.give_up_order",
-    "UPDATE orders SET state = $3, cancel_reason = $4, leased_until = $5,
+    "UPDATE orders SET state = $3, cancel_reason = $4, leased_until = $5, tries = 0,
          version = version + 1, updated_at = $6
      WHERE order_id = $1 AND fence = $2 AND state IN ($7, $8, $9)",
 );
 const CANCEL: Statement = Statement::new(
     "orders.cancel_order",
     "UPDATE orders SET state = $2, cancel_reason = $3, unsettled = 1, fence = fence + 1,
-         leased_until = $4, version = version + 1, updated_at = $5
-     WHERE order_id = $1 AND state IN ($6, $7, $8, $9) RETURNING fence",
+         leased_until = $4, tries = 0, version = version + 1, updated_at = $5
+     WHERE order_id = $1 AND state IN ($6, $7, $8, $9) RETURNING fence, tries",
 );
 const SETTLED: Statement = Statement::new(
     "orders.settle_order",
@@ -38,7 +38,7 @@ const SETTLED: Statement = Statement::new(
 );
 const PUT_OFF: Statement = Statement::new(
     "orders.put_off_order",
-    "UPDATE orders SET leased_until = $3 WHERE order_id = $1 AND fence = $2",
+    "UPDATE orders SET leased_until = $3, tries = $4 WHERE order_id = $1 AND fence = $2",
 );
 const UNSETTLED: Statement = Statement::new(
     "orders.unsettled_orders",
@@ -52,6 +52,8 @@ pub struct Claim {
     pub order_id: String,
     /// How many have had it, this one included.
     fence: i64,
+    /// How often the step that is due has failed.
+    pub tries: u32,
 }
 
 impl Claim {
@@ -60,6 +62,7 @@ impl Claim {
         Self {
             order_id: order_id.to_owned(),
             fence: 1,
+            tries: 0,
         }
     }
 
@@ -67,6 +70,7 @@ impl Claim {
         Ok(Self {
             order_id: order_id.to_owned(),
             fence: row.integer("fence")?,
+            tries: u32::try_from(row.integer("tries")?).unwrap_or(u32::MAX),
         })
     }
 }
@@ -224,14 +228,15 @@ impl Store {
         Ok(())
     }
 
-    /// Lets go of an order; anybody may take it up from `until` on.
+    /// Lets go of an order whose step has failed `tries` times; anybody may take it up from `until` on.
     ///
     /// # Errors
     ///
     /// If the database fails; then nobody does before the claim's own end.
-    pub async fn put_off(&self, claim: &Claim, until: Timestamp) -> Result<(), Error> {
+    pub async fn put_off(&self, claim: &Claim, tries: u32, until: Timestamp) -> Result<(), Error> {
         let put_off = self.database.statement(&PUT_OFF).bind(&claim.order_id);
-        put_off.bind(claim.fence).bind(until).execute().await?;
+        let put_off = put_off.bind(claim.fence).bind(until);
+        put_off.bind(i64::from(tries)).execute().await?;
         Ok(())
     }
 
