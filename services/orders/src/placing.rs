@@ -125,7 +125,15 @@ impl Placing {
                         OrderState::Pending => &order.lines[..],
                         _ => &[],
                     };
-                    let step = Step { from, to };
+                    // Written down before anybody asks for money; where all is free, nobody does.
+                    let is_due = order.total().is_some_and(|total| total.minor_units > 0);
+                    order.money_held |= to == OrderState::Reserved && is_due;
+                    let money_held = order.money_held;
+                    let step = Step {
+                        from,
+                        to,
+                        money_held,
+                    };
                     let held = self.store.step(&claim, step, priced, self.lease());
                     (to, held.await?)
                 }
@@ -140,7 +148,6 @@ impl Placing {
                 return Ok(());
             }
             order.state = to;
-            order.money_held |= to == OrderState::Reserved;
             goes_on(&claim);
             claim.tries = 0;
             if to == OrderState::Paid {

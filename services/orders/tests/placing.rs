@@ -149,10 +149,14 @@ impl Books {
 
     /// Puts a product on the shelf, with no unit of it.
     async fn product(&self, sku: &str) {
+        self.product_for(sku, PRICE).await;
+    }
+
+    async fn product_for(&self, sku: &str, price_minor_units: i64) {
         let row = Row {
             sku: sku.to_owned(),
             name: sku.to_owned(),
-            price_minor_units: PRICE,
+            price_minor_units,
             currency_code: "EUR".to_owned(),
             ..Row::default()
         };
@@ -439,6 +443,7 @@ async fn a_hanging_catalog_holds_up_no_completion(place: Place) {
     let confirmed = Move {
         from: OrderState::Pending,
         to: OrderState::Confirmed,
+        money_held: true,
     };
     let confirmed = books.store.step(&claim, confirmed, &[], Timestamp::now());
     assert!(confirmed.await.unwrap());

@@ -82,6 +82,8 @@ pub struct Step {
     pub from: OrderState,
     /// Where it is.
     pub to: OrderState,
+    /// Whether a charge may be asked for from now on, or has been.
+    pub money_held: bool,
 }
 
 impl Store {
@@ -123,8 +125,7 @@ impl Store {
             .bind(code(step.from))
             .bind(code(step.to))
             .bind(step.to != OrderState::Confirmed)
-            // Before anybody asks for it.
-            .bind(true)
+            .bind(step.money_held)
             .bind(until)
             .bind(Timestamp::now())
             .execute()

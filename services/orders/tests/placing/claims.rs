@@ -21,11 +21,12 @@ use orders::{
     store::Step as Move,
 };
 
-use crate::{Books, LIFETIME};
+use crate::{Books, LIFETIME, PRICE};
 
 gantry_harness::on_both!(
     lost_claims_move_nothing,
     tries_are_those_of_the_step_that_is_due,
+    what_is_free_is_never_paid_back,
 );
 gantry_harness::on_both!(() a_waiting_order_is_told_of_once);
 
@@ -45,7 +46,12 @@ async fn lost_claims_move_nothing(place: Place) {
     ];
     for (from, to) in way.into_iter().zip(way.into_iter().skip(1)) {
         let claim = books.claim_late(&order).await.unwrap();
-        let step = Move { from, to };
+        let money_held = true;
+        let step = Move {
+            from,
+            to,
+            money_held,
+        };
         let moved = books.store.step(&lost, step, &[], late).await;
         assert!(!moved.unwrap(), "{from:?}");
         let reason = CancelReason::TimedOut;
@@ -88,6 +94,7 @@ async fn tries_are_those_of_the_step_that_is_due(place: Place) {
     let step = Move {
         from: OrderState::Pending,
         to: OrderState::Reserved,
+        money_held: true,
     };
     for way in ["step", "give up", "cancel"] {
         let (order, mut claim) = books.place(way).await;
@@ -110,6 +117,29 @@ async fn tries_are_those_of_the_step_that_is_due(place: Place) {
         let next = Timestamp::now().after(2 * LIFETIME);
         let claim = books.store.claim(&order.id, next, next).await.unwrap();
         assert_eq!(0, claim.unwrap().tries, "{way}");
+    }
+}
+
+/// Goal: it is written down that money may be held where a charge may have been asked for, and
+/// nowhere else: nobody asks to have nothing back.
+/// Method: an order of something that has a price, and one of something that is free, confirmed and
+/// then cancelled.
+async fn what_is_free_is_never_paid_back(place: Place) {
+    let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
+    books.product("TEA").await;
+    books.product_for("WATER", 0).await;
+    for (sku, held, taken) in [("TEA", true, PRICE), ("WATER", false, 0)] {
+        books.deliver(sku, 1).await;
+        let (order, claim) = books.place(sku).await;
+        books.placing.advance(order.clone(), claim).await.unwrap();
+        let order = books.now(&order).await;
+        assert_eq!(OrderState::Confirmed, order.state, "{sku}");
+        assert_eq!(held, order.money_held, "{sku}");
+        assert_eq!(taken, books.taken().await, "{sku}");
+        books.placing.cancel(&order).await.unwrap();
+        assert_eq!(0, books.taken().await, "{sku}");
+        assert_eq!(None, books.claim_late(&order).await, "{sku}: it is settled");
+        assert_eq!(1, books.stock(sku).await.on_hand, "{sku}");
     }
 }
 
