@@ -280,11 +280,9 @@ impl Call {
     }
 
     fn too_late(&self, when: &str) -> Status {
-        Refusal::DeadlineExceeded.status(format!(
-            "{}: deadline exceeded after {:?}, {when}",
-            self.target.name,
-            self.began.elapsed()
-        ))
+        let public = format!("deadline exceeded after {:?}", self.began.elapsed());
+        let text = format!("{}: {public}, {when}", self.target.name);
+        status::with_public(Refusal::DeadlineExceeded.status(text), public)
     }
 }
 
@@ -344,7 +342,13 @@ fn on_the_wire(
 }
 
 fn no_endpoint(error: &NoEndpoint) -> Status {
-    Refusal::NoEndpoint.status_with_pause(status::chain(error), NO_ENDPOINT_PAUSE)
+    let text = status::chain(error);
+    let status = Refusal::NoEndpoint.status_with_pause(text, NO_ENDPOINT_PAUSE);
+    let public = match error {
+        NoEndpoint::NotReady { .. } => "no instance is ready",
+        NoEndpoint::Full { .. } => "too many calls wait already",
+    };
+    status::with_public(status, public)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! answers with these alone. Every refusal says why in `google.rpc.ErrorInfo` and when to come
 //! back in `google.rpc.RetryInfo` and `grpc-retry-pushback-ms` (gRFC A6).
 
+mod public;
 mod wire;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+pub use public::{public, with_public};
 pub use wire::{broken, code_of_http, code_of_reset, not_grpc, reset, told, without_status};
 
 /// The trailer that holds a call's code.

@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use gantry::{
@@ -16,13 +17,18 @@ use gantry::{
         rate::{self, Limiter},
     },
     server::Inbound,
-    status::Refusal,
+    status::{self, Refusal},
 };
 use http::{Request, Response, uri::PathAndQuery};
-use tonic::{Status, body::Body, codegen::BoxFuture};
+use http_body_util::BodyExt as _;
+use tonic::{Code, Status, body::Body, codegen::BoxFuture};
+use tonic_types::StatusExt as _;
 use tower::Service;
 
 use crate::{access::Access, backends::Backends, call};
+
+/// When a call that a backend may not have seen is worth another try.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers every call by another's answer.
 #[derive(Debug, Clone)]
@@ -60,8 +66,7 @@ impl Forward {
     }
 
     fn backend(&self, path: &str) -> Result<Channel, Status> {
-        let name = path.strip_prefix('/').unwrap_or(path);
-        let Some((service, _)) = name.rsplit_once('/') else {
+        let Some(service) = service_of(path) else {
             let text = format!("{path} is not the path of a method");
             return Err(Refusal::Unimplemented.status(text));
         };
@@ -103,9 +108,34 @@ impl Service<Request<Inbound>> for Forward {
             // Within: the channel takes the trace and the deadline of the call that it runs in.
             let answer = channel.call(Request::from_parts(head, body));
             Ok(match answer.await {
-                Ok(response) => response.map(Body::new),
-                Err(status) => status.into_http(),
+                Ok(response) => response
+                    .map(|body| Body::new(body.map_err(move |status| outside(&name, status)))),
+                Err(status) => outside(&name, status).into_http(),
             })
         })
     }
+}
+
+/// `status` as whoever called `path` is told it. Where a call got no answer of a backend, the message
+/// is this process's own, and names addresses that are nobody's business outside.
+fn outside(path: &str, status: Status) -> Status {
+    let Some(public) = status::public(&status) else {
+        return status;
+    };
+    let service = service_of(path).unwrap_or_default();
+    let error = status.message();
+    tracing::debug!(rpc.service = service, error, "a call was not answered");
+    let text = format!("{service}: {public}");
+    let mut details = status.get_error_details();
+    if status.code() == Code::Unavailable && details.retry_info().is_none() {
+        details.set_retry_info(Some(RETRY_PAUSE));
+    }
+    let metadata = status.metadata().clone();
+    Status::with_error_details_and_metadata(status.code(), text, details, metadata)
+}
+
+/// The service that `path` calls.
+fn service_of(path: &str) -> Option<&str> {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    name.rsplit_once('/').map(|(service, _)| service)
 }

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use gantry::{
     client::{Answer, Question},
     discovery::Services,
-    status::Refusal,
+    status::{self, Refusal},
 };
 use tokio::time;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -147,7 +147,8 @@ async fn ask(backend: &Backend, question: Question, bound: Duration) -> Result<A
     answer.map_err(|status| match status.code() {
         Code::NotFound => Status::not_found(UNKNOWN),
         code => {
-            let (name, message) = (backend.name(), status.message());
+            let message = status::public(&status).unwrap_or(status.message());
+            let name = backend.name();
             Status::new(code, format!("{name} cannot be read: {message}"))
         }
     })

@@ -2,12 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gantry::{client::Channel, testing::telemetry};
-use gateway_echo::{EchoRequest, EchoResponse, echo_service_client::EchoServiceClient};
+use gantry::{
+    client::{Channel, Reflection},
+    testing::telemetry,
+};
+use gateway_echo::{
+    CountRequest, EchoRequest, EchoResponse, echo_service_client::EchoServiceClient,
+};
 use http::{StatusCode, uri::PathAndQuery};
-use tokio::{sync::watch, time};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time,
+};
 use tonic::{Code, Request, client::Grpc};
 use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
 
 use crate::support::{ECHO, Edge, echo, gateway, services};
 
@@ -108,6 +120,74 @@ async fn a_broken_service_is_in_no_others_way() {
     // Once everybody was asked; and long before whoever stands still was given up.
     until(&edge, "/v1/echo", StatusCode::OK).await;
     drop(Arc::clone(&edge.dropped));
+}
+
+/// Goal: where no backend answers, callers are told which service and when to come back, and nothing
+/// of where its instances are; in each protocol, before an answer and within one.
+/// Method: an echo behind a wire that is cut in the midst of a stream, and stays cut.
+#[tokio::test]
+async fn nobody_outside_is_told_where_instances_are() {
+    let (echo, dropped) = echo().await;
+    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = wire.local_addr().unwrap();
+    let behind = echo.address();
+    let mut wires = JoinSet::new();
+    wires.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut near, _) = wire.accept().await.unwrap();
+            connections.spawn(async move {
+                let mut far = TcpStream::connect(behind).await?;
+                copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    let (registered, known) = watch::channel(Some(services(&[(ECHO, "echo")])));
+    let gateway = gateway(&[("echo", address)], known, "").await;
+    let edge = Edge {
+        gateway,
+        _echo: echo,
+        dropped,
+        registered,
+    };
+    assert_eq!(StatusCode::OK, edge.get("/v1/echo").await.status);
+    let mut client: EchoServiceClient<Channel> = edge.gateway.client();
+    let request = CountRequest {
+        messages: 1,
+        hang: true,
+        ..CountRequest::default()
+    };
+    let mut stream = client.count(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    wires.shutdown().await;
+
+    let lost = stream.message().await.unwrap_err();
+    let refused = client.echo(EchoRequest::default()).await.unwrap_err();
+    for (status, text) in [(lost, "was lost"), (refused, "no instance is ready")] {
+        assert_eq!(Code::Unavailable, status.code(), "{status:?}");
+        let message = status.message();
+        assert!(
+            message.starts_with(ECHO) && message.contains(text),
+            "{message}"
+        );
+        assert!(!message.contains("127.0.0.1"), "{message}");
+        let pause = status.get_details_retry_info().unwrap().retry_delay;
+        assert_eq!(Some(Duration::from_secs(1)), pause);
+    }
+    for path in ["/v1/echo", "/echo.v1.EchoService/Echo"] {
+        let answer = edge.post(path, "{}").await;
+        assert_eq!(StatusCode::SERVICE_UNAVAILABLE, answer.status, "{answer:?}");
+        assert_eq!(Some("1"), answer.header("retry-after"), "{answer:?}");
+        assert!(answer.text().contains(ECHO), "{answer:?}");
+        assert!(!answer.text().contains("127.0.0.1"), "{answer:?}");
+    }
+    let (reflection, _) = Reflection::of(edge.gateway.client()).await.unwrap();
+    let unread = reflection.files(ECHO).await.unwrap_err();
+    assert!(
+        unread.message().contains("no instance is ready"),
+        "{unread:?}"
+    );
+    assert!(!unread.message().contains("127.0.0.1"), "{unread:?}");
 }
 
 /// Goal: a service that cannot be read is told of once, however often it is asked again.

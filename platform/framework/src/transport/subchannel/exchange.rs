@@ -150,12 +150,15 @@ fn is_callers_fault(error: &h2::Error) -> bool {
 fn failed(error: &h2::Error, shared: &Shared) -> Failed {
     let fate = Some(Fate::of_stream(error));
     let status = match error.reason() {
-        Some(reason) if error.is_reset() && error.is_remote() => status::reset(
-            reason,
-            format!("{} reset the stream: {reason:?}", shared.peer),
-        ),
+        Some(reason) if error.is_reset() && error.is_remote() => {
+            let text = format!("reset the stream: {reason:?}");
+            let status = status::reset(reason, format!("{} {text}", shared.peer));
+            status::with_public(status, format!("the instance {text}"))
+        }
         Some(reason) if error.is_reset() => {
-            status::broken(format!("{} broke the protocol: {reason:?}", shared.peer))
+            let text = format!("broke the protocol: {reason:?}");
+            let status = status::broken(format!("{} {text}", shared.peer));
+            status::with_public(status, format!("the instance {text}"))
         }
         _ => lost(shared, error),
     };
@@ -171,7 +174,9 @@ fn lost(shared: &Shared, error: &h2::Error) -> Status {
         Some(reason) => reason.to_owned(),
         None => own,
     };
-    Refusal::ConnectionLost.status(format!("connection to {} lost: {reason}", shared.peer))
+    let text = format!("connection to {} lost: {reason}", shared.peer);
+    let status = Refusal::ConnectionLost.status(text);
+    status::with_public(status, "the connection to the instance was lost")
 }
 
 /// The body of an answer. Dropped before its end it resets the stream.
