@@ -84,6 +84,7 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 pub struct Channel {
     target: Arc<Target>,
     methods: Arc<Methods>,
+    said: Option<(HeaderName, HeaderValue)>,
 }
 
 /// One target of a process.
@@ -125,7 +126,18 @@ impl Methods {
 impl Channel {
     fn new(target: Arc<Target>, methods: &'static [Method]) -> Self {
         let methods = Arc::new(Methods::new(methods, &target.name));
-        Self { target, methods }
+        Self {
+            target,
+            methods,
+            said: None,
+        }
+    }
+
+    /// The same, whose calls say `value` in `name`, beside what others have said there.
+    #[must_use]
+    pub fn saying(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.said = Some((name, value));
+        self
     }
 
     /// The name of the target, as configured.
@@ -160,7 +172,10 @@ impl Service<Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some((name, value)) = self.said.clone() {
+            request.headers_mut().append(name, value);
+        }
         let (method, measured) = self.methods.find(request.uri().path());
         // Here and not in the future: what is inherited is the context of whoever calls.
         let call = Call {

@@ -19,6 +19,7 @@ use tokio::time;
 use tonic::{Code, Status};
 
 use self::gone::Gone;
+use crate::hop::Hop;
 
 /// When a call of a service that went is worth another try.
 const GONE_PAUSE: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub struct Backends {
     clients: Clients,
     called: Arc<Mutex<Called>>,
     gone: Arc<Mutex<Gone>>,
+    hop: Hop,
 }
 
 /// What was called; no more than the registry has, and what it lost and is reachable all the same.
@@ -130,6 +132,7 @@ impl Backends {
             clients,
             called: Arc::default(),
             gone: Arc::default(),
+            hop: Hop::new(),
         }
     }
 
@@ -161,6 +164,12 @@ impl Backends {
                 })
             }
         }
+    }
+
+    /// What tells calls that passed here already.
+    #[must_use]
+    pub fn hop(&self) -> &Hop {
+        &self.hop
     }
 
     /// Whether calls of `service` arrive, registered or not.
@@ -216,8 +225,10 @@ impl Backends {
 
     fn backend(&self, called: &mut Called, name: Arc<str>) -> Arc<Backend> {
         let backend = called.backends.entry(name);
-        let backend = backend
-            .or_insert_with_key(|name| Arc::new(Backend::new(self.clients.channel(name, &[]))));
+        let backend = backend.or_insert_with_key(|name| {
+            let channel = self.hop.mark(self.clients.channel(name, &[]));
+            Arc::new(Backend::new(channel))
+        });
         Arc::clone(backend)
     }
 

@@ -17,7 +17,7 @@ use http::{
     HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header, request,
 };
 use prost::Message as _;
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::json;
 use tokio::time::{self, Instant};
 use tonic::{Code, Status, Streaming, body::Body, metadata::MetadataMap};
@@ -197,7 +197,18 @@ async fn message(
         (body, Some(share))
     };
     match codec {
-        Codec::Proto => Ok(message),
+        Codec::Proto => {
+            // Else the backend would say that it is itself to blame.
+            let input = method.descriptor.input();
+            match DynamicMessage::decode(input, message.clone()) {
+                Ok(_) => Ok(message),
+                Err(error) => {
+                    let name = method.descriptor.input().full_name().to_owned();
+                    let text = format!("is no {name}: {error}");
+                    Err(Failure::of_header("body", &text))
+                }
+            }
+        }
         Codec::Json => json::read_message(&method.descriptor.input(), &message),
     }
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry::{BoxError, config::Live, limit::rate};
-use http::{Request, Response, Version, header};
+use gantry::{BoxError, config::Live, limit::rate, status::Refusal};
+use http::{Method, Request, Response, Version, header, uri::Authority};
 use http_body_util::BodyExt as _;
 use tonic::{body::Body, codegen::BoxFuture};
 use tower::Service;
@@ -17,7 +17,7 @@ use crate::{
     config::Http,
     connect::{self, Connect},
     cors,
-    json::{Bodies, Incoming, Json, unsupported},
+    json::{Bodies, Failure, Incoming, Json, unsupported},
     unread, web,
 };
 
@@ -46,6 +46,9 @@ impl Edge {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(failure) = check_http(&request) {
+            return failure.answer(None);
+        }
         let cors = cors::Asked::of(&request, &self.config.load().origins);
         if let Some(preflight) = cors.preflight(&request) {
             return preflight;
@@ -97,6 +100,26 @@ impl Edge {
         }
         self.json.answer(request).await
     }
+}
+
+/// Refuses what nobody may ask of a server, whatever the path.
+fn check_http(request: &Request<Incoming>) -> Result<(), Failure> {
+    if request.method() == Method::CONNECT {
+        let text = "the gateway is no proxy: it does not answer CONNECT";
+        return Err(Refusal::Unimplemented.status(text).into());
+    }
+    // RFC 9112, section 3.2. HTTP/2 has it in `:authority`.
+    if request.version() == Version::HTTP_11 {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let host = hosts.next().filter(|_| hosts.next().is_none());
+        let is_one =
+            host.is_some_and(|it| it.is_empty() || Authority::try_from(it.as_bytes()).is_ok());
+        if !is_one {
+            let text = "expected exactly one, as HTTP/1.1 wants it";
+            return Err(Failure::of_header("host", text).with_header(header::CONNECTION, "close"));
+        }
+    }
+    Ok(())
 }
 
 impl<B> Service<Request<B>> for Edge

@@ -87,7 +87,10 @@ impl Service<Request<Inbound>> for Forward {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let channel = self
-            .count(path.path(), &request)
+            .backends
+            .hop()
+            .check(path.path(), request.headers())
+            .and_then(|()| self.count(path.path(), &request))
             .and_then(|()| self.backend(path.path()));
         let mut channel = match channel {
             Ok(channel) => channel,
@@ -108,9 +111,10 @@ impl Service<Request<Inbound>> for Forward {
             // Within: the channel takes the trace and the deadline of the call that it runs in.
             let answer = channel.call(Request::from_parts(head, body));
             Ok(match answer.await {
-                Ok(response) => response
-                    .map(|body| Body::new(body.map_err(move |status| outside(&name, status)))),
-                Err(status) => outside(&name, status).into_http(),
+                Ok(response) => response.map(|body| {
+                    Body::new(body.map_err(move |status| outside(path.path(), status)))
+                }),
+                Err(status) => outside(path.path(), status).into_http(),
             })
         })
     }

@@ -12,6 +12,7 @@ mod cors;
 pub mod edge;
 pub mod forward;
 mod headers;
+pub mod hop;
 pub mod json;
 pub mod pages;
 pub mod reflection;

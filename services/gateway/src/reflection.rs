@@ -194,6 +194,8 @@ impl ServerReflection for Merged {
         &self,
         requests: Request<Streaming<ServerReflectionRequest>>,
     ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
+        let headers = requests.metadata().as_ref();
+        self.backends.hop().check("a question", headers)?;
         let asking = Asking {
             requests: requests.into_inner(),
             backends: self.backends.clone(),

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A gateway whose tokens the echo signs.
-const TOKENS: &str = "[tokens]\nkeys = 'echo.v1.EchoService/Keys'\nissuer = 'echo.issuer'\n\
+pub(crate) const TOKENS: &str = "[tokens]\nkeys = 'echo.v1.EchoService/Keys'\nissuer = 'echo.issuer'\n\
                       audience = 'echo'\n";
 
 fn client(edge: &Edge) -> EchoServiceClient<Channel> {

@@ -1,6 +1,6 @@
 //! Services that come, go and are broken.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gantry::{
     client::{Channel, Reflection},
@@ -17,11 +17,15 @@ use tokio::{
     task::JoinSet,
     time,
 };
-use tonic::{Code, Request, client::Grpc};
+use tonic::{Code, Request, client::Grpc, metadata::AsciiMetadataValue};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
-use crate::support::{ECHO, Edge, echo, gateway, services};
+use crate::{
+    access::TOKENS,
+    support::{ECHO, Edge, echo, gateway, services},
+    token::good,
+};
 
 /// Waits until `path` is answered with `status`.
 async fn until(edge: &Edge, path: &str, status: StatusCode) {
@@ -122,26 +126,98 @@ async fn a_broken_service_is_in_no_others_way() {
     drop(Arc::clone(&edge.dropped));
 }
 
+/// An address that leads to another, until dropped.
+struct Wire {
+    address: SocketAddr,
+    leads_to: watch::Sender<Option<SocketAddr>>,
+    _accepting: JoinSet<()>,
+}
+
+impl Wire {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (leads_to, end) = watch::channel(None);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut end = end.clone();
+                connections.spawn(async move {
+                    let end = end.wait_for(Option::is_some).await.unwrap().unwrap();
+                    let mut far = TcpStream::connect(end).await?;
+                    copy_bidirectional(&mut near, &mut far).await
+                });
+            }
+        });
+        Self {
+            address,
+            leads_to,
+            _accepting: accepting,
+        }
+    }
+}
+
+/// Goal: a gateway that is registered as an instance of a service does not call itself for ever, and
+/// says what is wrong.
+/// Method: one whose address is behind the name of a service, called with a good token by gRPC, and
+/// asked what the service looks like.
+#[tokio::test]
+async fn a_gateway_does_not_call_itself() {
+    let (echo, dropped) = echo().await;
+    let wire = Wire::start().await;
+    let known = services(&[(ECHO, "echo"), ("loop.v1.LoopService", "loop")]);
+    let (registered, known) = watch::channel(Some(known));
+    let targets = [("echo", echo.address()), ("loop", wire.address)];
+    let gateway = gateway(&targets, known, TOKENS).await;
+    wire.leads_to.send_replace(Some(gateway.address()));
+    let edge = Edge {
+        gateway,
+        _echo: echo,
+        dropped,
+        registered,
+    };
+    until(&edge, "/v1/echo", StatusCode::OK).await;
+    let mut grpc = Grpc::new(edge.gateway.client::<Channel>());
+    let token: AsciiMetadataValue = format!("Bearer {}", good()).parse().unwrap();
+    let refused = async {
+        loop {
+            let mut request = Request::new(EchoRequest::default());
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+            let path = PathAndQuery::from_static("/loop.v1.LoopService/Call");
+            let codec = ProstCodec::<EchoRequest, EchoResponse>::default();
+            grpc.ready().await.unwrap();
+            let refused = grpc.unary(request, path, codec).await.unwrap_err();
+            // The gateway itself is not ready for a moment, at both of its ends.
+            if !refused.message().contains("is ready") {
+                return refused;
+            }
+        }
+    };
+    let refused = time::timeout(Duration::from_secs(20), refused).await;
+    let refused = refused.expect("it is never ready");
+    assert_eq!(Code::Unavailable, refused.code(), "{refused:?}");
+    let text = "/loop.v1.LoopService/Call came back to the gateway";
+    assert!(refused.message().contains(text), "{refused:?}");
+
+    let (reflection, _) = Reflection::of(edge.gateway.client()).await.unwrap();
+    let refused = reflection.files("loop.v1.LoopService").await.unwrap_err();
+    let text = "came back to the gateway";
+    assert!(refused.message().contains(text), "{refused:?}");
+}
+
 /// Goal: where no backend answers, callers are told which service and when to come back, and nothing
 /// of where its instances are; in each protocol, before an answer and within one.
 /// Method: an echo behind a wire that is cut in the midst of a stream, and stays cut.
 #[tokio::test]
 async fn nobody_outside_is_told_where_instances_are() {
     let (echo, dropped) = echo().await;
-    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = wire.local_addr().unwrap();
-    let behind = echo.address();
-    let mut wires = JoinSet::new();
-    wires.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (mut near, _) = wire.accept().await.unwrap();
-            connections.spawn(async move {
-                let mut far = TcpStream::connect(behind).await?;
-                copy_bidirectional(&mut near, &mut far).await
-            });
-        }
-    });
+    let wire = Wire::start().await;
+    wire.leads_to.send_replace(Some(echo.address()));
+    let address = wire.address;
     let (registered, known) = watch::channel(Some(services(&[(ECHO, "echo")])));
     let gateway = gateway(&[("echo", address)], known, "").await;
     let edge = Edge {
@@ -159,7 +235,7 @@ async fn nobody_outside_is_told_where_instances_are() {
     };
     let mut stream = client.count(request).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
-    wires.shutdown().await;
+    drop(wire);
 
     let lost = stream.message().await.unwrap_err();
     let refused = client.echo(EchoRequest::default()).await.unwrap_err();
