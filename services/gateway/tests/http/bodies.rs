@@ -1,4 +1,5 @@
-//! Bodies of those who may not call, of those who hold too much, and of those who are slow.
+//! Bodies of those who may not call, of those who hold too much, and of those who are slow; and what
+//! is no request at all.
 
 use std::time::Duration;
 
@@ -167,5 +168,39 @@ async fn a_body_that_stalls_is_refused_in_its_own_form() {
             answer.contains("connection: close\r\n"),
             "{path} {content_type}: {answer}"
         );
+    }
+}
+
+/// Goal: requests that HTTP/1.1 does not know, or that are for a proxy, are refused in JSON.
+/// Method: no host, two, one that is none; CONNECT; and one that is right.
+#[tokio::test]
+async fn what_is_no_request_to_a_server_is_refused() {
+    let edge = Edge::start().await;
+    for (request, status, part) in [
+        ("GET /v1/echo HTTP/1.1\r\n", "400", "host"),
+        (
+            "GET /v1/echo HTTP/1.1\r\nhost: a\r\nhost: b\r\n",
+            "400",
+            "host",
+        ),
+        ("GET /v1/echo HTTP/1.1\r\nhost: a b\r\n", "400", "host"),
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n", "501", "no proxy"),
+        ("GET /v1/echo HTTP/1.1\r\nhost:\r\n", "200", "{}"),
+        ("GET /v1/echo HTTP/1.0\r\n", "200", "{}"),
+    ] {
+        let mut stream = TcpStream::connect(edge.gateway.address()).await.unwrap();
+        let request = format!("{request}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        let read = time::timeout(Duration::from_secs(10), read).await;
+        read.expect(&request).unwrap();
+        let found = answer.split(' ').nth(1);
+        assert_eq!(Some(status), found, "{request}: {answer}");
+        assert!(
+            answer.contains("content-type: application/json"),
+            "{answer}"
+        );
+        assert!(answer.contains(part), "{request}: {answer}");
     }
 }

@@ -1,14 +1,7 @@
 //! Paths, queries, bodies and headers of requests, and how they are refused.
 
-use std::time::Duration;
-
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time,
-};
 
 use crate::support::Edge;
 
@@ -476,38 +469,4 @@ async fn deadlines_pass() {
     let answer = edge.send(request.header("grpc-timeout", "200m"), "").await;
     assert_eq!(StatusCode::GATEWAY_TIMEOUT, answer.status, "{answer:?}");
     assert_eq!(4, answer.json()["code"], "{answer:?}");
-}
-
-/// Goal: requests that HTTP/1.1 does not know, or that are for a proxy, are refused in JSON.
-/// Method: no host, two, one that is none; CONNECT; and one that is right.
-#[tokio::test]
-async fn what_is_no_request_to_a_server_is_refused() {
-    let edge = Edge::start().await;
-    for (request, status, part) in [
-        ("GET /v1/echo HTTP/1.1\r\n", "400", "host"),
-        (
-            "GET /v1/echo HTTP/1.1\r\nhost: a\r\nhost: b\r\n",
-            "400",
-            "host",
-        ),
-        ("GET /v1/echo HTTP/1.1\r\nhost: a b\r\n", "400", "host"),
-        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n", "501", "no proxy"),
-        ("GET /v1/echo HTTP/1.1\r\nhost:\r\n", "200", "{}"),
-        ("GET /v1/echo HTTP/1.0\r\n", "200", "{}"),
-    ] {
-        let mut stream = TcpStream::connect(edge.gateway.address()).await.unwrap();
-        let request = format!("{request}connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        let read = stream.read_to_string(&mut answer);
-        let read = time::timeout(Duration::from_secs(10), read).await;
-        read.expect(&request).unwrap();
-        let found = answer.split(' ').nth(1);
-        assert_eq!(Some(status), found, "{request}: {answer}");
-        assert!(
-            answer.contains("content-type: application/json"),
-            "{answer}"
-        );
-        assert!(answer.contains(part), "{request}: {answer}");
-    }
 }
