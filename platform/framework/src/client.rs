@@ -84,7 +84,8 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 pub struct Channel {
     target: Arc<Target>,
     methods: Arc<Methods>,
-    said: Option<(HeaderName, HeaderValue)>,
+    // Shared: channels are held by futures, many at once.
+    said: Option<Arc<(HeaderName, HeaderValue)>>,
 }
 
 /// One target of a process.
@@ -136,7 +137,7 @@ impl Channel {
     /// The same, whose calls say `value` in `name`, beside what others have said there.
     #[must_use]
     pub fn saying(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.said = Some((name, value));
+        self.said = Some(Arc::new((name, value)));
         self
     }
 
@@ -173,8 +174,8 @@ impl Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Some((name, value)) = self.said.clone() {
-            request.headers_mut().append(name, value);
+        if let Some((name, value)) = self.said.as_deref() {
+            request.headers_mut().append(name, value.clone());
         }
         let (method, measured) = self.methods.find(request.uri().path());
         // Here and not in the future: what is inherited is the context of whoever calls.
