@@ -69,8 +69,8 @@ pub(crate) async fn whole(extensions: &mut Extensions, mut body: Body) -> Result
     if extensions.remove::<Single>().is_none() {
         return Ok(body);
     }
-    // A message of a translation is one frame.
-    let first = body.frame().await.transpose()?;
+    // A message of a translation is one frame. In a box: calls of gRPC carry no room for it.
+    let first = Box::pin(body.frame()).await.transpose()?;
     Ok(Body::new(Begun { first, rest: body }))
 }
 

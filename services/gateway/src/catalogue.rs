@@ -101,10 +101,7 @@ impl Catalogue {
         if let Some(api) = &*self.newest.borrow() {
             return Some(Arc::clone(api));
         }
-        let mut newest = self.newest.clone();
-        let first = newest.wait_for(Option::is_some);
-        let first = time::timeout(FIRST_MAX, first).await.ok()?.ok()?;
-        first.clone()
+        self.wait_for(Option::is_some).await
     }
 
     /// Whether the method at `path` is described by now, and takes one message.
@@ -120,10 +117,16 @@ impl Catalogue {
         if !api.is_partial {
             return None;
         }
+        self.wait_for(|it| it.as_ref().is_some_and(|api| !api.is_partial))
+            .await
+    }
+
+    /// The next that is as `wanted`; none if it takes too long. In a box: calls carry the room for
+    /// what they wait for, and hardly any waits here.
+    async fn wait_for(&self, wanted: impl FnMut(&Option<Arc<Api>>) -> bool) -> Option<Arc<Api>> {
         let mut newest = self.newest.clone();
-        let whole = newest.wait_for(|it| it.as_ref().is_some_and(|api| !api.is_partial));
-        let whole = time::timeout(FIRST_MAX, whole).await.ok()?.ok()?;
-        whole.clone()
+        let found = time::timeout(FIRST_MAX, newest.wait_for(wanted));
+        Box::pin(found).await.ok()?.ok()?.clone()
     }
 
     /// Tells `named` what there is, for ever, or until nothing changes any more.
