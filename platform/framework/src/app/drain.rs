@@ -121,13 +121,14 @@ impl Ending {
             let deregister = std::mem::replace(&mut self.deregister, Box::pin(async {}));
             tokio::join!(deregister, time::sleep(config.delay));
         };
-        // The first of two phases that are bounded by themselves.
+        // The first of three phases that are bounded by themselves.
         phases.run("delay", Duration::MAX, delay).await;
         self.finish(&config, &phases).await;
         let tasks = self.tasks.stop_within(config.tasks);
         phases.run("tasks", Duration::MAX, tasks).await;
         let close = close(self.hooks, config.close, &self.journal);
-        phases.run("close", config.close, close).await;
+        // Bounded from without as well, it could be cut just before it says who is late.
+        phases.run("close", Duration::MAX, close).await;
 
         tracing::info!(took = ?phases.elapsed(), "drained");
         let took = format!("drained in {} ms", phases.elapsed().as_millis());
