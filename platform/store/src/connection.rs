@@ -1,15 +1,14 @@
 //! A connection in use.
 
-use std::time::Duration;
-
 use gantry::telemetry::metric::Held;
 use sqlx::{Any, AnyConnection, pool::PoolConnection};
 use tokio::{runtime::Handle, time};
 
-use crate::{Error, Kind, engine::Engine, pool::Taken};
-
-/// How long a server may take to say that a connection given back to the pool is still one.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::{
+    Error, Kind,
+    engine::Engine,
+    pool::{ANSWER_TIMEOUT, Taken},
+};
 
 /// A connection in use, and counted as such. It goes back to its pool when dropped, unless nobody
 /// knows how it stands: then it is closed, which undoes what it has not committed.
@@ -85,7 +84,7 @@ impl Drop for Connection {
             // A pool asks what it is given back whether it is well, and waits for the answer as long
             // as the network takes to give up: a place lost for a quarter of an hour where that
             // falls silent. Given up here, the connection is closed, and the place free.
-            runtime.spawn(time::timeout(RETURN_TIMEOUT, self.inner.return_to_pool()));
+            runtime.spawn(time::timeout(ANSWER_TIMEOUT, self.inner.return_to_pool()));
         }
     }
 }

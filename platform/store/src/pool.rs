@@ -22,8 +22,9 @@ const LIFETIME: Duration = Duration::from_mins(30);
 /// server that was started again has forgotten it. One that was just used is believed.
 const UNSURE_AFTER: Duration = Duration::from_millis(50);
 
-/// How long the answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server may take to say that a connection is still one: when it is taken, and when it is
+/// given back.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One generation of connections. sqlx cannot resize a pool, so a change of its settings makes the
 /// next generation; see [`crate::Database::apply`].
