@@ -20,7 +20,12 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, Span as SdkSpan, SpanData, SpanProcessor},
 };
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, registry};
+use tracing_subscriber::{
+    Layer as _,
+    filter::{FilterExt as _, FilterFn},
+    layer::SubscriberExt as _,
+    registry,
+};
 
 use crate::telemetry::{
     level::{Directives, LogLevel},
@@ -32,7 +37,8 @@ use crate::telemetry::{
 ///
 /// Everything is on: log lines of every level, and every span that a sampled caller or nobody
 /// caused. Handles to metrics must be made after this call. Other threads are not seen, so use it
-/// with a runtime of one thread.
+/// with a runtime of one thread, in a program where no service has started: a span that ends on
+/// another thread is ended in that one's telemetry, which panics over what it never saw begin.
 ///
 /// # Panics
 ///
@@ -40,16 +46,21 @@ use crate::telemetry::{
 #[must_use]
 pub fn capture() -> Capture {
     let directives: Directives = "trace".parse().expect("trace is a level");
-    capture_at(directives)
+    capturing(directives, true)
 }
 
-/// As [`capture`], with log lines of some levels only.
+/// As [`capture`], with log lines of some levels only and without spans: also beside services that
+/// have started, and with a database, which ends spans on threads of its own.
 ///
 /// # Panics
 ///
 /// If the system has no thread left for the log.
 #[must_use]
-pub fn capture_at(directives: Directives) -> Capture {
+pub fn capture_lines(directives: Directives) -> Capture {
+    capturing(directives, false)
+}
+
+fn capturing(directives: Directives, with_spans: bool) -> Capture {
     // A guard borrows its recorder, and the capture holds both: a test can afford the leak.
     let recorder = Box::leak(Box::new(prometheus::recorder()));
     let prometheus = recorder.handle();
@@ -60,14 +71,15 @@ pub fn capture_at(directives: Directives) -> Capture {
     let writer = Writer::to(output.clone()).expect("a thread for the log");
     let level = LogLevel::new(directives);
     let lines = LogLayer::new(Shape::Json, "test", writer.clone());
+    let kinds = FilterFn::new(move |metadata| with_spans || metadata.is_event());
 
     let spans = Spans::default();
     let provider = SdkTracerProvider::builder()
         .with_span_processor(spans.clone())
         .build();
     let subscriber = registry()
-        .with(otlp::layer(&provider))
-        .with(lines.with_filter(level.filter()));
+        .with(otlp::layer(&provider).with_filter(kinds.clone()))
+        .with(lines.with_filter(level.filter().and(kinds)));
     Capture {
         subscriber: tracing::subscriber::set_default(subscriber),
         metrics,

@@ -148,7 +148,7 @@ async fn what_is_free_is_never_paid_back(place: Place) {
 /// Method: payments that are not there, tried four times under as many claims, then those that are;
 /// what is logged.
 async fn a_waiting_order_is_told_of_once(place: Place) {
-    let capture = telemetry::capture_at("info".parse().unwrap());
+    let capture = telemetry::capture_lines("info".parse().unwrap());
     let books = Books::open(place, |catalog, payments| (catalog, payments)).await;
     books.product("TEA").await;
     books.deliver("TEA", 1).await;
