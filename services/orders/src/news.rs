@@ -56,8 +56,8 @@ const HOLDS: backoff::Config = backoff::Config {
     jitter: 0.2,
 };
 
-/// Tries of one piece of news that fails where others do not: about two and a half hours, in which
-/// somebody may have mended what fails.
+/// Tries of one piece of news that is answered with a failure, and not by silence or a wish to be left
+/// alone: about two and a half hours, in which somebody may have mended what fails.
 const TRIES_MAX: u32 = 24;
 
 /// How long the news of an account are held whose try found nobody: others are tried first.

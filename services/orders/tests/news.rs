@@ -131,6 +131,13 @@ async fn news_are_due_until_they_are_told_or_set_aside(place: Place) {
     }
     assert!(books.due(until).await.is_empty());
     assert_eq!(ada[..1], books.aside().await);
+
+    // One that failed after another had told them holds nothing up.
+    for news in &due {
+        books.store.hold(news, 1, until).await.unwrap();
+    }
+    let next = books.cancelled("ada").await;
+    assert_eq!([&*next], *ids(&books.due(now.after(SOON)).await));
 }
 
 /// Notifications as they are asked for, each order's answered with the codes that are left for it.

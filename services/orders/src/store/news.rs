@@ -25,7 +25,8 @@ const SET_ASIDE: Statement = Statement::new(
 );
 const HOLD: Statement = Statement::new(
     "orders.hold_news",
-    "INSERT INTO news_held (account_id, tries, held_until) VALUES ($1, $2, $3)
+    "INSERT INTO news_held (account_id, tries, held_until)
+     SELECT $1, $2, $3 FROM order_changes WHERE order_id = $4 AND version = $5 AND untold = 1
      ON CONFLICT (account_id) DO UPDATE SET tries = $2, held_until = $3",
 );
 const LET_GO: Statement = Statement::new(
@@ -98,14 +99,16 @@ impl Store {
     }
 
     /// Holds all news of an account until `until`, after the oldest has failed `tries` times: they
-    /// are told in the order in which they came about.
+    /// are told in the order in which they came about. Nothing where another has told them since.
     ///
     /// # Errors
     ///
     /// If the database fails; then they are not held.
     pub async fn hold(&self, news: &News, tries: u32, until: Timestamp) -> Result<(), Error> {
         let hold = self.database.statement(&HOLD).bind(&news.account_id);
-        hold.bind(i64::from(tries)).bind(until).execute().await?;
+        let hold = hold.bind(i64::from(tries)).bind(until);
+        let hold = hold.bind(&news.order_id).bind(news.version);
+        hold.execute().await?;
         Ok(())
     }
 
