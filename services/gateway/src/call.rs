@@ -3,12 +3,13 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt as _, Stream, stream};
 use gantry::server::Calls;
 use http::{Extensions, HeaderMap, Request, Response, uri::PathAndQuery};
 use http_body::Frame;
@@ -23,18 +24,29 @@ use tonic::{
 };
 use tower::Service;
 
+use crate::json::Share;
+
 /// What a call is made with.
 pub(crate) struct Messages {
     stream: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
-    is_single: bool,
+    single: Option<Single>,
 }
 
 impl Messages {
-    /// One message. It is not asked for before the call is let in.
-    pub(crate) fn single(message: impl Future<Output = Bytes> + Send + 'static) -> Self {
+    /// One message, with what it holds of the room for bodies. It is not asked for before the call is
+    /// let in.
+    pub(crate) fn single(
+        message: impl Future<Output = (Bytes, Option<Share>)> + Send + 'static,
+    ) -> Self {
+        let single = Single::default();
+        let held = single.clone();
+        let message = message.map(move |(message, share)| {
+            *held.lock() = share;
+            message
+        });
         Self {
             stream: Box::pin(stream::once(message)),
-            is_single: true,
+            single: Some(single),
         }
     }
 
@@ -42,7 +54,7 @@ impl Messages {
     pub(crate) fn stream(messages: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self {
             stream: Box::pin(messages),
-            is_single: false,
+            single: None,
         }
     }
 }
@@ -55,9 +67,39 @@ impl Messages {
     }
 }
 
-/// In the extensions of a call whose only message may still be on its way.
-#[derive(Debug, Clone, Copy)]
-struct Single;
+/// In the extensions of a call whose only message may still be on its way: what that holds, from when
+/// it is there.
+#[derive(Debug, Clone, Default)]
+struct Single(Arc<Mutex<Option<Share>>>);
+
+impl Single {
+    fn lock(&self) -> MutexGuard<'_, Option<Share>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `message` with what it holds, until all of it is written.
+    fn keep(&self, message: Bytes) -> Bytes {
+        match self.lock().take() {
+            Some(share) => Bytes::from_owner(Kept {
+                message,
+                _share: share,
+            }),
+            None => message,
+        }
+    }
+}
+
+/// A message that counts as held.
+struct Kept {
+    message: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
 
 /// `body`, once its message is there where it is the only one: a client that is slow to send it is
 /// not a backend's business, which would be held up by it and judged for it.
@@ -66,11 +108,12 @@ struct Single;
 ///
 /// If the body breaks off.
 pub(crate) async fn whole(extensions: &mut Extensions, mut body: Body) -> Result<Body, Status> {
-    if extensions.remove::<Single>().is_none() {
+    let Some(single) = extensions.remove::<Single>() else {
         return Ok(body);
-    }
+    };
     // A message of a translation is one frame. In a box: calls of gRPC carry no room for it.
     let first = Box::pin(body.frame()).await.transpose()?;
+    let first = first.map(|frame| frame.map_data(|message| single.keep(message)));
     Ok(Body::new(Begun { first, rest: body }))
 }
 
@@ -112,8 +155,8 @@ pub(crate) async fn begin(
     messages: Messages,
 ) -> Result<(MetadataMap, Streaming<Bytes>), Status> {
     let mut request = tonic::Request::new(messages.stream);
-    if messages.is_single {
-        request.extensions_mut().insert(Single);
+    if let Some(single) = messages.single {
+        request.extensions_mut().insert(single);
     }
     *request.metadata_mut() = MetadataMap::from_headers(metadata);
     if let Some(timeout) = timeout {
@@ -182,5 +225,40 @@ impl Decoder for Whole {
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::json::body_tests;
+
+    /// Goal: what a client's message takes of the room for bodies is taken until the message is
+    /// written, also where a backend does not read.
+    /// Method: a message that is read, handed over, and kept; then let go of.
+    #[tokio::test]
+    async fn a_message_is_held_until_it_is_written() {
+        let (bodies, mut allowance) = body_tests::bodies();
+        allowance.share.grow(100_000, "it").unwrap();
+        let message = Bytes::from(vec![0; 100_000]);
+        let messages = Messages::single(async move { (message, Some(allowance.share)) });
+        let mut extensions = Extensions::new();
+        extensions.insert(messages.single.clone().unwrap());
+        let frames = messages
+            .into_stream()
+            .map(|it| Ok::<_, Status>(Frame::data(it)));
+        let body = Body::new(StreamBody::new(frames));
+        let mut body = whole(&mut extensions, body).await.unwrap();
+        let written = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop((body, extensions));
+        assert_eq!(100_000, bodies.held());
+        let rest = written.slice(50_000..);
+        drop(written);
+        assert_eq!(100_000, bodies.held(), "a part of it is there still");
+        drop(rest);
+        assert_eq!(0, bodies.held());
     }
 }

@@ -36,8 +36,8 @@ config::section! {
         /// its messages for as long as it likes.
         pub body_stall_max: Duration = Duration::from_secs(10),
             in Duration::from_millis(1)..=Duration::from_mins(1), live;
-        /// Longest a call with one answer may take, and a body that is one message, whatever its caller
-        /// allows.
+        /// Longest a call with one answer may take, whatever its caller allows; a body that is one
+        /// message has nine tenths of it to come.
         pub timeout: Duration = Duration::from_secs(20),
             in Duration::from_millis(1)..=Duration::from_secs(29), live;
         /// Whose pages may ask, as browsers name them: `https://shop.example.com`, or `*` for

@@ -28,7 +28,7 @@ use crate::{
     catalogue::{Method, percent},
     config::Http,
     headers,
-    json::{self, Allowance, Bodies, Failure, Incoming, Requests, unsupported},
+    json::{self, Allowance, Bodies, Failure, Incoming, Requests, Share, unsupported},
 };
 
 /// What the only version of the protocol is called.
@@ -181,36 +181,34 @@ impl Connect {
     }
 }
 
-/// The message of a request.
+/// The message of a request, with what its body holds.
 async fn message(
     method: &Method,
     codec: Codec,
     head: &request::Parts,
     body: Incoming,
     allowance: Allowance,
-) -> Result<Bytes, Failure> {
-    let (message, _share) = if head.method == Verb::GET {
+) -> Result<(Bytes, Option<Share>), Failure> {
+    let (message, share) = if head.method == Verb::GET {
         let query = head.uri.query().unwrap_or_default();
         (query_message(query)?, None)
     } else {
         let (body, share) = json::whole(&head.headers, body, allowance).await?;
         (body, Some(share))
     };
-    match codec {
-        Codec::Proto => {
-            // Else the backend would say that it is itself to blame.
-            let input = method.descriptor.input();
-            match DynamicMessage::decode(input, message.clone()) {
-                Ok(_) => Ok(message),
-                Err(error) => {
-                    let name = method.descriptor.input().full_name().to_owned();
-                    let text = format!("is no {name}: {error}");
-                    Err(Failure::of_header("body", &text))
-                }
+    let input = method.descriptor.input();
+    let message = match codec {
+        // Else the backend would say that it is itself to blame.
+        Codec::Proto => match DynamicMessage::decode(input.clone(), message.clone()) {
+            Ok(_) => message,
+            Err(error) => {
+                let text = format!("is no {}: {error}", input.full_name());
+                return Err(Failure::of_header("body", &text));
             }
-        }
-        Codec::Json => json::read_message(&method.descriptor.input(), &message),
-    }
+        },
+        Codec::Json => json::read_message(&input, &message)?,
+    };
+    Ok((message, share))
 }
 
 /// The only answer of a call, with the metadata before and after it.

@@ -40,7 +40,7 @@ pub(crate) use self::{
 pub use self::{
     body::{Incoming, whole},
     failure::Failure,
-    held::{Allowance, Bodies},
+    held::{Allowance, Bodies, Share},
     pace::Pace,
 };
 use self::{node::Node, read::At};
@@ -221,14 +221,14 @@ async fn unary(
     ))
 }
 
-/// The only message of a call, encoded.
+/// The only message of a call, encoded, with what its body holds.
 async fn single_request(
     binding: &Binding,
     head: &request::Parts,
     body: Incoming,
     allowance: Allowance,
-) -> Result<Bytes, Failure> {
-    let (body, _share) = body::whole(&head.headers, body, allowance).await?;
+) -> Result<(Bytes, Option<Share>), Failure> {
+    let (body, share) = body::whole(&head.headers, body, allowance).await?;
     let input = binding.method.descriptor.input();
     let mut message = DynamicMessage::new(input.clone());
     if !body.is_empty() {
@@ -251,7 +251,7 @@ async fn single_request(
     }
     fields::from_query(binding, head.uri.query().unwrap_or_default(), &mut message)?;
     fields::from_path(binding, head.uri.path(), &mut message)?;
-    Ok(message.encode_to_vec().into())
+    Ok((message.encode_to_vec().into(), Some(share)))
 }
 
 /// What of the headers the call is given: who calls, for the service to verify. Nothing else comes

@@ -64,7 +64,8 @@ pub async fn whole(
     };
     let read = time::timeout(time_max, read).await;
     let all = read.unwrap_or_else(|_| {
-        let text = format!("the body did not end within {time_max:?}, the bound http.timeout");
+        let text =
+            format!("the body did not end within {time_max:?}, which http.timeout leaves it");
         Err(Failure::too_slow(text))
     })?;
     Ok((all, share))
@@ -108,9 +109,9 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// The one that `read` gives, which is not begun before the call is let in.
+    /// The one that `read` gives, with what it holds, which is not begun before the call is let in.
     pub(crate) fn single(
-        read: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
+        read: impl Future<Output = Result<(Bytes, Option<Share>), Failure>> + Send + 'static,
     ) -> Self {
         let (fault, faults) = Faults::channel();
         let (beginning, begun) = oneshot::channel();

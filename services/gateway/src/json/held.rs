@@ -23,6 +23,9 @@ use crate::config::Http;
 /// must not keep them out, and many of them not those that are larger.
 const ROOM_ALWAYS: usize = 16 * 1_024;
 
+/// The part of the time for a call that its only message may take to come.
+const BODY_TIME: f64 = 0.9;
+
 /// When a body that found no room is worth another try.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,8 +74,15 @@ impl Bodies {
         Allowance {
             share: self.held.share(client, bounds),
             pace: Pace::new(http.body_stall_max),
-            time_max: http.timeout,
+            // So that it is the body that is found late, and not the service that never had it.
+            time_max: http.timeout.mul_f64(BODY_TIME),
         }
+    }
+
+    /// Bytes that are held of all.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held.counts().all
     }
 }
 
@@ -128,7 +138,7 @@ impl Held {
 
 impl Share {
     /// Holds `more` bytes of `what`.
-    pub(super) fn grow(&mut self, more: usize, what: &str) -> Result<(), Failure> {
+    pub(crate) fn grow(&mut self, more: usize, what: &str) -> Result<(), Failure> {
         let bytes = self.bytes + more;
         if bytes > self.bounds.alone {
             return Err(Failure::too_large(what, self.bounds.alone));
