@@ -6,6 +6,7 @@
 
 mod jwks;
 mod keys;
+mod proven;
 mod provider;
 mod settings;
 mod token;
@@ -23,6 +24,7 @@ pub use settings::Tokens;
 pub use token::{Identity, Rules, TOKEN_BYTES_MAX, TokenError};
 
 use keys::Lookup;
+use proven::{Proof, Proven};
 
 /// Why a call is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,7 @@ impl From<Denied> for Status {
 pub struct Verifier {
     keys: Arc<Keys>,
     rules: Live<Rules>,
+    proven: Arc<Proven>,
 }
 
 impl Verifier {
@@ -78,6 +81,7 @@ impl Verifier {
         Self {
             keys: Arc::new(Keys::new(fetch)),
             rules,
+            proven: Arc::default(),
         }
     }
 
@@ -90,18 +94,40 @@ impl Verifier {
         &self,
         headers: &HeaderMap,
     ) -> impl Future<Output = Result<Identity, Denied>> + Send + use<> {
-        let (keys, rules) = (Arc::clone(&self.keys), self.rules.clone());
+        let Self {
+            keys,
+            rules,
+            proven,
+        } = self.clone();
         // What of the call is needed goes along, so that its headers are not held.
         let token = bearer(headers).map(str::to_owned);
         async move {
             let token = token?;
-            let kid = token::key_name(&token)?;
+            let known = proven.find(&token);
+            let kid = match &known {
+                Some(proof) => proof.kid.clone(),
+                None => token::key_name(&token)?,
+            };
             let key = match keys.get(&kid).await {
                 Lookup::Found(key) => key,
                 Lookup::Unknown => return Err(TokenError::UnknownKey.into()),
                 Lookup::NoKeys => return Err(Denied::NoKeys),
             };
-            Ok(token::check(&token, &key, &rules.load())?)
+            let (rules, now) = (rules.load(), token::now());
+            if let Some(proof) = known.filter(|proof| proof.holds(&key, &rules, now)) {
+                return Ok(proof.identity.clone());
+            }
+            let (identity, until) = token::check(&token, &key, &rules)?;
+            let proof = Proof {
+                kid,
+                key,
+                rules,
+                from: token::now(),
+                until,
+                identity: identity.clone(),
+            };
+            proven.keep(token, proof);
+            Ok(identity)
         }
     }
 

@@ -42,6 +42,27 @@ pub struct PublicKey {
     pub x: String,
 }
 
+/// A key that signatures are checked by; equal where it is the same one, under whatever name.
+pub(super) struct Key {
+    pub(super) decoding: DecodingKey,
+    /// As its issuer spelled it.
+    x: String,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.x == other.x
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key")
+            .field("x", &self.x)
+            .finish_non_exhaustive()
+    }
+}
+
 type Fetching = Pin<Box<dyn Future<Output = Result<Vec<PublicKey>, FetchError>> + Send>>;
 
 /// Reads the keys from their issuer.
@@ -72,7 +93,7 @@ pub struct Keys {
 
 /// What was read.
 struct Known {
-    by_name: HashMap<String, DecodingKey>,
+    by_name: HashMap<String, Arc<Key>>,
     at: Instant,
 }
 
@@ -93,7 +114,7 @@ impl std::fmt::Debug for Keys {
 #[derive(Debug)]
 pub(super) enum Lookup {
     /// The key.
-    Found(DecodingKey),
+    Found(Arc<Key>),
     /// The issuer has no such key.
     Unknown,
     /// The issuer was never reached, or not for too long.
@@ -150,7 +171,7 @@ impl Keys {
     fn look_up(&self, kid: &str) -> Lookup {
         match &*self.known.load() {
             Some(known) if known.at.elapsed() < KEPT_MAX => match known.by_name.get(kid) {
-                Some(key) => Lookup::Found(key.clone()),
+                Some(key) => Lookup::Found(Arc::clone(key)),
                 None => Lookup::Unknown,
             },
             _ => Lookup::NoKeys,
@@ -188,10 +209,13 @@ impl Keys {
     }
 }
 
-fn usable(keys: Vec<PublicKey>) -> HashMap<String, DecodingKey> {
+fn usable(keys: Vec<PublicKey>) -> HashMap<String, Arc<Key>> {
     keys.into_iter()
         .filter(|key| key.x.len() == KEY_TEXT_BYTES)
-        .filter_map(|key| Some((key.kid, DecodingKey::from_ed_components(&key.x).ok()?)))
+        .filter_map(|key| {
+            let decoding = DecodingKey::from_ed_components(&key.x).ok()?;
+            Some((key.kid, Arc::new(Key { decoding, x: key.x })))
+        })
         .take(KEYS_MAX)
         .collect()
 }

@@ -1,4 +1,5 @@
 mod issuer;
+mod proven;
 
 use std::time::Duration;
 

@@ -6,11 +6,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, Header, Validation, decode, decode_header, errors::ErrorKind,
-};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
+use super::keys::Key;
 use crate::journal;
 
 /// Longest token that is looked at.
@@ -131,8 +130,9 @@ fn read_header(token: &str) -> Result<Header, TokenError> {
     Ok(header)
 }
 
-/// Checks everything about a token but the name of its key.
-pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Identity, TokenError> {
+/// Checks everything about a token but the name of its key; answers who it speaks for, and the last
+/// second in which it does.
+pub(super) fn check(token: &str, key: &Key, rules: &Rules) -> Result<(Identity, u64), TokenError> {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.required_spec_claims =
         HashSet::from(["exp", "nbf", "iss", "aud", "sub"].map(str::to_owned));
@@ -140,7 +140,7 @@ pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Ide
     validation.leeway = rules.leeway.as_secs();
     validation.set_issuer(&[&rules.issuer]);
     validation.set_audience(&[&rules.audience]);
-    let claims = decode::<Claims>(token, key, &validation)
+    let claims = decode::<Claims>(token, &key.decoding, &validation)
         .map_err(|error| refusal(error.kind()))?
         .claims;
 
@@ -161,14 +161,15 @@ pub(super) fn check(token: &str, key: &DecodingKey, rules: &Rules) -> Result<Ide
     if claims.roles.len() > ROLES_MAX || !claims.roles.iter().all(fine) {
         return Err(TokenError::Malformed);
     }
-    Ok(Identity {
+    let identity = Identity {
         subject: claims.sub,
         roles: claims.roles.into(),
-    })
+    };
+    Ok((identity, claims.exp.saturating_add(rules.leeway.as_secs())))
 }
 
 /// Seconds since 1970, as tokens tell the time.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = journal::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
