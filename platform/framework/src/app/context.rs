@@ -90,6 +90,9 @@ impl<C: Section> App<C> {
     /// `FileDescriptorSet`. Reflection of its own takes the place of the platform's, where the
     /// configuration allows any.
     ///
+    /// Options of a method that say who may call it are not read: what is not gRPC's own (`grpc.`)
+    /// wants a token and no role.
+    ///
     /// # Errors
     ///
     /// If `descriptors` do not describe it.

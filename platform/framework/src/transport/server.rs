@@ -35,6 +35,7 @@ mod handle;
 pub mod holder;
 mod limits;
 mod line;
+mod outflow;
 mod pressure;
 
 pub use calls::Writing;

@@ -40,6 +40,7 @@ use super::{
     handle::{Connection, Listed, Shared},
     limits::Limits,
     line::Notice,
+    outflow::Outflow,
 };
 use crate::{BoxError, config::Size, status, transport::stall::Stall};
 
@@ -113,6 +114,7 @@ where
         // Nobody watches a call of HTTP/1.1: its connection has no other.
         io = Box::new(Stall::new(io, stall_max));
     }
+    let io = Outflow::new(io, Arc::clone(&connection.usage));
     let held = Arc::clone(&place);
     let (service, executor) = calls::of(service, Arc::clone(connection), held, open, stall_max);
     let builder = http(&limits, protocols, executor);
@@ -246,6 +248,10 @@ struct Clock {
     idle_calls: u64,
     idle_ticks: u32,
     leaving: bool,
+    /// Whether it is cut even though nobody drains, once it takes nothing.
+    unawaited: bool,
+    /// What its peer had taken when that was last asked.
+    taken: u64,
     protocols: Protocols,
     /// When it is told to go, where until then only answers say that it is.
     goodbye: Option<Instant>,
@@ -281,6 +287,8 @@ impl Clock {
             idle_calls: 0,
             idle_ticks: 0,
             leaving: false,
+            unawaited: false,
+            taken: 0,
             protocols,
             goodbye: None,
             farewell: None,
@@ -310,7 +318,7 @@ impl Clock {
         } else if notice == Notice::Cut {
             Tick::Cut
         } else {
-            self.leave_unused(None)
+            self.leave_unused(None, connection)
         }
     }
 
@@ -325,13 +333,25 @@ impl Clock {
             self.goodbye = Some(Instant::now() + LAST_REQUEST);
             return false;
         }
-        self.farewell = unused.then(|| Instant::now() + FAREWELL);
+        self.say_farewell(connection);
         true
     }
 
-    fn leave_unused(&mut self, reason: Option<Refused>) -> Tick {
+    /// The peer is told to go, and from now on it has a moment to do so.
+    fn say_farewell(&mut self, connection: &Connection) {
+        connection.usage.takes(&mut self.taken);
+        let bounded = self.unawaited || connection.usage.begun() == 0;
+        self.farewell = bounded.then(|| Instant::now() + FAREWELL);
+    }
+
+    /// Nobody waits for the peer, who has no call.
+    fn leave_unused(&mut self, reason: Option<Refused>, connection: &Connection) -> Tick {
         self.leaving = true;
-        self.farewell = Some(Instant::now() + FAREWELL);
+        self.unawaited = true;
+        if connection.usage.begun() > 0 && !self.may_tell(connection) {
+            return Tick::Stay;
+        }
+        self.say_farewell(connection);
         Tick::Leave(reason)
     }
 
@@ -349,28 +369,13 @@ impl Clock {
     fn tick(&mut self, connection: &Connection) -> Tick {
         let now = Instant::now();
         if self.leaving {
-            if self.goodbye.take_if(|at| *at <= now).is_some() {
-                let unused = connection.usage.begun() == 0;
-                self.farewell = unused.then(|| now + FAREWELL);
-                return Tick::Leave(None);
-            }
-            if self.farewell.take_if(|at| *at <= now).is_some() {
-                if connection.usage.open() == 0 {
-                    return Tick::Cut;
-                }
-                self.end = Some(now + self.grace);
-                return Tick::Linger;
-            }
-            return match self.end {
-                Some(end) if end <= now => Tick::Cut,
-                _ => Tick::Stay,
-            };
+            return self.part(now, connection);
         }
         let calls = connection.usage.begun();
         if self.first_request.is_some_and(|first| first <= now) {
             self.first_request = None;
             if calls == 0 {
-                return self.leave_unused(Some(Refused::FirstRequest));
+                return self.leave_unused(Some(Refused::FirstRequest), connection);
             }
         }
         if self.age <= now {
@@ -388,8 +393,32 @@ impl Clock {
             self.idle_calls = calls;
             self.idle_ticks = if idle { self.idle_ticks + 1 } else { 0 };
             if self.idle_ticks >= IDLE_TICKS {
-                return self.leave_unused(None);
+                return self.leave_unused(None, connection);
             }
+        }
+        Tick::Stay
+    }
+
+    /// What is due of a connection that leaves.
+    fn part(&mut self, now: Instant, connection: &Connection) -> Tick {
+        if self.end.is_some_and(|end| end <= now) {
+            return Tick::Cut;
+        }
+        if self.goodbye.take_if(|at| *at <= now).is_some() {
+            self.say_farewell(connection);
+            return Tick::Leave(None);
+        }
+        if self.farewell.take_if(|at| *at <= now).is_some() {
+            let called = connection.usage.open() > 0;
+            if !called && !connection.usage.takes(&mut self.taken) {
+                return Tick::Cut;
+            }
+            self.end.get_or_insert(now + self.grace);
+            if called {
+                return Tick::Linger;
+            }
+            // Its last answer is on the way.
+            self.farewell = Some(now + FAREWELL);
         }
         Tick::Stay
     }

@@ -31,12 +31,18 @@ pub(super) type Network = Option<IpAddr>;
 const PEERS_LOOKED_AT: usize = 32;
 /// Connections that are looked at of each of them.
 const LOOKS: usize = 16;
+/// Bytes that a peer takes of an answer between two looks, at the least; fewer may be its pings'.
+const TAKEN_MIN: u64 = 1_024;
 
-/// The calls of one connection.
+/// The calls of one connection, and what its peer took of their answers.
+///
+/// A call ends when its answer is handed over to be written. How much of it is still to be written
+/// nobody says; that it is being written shows by what the peer takes.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     begun: AtomicU64,
     ended: AtomicU64,
+    written: AtomicU64,
 }
 
 impl Usage {
@@ -48,6 +54,21 @@ impl Usage {
     /// Counts a call that ended.
     pub(super) fn end(&self) {
         self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts bytes that were written.
+    pub(super) fn write(&self, bytes: usize) {
+        // A connection is written by one task, and who reads needs no more than a recent value.
+        let written = self.written.load(Ordering::Relaxed) + bytes as u64;
+        self.written.store(written, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has had a call, and takes an answer: more than a little was written since
+    /// `seen`, which moves along.
+    pub(super) fn takes(&self, seen: &mut u64) -> bool {
+        let written = self.written.load(Ordering::Relaxed);
+        let before = std::mem::replace(seen, written);
+        self.begun() > 0 && written - before >= TAKEN_MIN
     }
 
     pub(super) fn begun(&self) -> u64 {
@@ -94,6 +115,8 @@ struct Seat {
     key: u64,
     /// Its calls when it was last looked at.
     seen: u64,
+    /// Bytes that its peer had taken then.
+    taken: u64,
 }
 
 /// The connections of one peer; those that leave are in no line.
@@ -104,12 +127,22 @@ struct Party {
     waiting: BTreeMap<u64, u64>,
 }
 
-/// How many a peer holds and, among equals, whose line is the older; to that peer.
-type Ranks = BTreeMap<(usize, Reverse<u64>), Network>;
+/// How many a peer holds and, among equals, whose line is the older.
+type Rank = (usize, Reverse<u64>);
+type Ranks = BTreeMap<Rank, Network>;
 
-fn rank(line: &BTreeMap<u64, u64>) -> Option<(usize, Reverse<u64>)> {
+fn rank(line: &BTreeMap<u64, u64>) -> Option<Rank> {
     let (first, _) = line.first_key_value()?;
     Some((line.len(), Reverse(*first)))
+}
+
+/// How far peers were looked at.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    /// The last key at its beginning: whoever is looked at has later ones from then on.
+    began: u64,
+    /// The last one that was looked at; nobody yet.
+    below: Option<Rank>,
 }
 
 /// Every connection, by peer and age.
@@ -121,6 +154,9 @@ pub(super) struct Lines {
     parties: HashMap<Network, Party>,
     by_held: Ranks,
     by_waiting: Ranks,
+    /// Where the next newcomer looks on, where the last one found nobody: many who are busy hide
+    /// nobody who is not.
+    search: Option<Search>,
     waiting: usize,
     leaving: Vec<u64>,
 }
@@ -145,6 +181,7 @@ impl Lines {
             standing: Standing::Waiting,
             key: id,
             seen: 0,
+            taken: 0,
         };
         self.seats.insert(id, seat);
         self.waiting += 1;
@@ -217,12 +254,24 @@ impl Lines {
         });
     }
 
-    /// Has the connection that leaves for the longest, and has no call, end at once.
-    pub(super) fn hurry(&self) {
-        let leaving = self.leaving.iter().filter_map(|id| self.seats.get(id));
-        let mut slow =
-            leaving.filter(|seat| seat.usage.open() == 0 && *seat.notice.borrow() == Notice::Leave);
-        if let Some(seat) = slow.next() {
+    /// Has the connection that leaves for the longest, and has no call, end at once: one that takes
+    /// no answer, if there is such a one.
+    pub(super) fn hurry(&mut self) {
+        let mut last = None;
+        for id in &self.leaving {
+            let Some(seat) = self.seats.get_mut(id) else {
+                continue;
+            };
+            if seat.usage.open() > 0 || *seat.notice.borrow() != Notice::Leave {
+                continue;
+            }
+            if !seat.usage.takes(&mut seat.taken) {
+                last = Some(*id);
+                break;
+            }
+            last.get_or_insert(*id);
+        }
+        if let Some(seat) = last.and_then(|id| self.seats.get(&id)) {
             seat.notice.send_replace(Notice::Cut);
         }
     }
@@ -256,19 +305,32 @@ impl Lines {
     pub(super) fn idle(&mut self, newcomer: Network) -> Option<u64> {
         let own = self.parties.get(&newcomer);
         let own = own.map_or(0, |party| party.line.len());
-        let order = order(&self.by_held, own, newcomer);
-        order.into_iter().find_map(|network| self.look(network))
+        let search = self.search.take().unwrap_or_else(|| self.search());
+        let (more, rest) = search.next(&self.by_held, own);
+        let mut order = more.into_iter().chain([newcomer]);
+        let found = order.find_map(|network| self.look(network));
+        self.search = rest.filter(|_| found.is_none());
+        found
     }
 
     /// The connection that still waits and makes room for another one that will.
     pub(super) fn silent(&self, newcomer: Network) -> Option<u64> {
-        let order = order(&self.by_waiting, self.of(newcomer).1, newcomer);
-        order.into_iter().find_map(|network| {
+        let own = self.of(newcomer).1;
+        let (more, _) = self.search().next(&self.by_waiting, own);
+        more.into_iter().chain([newcomer]).find_map(|network| {
             let waiting = self.parties.get(&network)?.waiting.values();
             // One whose first request is just being counted has spoken.
             let silent = |id: &&u64| self.seats.get(id).is_some_and(|it| it.usage.begun() == 0);
             waiting.take(LOOKS).find(silent).copied()
         })
+    }
+
+    /// A search from its beginning.
+    fn search(&self) -> Search {
+        Search {
+            began: self.last,
+            below: None,
+        }
     }
 
     /// Nothing is open and nothing is kept of what was.
@@ -286,20 +348,23 @@ impl Lines {
 
     fn look(&mut self, network: Network) -> Option<u64> {
         let first = self.parties.get(&network)?.line.values().take(LOOKS);
-        let mut used = None;
+        let (mut used, mut taking) = (None, None);
         for id in first.copied().collect::<Vec<_>>() {
             let seat = self.seats.get_mut(&id)?;
             let (begun, busy) = (seat.usage.begun(), seat.usage.open() > 0);
-            if !busy && begun == seat.seen {
+            let takes = seat.usage.takes(&mut seat.taken);
+            if !busy && !takes && begun == seat.seen {
                 return Some(id);
             }
             seat.seen = begun;
-            if !busy {
-                used.get_or_insert(id);
+            match (busy, takes) {
+                (true, _) => {}
+                (false, false) => _ = used.get_or_insert(id),
+                (false, true) => _ = taking.get_or_insert(id),
             }
             self.move_back(id);
         }
-        used
+        used.or(taking)
     }
 
     fn move_back(&mut self, id: u64) {
@@ -346,10 +411,28 @@ impl Lines {
     }
 }
 
-/// Who is looked at for a newcomer that has `own` already: those with more, most first, then its
-/// own peer.
-fn order(ranks: &Ranks, own: usize, newcomer: Network) -> Vec<Network> {
-    let more = ranks.iter().rev().take_while(|((held, _), _)| *held > own);
-    let more = more.map(|(_, network)| *network).take(PEERS_LOOKED_AT - 1);
-    more.chain([newcomer]).collect()
+impl Search {
+    /// The next peers to look at that have more than `own`, most first; and how to go on where that is
+    /// not all.
+    fn next(self, ranks: &Ranks, own: usize) -> (Vec<Network>, Option<Self>) {
+        let mut looked = Vec::new();
+        let mut below = self.below;
+        for _ in 1..PEERS_LOOKED_AT {
+            let next = match below {
+                Some(below) => ranks.range(..below).next_back(),
+                None => ranks.last_key_value(),
+            };
+            let Some(((held, first), network)) = next.filter(|((held, _), _)| *held > own) else {
+                return (looked, None);
+            };
+            if first.0 > self.began {
+                // It was looked at, and so were all after it that hold as many.
+                below = Some((*held, Reverse(u64::MAX)));
+            } else {
+                looked.push(*network);
+                below = Some((*held, *first));
+            }
+        }
+        (looked, Some(Self { below, ..self }))
+    }
 }

@@ -50,6 +50,12 @@ impl Cap {
         }
     }
 
+    /// Whether it is the process's: what one peer meets alone is no event in the life of that, and
+    /// would crowd out those that are.
+    fn concerns_all(self) -> bool {
+        matches!(self, Self::Connections | Self::Waiting)
+    }
+
     pub(super) fn refuses(self) -> Refused {
         match self {
             Self::Connections => Refused::Connections,
@@ -150,7 +156,7 @@ impl Pressure {
 }
 
 impl Told {
-    /// Writes it to the log, and to the journal where there is one.
+    /// Writes it to the log, and to the journal where there is one and it concerns all.
     pub(super) fn tell(self, journal: Option<&Journal>) {
         let (cap, detail) = match self {
             Self::Reached {
@@ -196,7 +202,7 @@ impl Told {
                 )
             }
         };
-        if let Some(journal) = journal {
+        if let Some(journal) = journal.filter(|_| cap.concerns_all()) {
             journal.record(Kind::Limit, cap.setting(), detail);
         }
     }

@@ -40,6 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A path that is answered once its request has ended.
 const READ_PATH: &str = "/read";
 
+/// A path that is answered at once, with [`BIG`] bytes.
+const BIG_PATH: &str = "/big";
+
+const BIG: usize = 256 << 10;
+
 /// A path that is answered at once.
 const PATH: &str = "/";
 
@@ -71,7 +76,8 @@ impl Service<Request<Incoming>> for Answer {
                 READ_PATH => drop(request.into_body().collect().await),
                 _ => {}
             }
-            Ok(Response::new(Full::default()))
+            let length = if path == BIG_PATH { BIG } else { 0 };
+            Ok(Response::new(Full::from(vec![b'x'; length])))
         })
     }
 }

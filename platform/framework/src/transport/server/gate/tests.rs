@@ -247,6 +247,25 @@ fn a_newcomer_costs_a_few_looks() {
     assert_eq!(Notice::Leave, told(places.last().unwrap()));
 }
 
+/// Goal: many who are busy hide nobody who is not, also where each of them has more.
+/// Method: seventy busy peers with three connections each, and one with two idle ones.
+#[test]
+fn the_busy_hide_nobody() {
+    let door = Door::new(roomy());
+    let mut places = Vec::new();
+    for peer in 0..70 {
+        places.extend((0..3).map(|_| door.busy(&format!("198.51.100.{peer}"))));
+    }
+    let idle = [door.idle(ONE), door.idle(ONE)];
+    let strict = Limits {
+        connections_max: places.len() + idle.len(),
+        ..roomy()
+    };
+    let tries = (0..10).take_while(|_| Gate::admit(&door.gate, peer(TWO), &strict).is_err());
+    assert_eq!(2, tries.count(), "31 at a time");
+    assert_eq!(Notice::Leave, told(&idle[0]));
+}
+
 /// Goal: what is told of a cap is told once, however many connections it concerns, and its end once.
 /// Method: a hundred newcomers at a full house; then less and less of a crowd, on the paused clock.
 #[tokio::test(start_paused = true)]
@@ -288,8 +307,16 @@ async fn a_cap_is_told_of_once() {
         [(Kind::Limit, limit, reached), (Kind::Limit, limit, over)],
         entries[..]
     );
+
+    let _full = [door.idle(ONE), door.idle(ONE)];
+    let own = Limits {
+        connections_per_peer_max: 2,
+        ..limits()
+    };
+    assert!(Gate::admit(&door.gate, peer(ONE), &own).is_err());
+    assert_eq!(2, journal.watch().0.len(), "one peer's own are its own");
     let levels: Vec<_> = capture.lines().iter().map(Line::level).collect();
-    assert_eq!(["WARN", "INFO"], levels[..]);
+    assert_eq!(["WARN", "INFO", "WARN"], levels[..]);
 }
 
 /// Goal: an IPv6 caller cannot multiply itself within its own network; IPv4 written as IPv6 is the

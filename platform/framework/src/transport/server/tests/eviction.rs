@@ -182,8 +182,14 @@ async fn idle_connections_of_http1_make_room() {
     until(|| open() == 1).await;
 
     honest(address).await;
-    closed(streams.remove(0)).await;
+    let mut asks = streams.remove(0);
     assert_eq!(1, handle.counts().evicted(Evicted::Connections));
+    // Its next request was on its way.
+    asks.write_all(head.as_bytes()).await.unwrap();
+    asks.write_all(b"x").await.unwrap();
+    let answer = answered(&mut asks).await;
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    closed(asks).await;
     busy.write_all(b"x").await.unwrap();
     answered(&mut busy).await;
     let entries = journal.watch().0;
@@ -197,13 +203,14 @@ async fn closed(mut stream: TcpStream) {
     drop(closed.expect("closed in time"));
 }
 
-async fn answered(stream: &mut TcpStream) {
+async fn answered(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
         let byte = stream.read_u8().await.expect("an answer");
         read.push(byte);
     }
     assert!(read.starts_with(b"HTTP/1.1 200"), "{read:?}");
+    String::from_utf8(read).unwrap()
 }
 
 /// Goal: a peer that does not take its leave has a second, and is closed; a call that comes meanwhile
@@ -238,5 +245,52 @@ async fn who_does_not_take_its_leave_is_closed() {
         assert_eq!(asks, malice::answered(&sent), "{sent:?}");
         until(|| handle.counts().open == 1).await;
         newcomer.call(Wire::request(PATH), b"").await.unwrap();
+    }
+}
+
+/// Goal: a peer that still reads its last answer has the time for it, however slow it is; one that
+/// stops has as long as any.
+/// Method: an answer that hyper has taken whole, read a piece every half second, to its end or only
+/// at first; a newcomer takes the place meanwhile; on the paused clock.
+#[tokio::test(start_paused = true)]
+async fn an_answer_on_its_way_is_read_to_its_end() {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let limits = Limits {
+        connections_max: 1,
+        ..eight()
+    };
+    for pieces in [usize::MAX, 4] {
+        let (connector, handle) = in_memory(limits.clone());
+        let mut peer = malice::settled(&connector).await;
+        peer.write_all(&malice::call_for(BIG_PATH)).await.unwrap();
+        peer.write_all(&malice::room(BIG)).await.unwrap();
+        let ended = || {
+            let open = handle.connections();
+            open.iter()
+                .any(|it| it.streams_total == 1 && it.streams_open == 0)
+        };
+        until(ended).await;
+        let newcomer = connected(&connector).await;
+        newcomer.call(Wire::request(PATH), b"").await.unwrap();
+        let (began, mut sent) = (Instant::now(), Vec::new());
+        let mut piece = vec![0; 16 << 10];
+        for _ in 0..pieces {
+            sleep(PAUSE).await;
+            let read = in_time(peer.read(&mut piece)).await.unwrap();
+            sent.extend_from_slice(&piece[..read]);
+            if read == 0 {
+                break;
+            }
+        }
+        if pieces == usize::MAX {
+            assert_eq!(BIG, malice::data(&sent));
+        } else {
+            // It reads no more, and the place of its successor is all there is.
+            let until = began + 4 * PAUSE + 2 * FAREWELL;
+            while handle.counts().open > 1 {
+                assert!(Instant::now() < until, "it is cut");
+                sleep(PAUSE).await;
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// What a peer that is told to go away first may take to read it.
 const FAREWELL: Duration = Duration::from_millis(1_010);
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -121,6 +122,20 @@ pub(super) fn call_for(path: &str) -> Vec<u8> {
     let length = u8::try_from(path.len()).unwrap();
     let head = [&HEAD[..1], &[0x04, length], path.as_bytes(), &HEAD[2..]].concat();
     frame(HEADERS, END_HEADERS | END_STREAM, 1, &head)
+}
+
+/// Room for an answer to that call, so that nothing but the stream under it holds it up.
+pub(super) fn room(bytes: usize) -> Vec<u8> {
+    let bytes = u32::try_from(bytes).unwrap().to_be_bytes();
+    let update = |stream| frame(WINDOW_UPDATE, 0, stream, &bytes);
+    [update(0), update(1)].concat()
+}
+
+/// How much of the answer to that call was sent.
+pub(super) fn data(sent: &[u8]) -> usize {
+    let data = frames(sent).into_iter();
+    let data = data.filter(|(kind, stream, _)| (*kind, *stream) == (DATA, 1));
+    data.map(|(.., payload)| payload.len()).sum()
 }
 
 /// Whether that call was.
