@@ -368,10 +368,22 @@ async fn services_alone(shop: &Shop, order_id: String, ada: &str) {
     let refund = RefundRequest {
         payment_id: order_id,
     };
-    let mut payments = PaymentsServiceClient::new(shop.edge());
-    let refused = payments.refund(with(refund, ada)).await;
-    let refused = refused.expect_err("a method of services");
-    assert_eq!(Code::PermissionDenied, refused.code(), "{refused:?}");
+    let refused = async || {
+        let mut payments = PaymentsServiceClient::new(shop.edge());
+        let refused = payments.refund(with(refund.clone(), ada)).await;
+        refused.expect_err("a method of services")
+    };
+    let by_gateway = refused().await;
+    assert_eq!(Code::PermissionDenied, by_gateway.code(), "{by_gateway:?}");
+
+    // Also where the gateway cannot know, as payments are described to nobody.
+    shop.configure("payments", "[server]\nreflection = false\n");
+    for service in ["payments", "gateway"] {
+        let restarted = shop.system.gantry(&["restart", service]);
+        assert!(restarted.status.success(), "{restarted:?}");
+    }
+    let by_service = refused().await;
+    assert_eq!(Code::PermissionDenied, by_service.code(), "{by_service:?}");
 }
 
 /// Everything that the processes of `folder` logged.

@@ -41,6 +41,9 @@ pub enum Denied {
     /// Whoever serves the method verifies no tokens, whatever is shown.
     #[error("this method wants a token, and none is accepted here: tokens are not verified")]
     Unverified,
+    /// The method is one of those that services ask each other, and the call came past a gateway.
+    #[error("this method is for services of the system alone")]
+    Internal,
     /// No key was ever read, so no token can be judged.
     #[error("tokens cannot be checked now; try again")]
     NoKeys,
@@ -53,6 +56,7 @@ impl From<Denied> for Status {
         let refused = Refusal::Unauthenticated;
         match denied {
             Denied::NoKeys => Refusal::NoKeys.status(denied.to_string()),
+            Denied::Internal => Refusal::InternalMethod.status(denied.to_string()),
             Denied::Token(TokenError::Expired) => refused.status("the token has expired"),
             Denied::Token(error) => {
                 tracing::debug!(%error, "token refused");

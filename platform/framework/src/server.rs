@@ -58,6 +58,7 @@ pub use http::{Calls, HttpService};
 pub use named::Named;
 pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
+pub use verify::GATEWAYS;
 
 /// The layers of one method around its handler, outermost first.
 type Layered = Observe<Rescue<Protocol<Deadline<Verify<Dispatch>>>>>;

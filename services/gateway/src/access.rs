@@ -90,10 +90,7 @@ impl Access {
         let role = method.role.as_deref();
         match method.access {
             contract::Access::Public => Ok(()),
-            contract::Access::Internal => {
-                let text = "this method is for services of the system alone";
-                Err(Refusal::InternalMethod.status(text))
-            }
+            contract::Access::Internal => Err(Denied::Internal.into()),
             // In a box: calls that need no token carry no room for it.
             contract::Access::Token => Box::pin(self.verify(headers, role)).await,
         }

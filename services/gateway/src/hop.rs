@@ -1,5 +1,6 @@
 //! Which calls have passed this gateway already. One that is registered as an instance of a service,
-//! by mistake or behind another gateway, would else call itself for as long as there is room.
+//! by mistake or behind another gateway, would else call itself for as long as there is room. Services
+//! tell by it which calls come from outside.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use gantry::{client::Channel, status::Refusal};
+use gantry::{client::Channel, server::GATEWAYS, status::Refusal};
 use http::{HeaderMap, HeaderValue, header};
 use tonic::Status;
 
@@ -29,7 +30,7 @@ impl Hop {
     /// One that no call has passed yet.
     #[must_use]
     pub fn new() -> Self {
-        let name = format!("gantry-{:016x}", RandomState::new().hash_one(()));
+        let name = format!("{GATEWAYS}{:016x}", RandomState::new().hash_one(()));
         Self {
             name: name.into(),
             told: Arc::default(),

@@ -3,6 +3,9 @@
 //! It stands within the deadline, so that waiting for keys is part of the call's time, and around
 //! the handler: no message is read, no stream begun before it is known who asks, and that they have
 //! the role which the method wants.
+//!
+//! Who may ask from outside a gateway decides first, by the descriptions that it reads while it runs.
+//! Here it is decided again by those that were compiled in, which cannot be missing or old.
 
 use std::{
     convert::Infallible,
@@ -10,14 +13,26 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header::VIA};
 use tonic::{Status, codegen::BoxFuture};
 use tower::Service;
 
 use crate::{
     auth::{Denied, Identity, Verifier},
-    contract::Method,
+    contract::{Access, Method},
 };
+
+/// What the names of gateways begin with, by which they say in `via` that a call passed them.
+pub const GATEWAYS: &str = "gantry-";
+
+/// Whether a call with these headers passed a gateway.
+fn is_from_outside(headers: &HeaderMap) -> bool {
+    let mut passed = headers
+        .get_all(VIA)
+        .iter()
+        .filter_map(|it| it.to_str().ok());
+    passed.any(|it| it.contains(GATEWAYS))
+}
 
 /// Lets calls of one method in.
 #[derive(Debug, Clone)]
@@ -27,6 +42,8 @@ pub(super) struct Verify<S> {
     tokens: Option<Verifier>,
     /// The role that tokens must carry.
     role: Option<&'static str>,
+    /// Whether it is for services alone.
+    is_internal: bool,
 }
 
 impl<S> Verify<S> {
@@ -34,11 +51,11 @@ impl<S> Verify<S> {
     /// calls.
     pub(super) fn new(inner: S, method: &'static Method, tokens: Option<&Verifier>) -> Self {
         let tokens = tokens.filter(|_| method.wants_token()).cloned();
-        let role = method.role;
         Self {
             inner,
             tokens,
-            role,
+            role: method.role,
+            is_internal: method.access == Access::Internal,
         }
     }
 }
@@ -59,6 +76,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+        if self.is_internal && is_from_outside(request.headers()) {
+            return Either::Right(Box::pin(async { Ok(refusal(Denied::Internal)) }));
+        }
         let Some(tokens) = self.tokens.clone() else {
             // A handler that wants to know who calls finds out that nobody was proved. One that
             // leaves that to a role does not look.

@@ -37,6 +37,8 @@ pub(super) const STREAM: &str = "/test.Probe/Stream";
 /// A method of one message each way, which has rules.
 pub(super) const STAFF: &str = "/test.Probe/Staff";
 pub(super) const MISTAKEN: &str = "/test.Probe/Mistaken";
+/// A method for services alone.
+pub(super) const INTERNAL: &str = "/test.Probe/Internal";
 pub(super) const RULED: &str = "/test.Probe/Ruled";
 
 /// A message that breaks two rules unless it is set right.
@@ -147,6 +149,14 @@ impl Server for Probe {
             idempotency: Idempotency::Unknown,
             access: Access::Public,
             role: Some("staff"),
+        },
+        Method {
+            path: INTERNAL,
+            client_streaming: false,
+            server_streaming: false,
+            idempotency: Idempotency::Unknown,
+            access: Access::Internal,
+            role: None,
         },
         Method {
             path: RULED,

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, header::AUTHORIZATION};
 use serde_json::json;
 use tonic::{Code, Response};
 
-use super::probe::{MISTAKEN, Messages, Probe, RULED, STAFF, STREAM, Served, UNARY};
+use super::probe::{INTERNAL, MISTAKEN, Messages, Probe, RULED, STAFF, STREAM, Served, UNARY};
 use crate::{
     auth::{
         caller,
@@ -101,6 +101,35 @@ async fn a_stream_needs_a_token_as_well() {
     request.headers_mut().insert(AUTHORIZATION, good);
     let reply = wire.call(request, b"").await.unwrap();
     assert_eq!(framed(b"ada"), reply.data, "{reply:?}");
+}
+
+/// Goal: a method for services is for no call that passed a gateway, whatever token it has, also where
+/// no tokens are verified; other proxies are nothing to it.
+/// Method: calls that say in `via` what they passed.
+#[tokio::test]
+async fn what_services_ask_each_other_is_not_for_those_outside() {
+    let good = bearer(&claims());
+    for verifies in [true, false] {
+        let probe = Probe::unary(async |_| Ok(Response::new(Vec::new())));
+        let served = if verifies {
+            verified(probe)
+        } else {
+            Served::probe(probe)
+        };
+        let wire = Wire::over(served.connector.connect().await.unwrap()).await;
+        for (passed, expected) in [
+            (&[][..], Code::Ok),
+            (&["1.1 proxy.example.org"], Code::Ok),
+            (&["2.0 gantry-0123456789abcdef"], Code::PermissionDenied),
+            (&["1.1 proxy, 2.0 gantry-01"], Code::PermissionDenied),
+            (&["1.1 proxy", "2.0 gantry-01"], Code::PermissionDenied),
+        ] {
+            let mut headers = vec![("authorization", good.as_str())];
+            headers.extend(passed.iter().map(|it| ("via", *it)));
+            let reply = wire.call(with(INTERNAL, &headers), b"").await.unwrap();
+            assert_eq!(Some(expected), reply.code(), "{passed:?}: {reply:?}");
+        }
+    }
 }
 
 /// Goal: a method that wants a role is for tokens that carry it, and for nobody else: not for those

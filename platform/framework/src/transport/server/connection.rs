@@ -48,6 +48,9 @@ use crate::{BoxError, config::Size, status, transport::stall::Stall};
 const HTTP1_BUFFER_MIN: usize = 8_192;
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a peer that had calls may take nothing of its last answer, and not go either. What it reads
+/// leaves here in lumps, as large as the buffers on the way.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// How long a peer of HTTP/1.1 has for a request whose answer says that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -340,8 +343,9 @@ impl Clock {
     /// The peer is told to go, and from now on it has a moment to do so.
     fn say_farewell(&mut self, connection: &Connection) {
         connection.usage.takes(&mut self.taken);
-        let bounded = self.unawaited || connection.usage.begun() == 0;
-        self.farewell = bounded.then(|| Instant::now() + FAREWELL);
+        let unused = connection.usage.begun() == 0;
+        let wait = if unused { FAREWELL } else { LAST_ANSWER };
+        self.farewell = (self.unawaited || unused).then(|| Instant::now() + wait);
     }
 
     /// Nobody waits for the peer, who has no call.
@@ -418,7 +422,7 @@ impl Clock {
                 return Tick::Linger;
             }
             // Its last answer is on the way.
-            self.farewell = Some(now + FAREWELL);
+            self.farewell = Some(now + LAST_ANSWER);
         }
         Tick::Stay
     }

@@ -14,6 +14,9 @@ const ATTACKER: &str = "127.0.0.2:0";
 /// What a peer that is told to go away first may take to read it.
 const FAREWELL: Duration = Duration::from_millis(1_010);
 
+/// And what one may take that still reads.
+const LAST_ANSWER: Duration = Duration::from_millis(5_010);
+
 async fn attack(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(ATTACKER.parse().unwrap()).unwrap();
@@ -250,11 +253,11 @@ async fn who_does_not_take_its_leave_is_closed() {
 
 /// Goal: a peer that still reads its last answer has the time for it, however slow it is; one that
 /// stops has as long as any.
-/// Method: an answer that hyper has taken whole, read a piece every half second, to its end or only
+/// Method: an answer that hyper has taken whole, read a piece every three seconds, to its end or only
 /// at first; a newcomer takes the place meanwhile; on the paused clock.
 #[tokio::test(start_paused = true)]
 async fn an_answer_on_its_way_is_read_to_its_end() {
-    const PAUSE: Duration = Duration::from_millis(500);
+    const PAUSE: Duration = Duration::from_secs(3);
     let limits = Limits {
         connections_max: 1,
         ..eight()
@@ -286,7 +289,7 @@ async fn an_answer_on_its_way_is_read_to_its_end() {
             assert_eq!(BIG, malice::data(&sent));
         } else {
             // It reads no more, and the place of its successor is all there is.
-            let until = began + 4 * PAUSE + 2 * FAREWELL;
+            let until = began + 4 * PAUSE + 2 * LAST_ANSWER;
             while handle.counts().open > 1 {
                 assert!(Instant::now() < until, "it is cut");
                 sleep(PAUSE).await;
