@@ -47,7 +47,12 @@ struct Owner(Tasks);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Owner {
     fn execute(&self, connection: F) {
-        self.0.spawn("connection to the bank", connection);
+        // Once no call is left, nobody needs it; by itself it would rest for as long as it may.
+        let stopping = self.0.stopping();
+        self.0.spawn("connection to the bank", async move {
+            // Whether it ended or was left is all the same.
+            let _ = stopping.run_until_cancelled(connection).await;
+        });
     }
 }
 

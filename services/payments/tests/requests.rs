@@ -222,6 +222,28 @@ async fn the_bank_has_as_long_as_the_caller_waits() {
     }
 }
 
+/// Goal: a connection that is kept for the next request holds up no process that ends.
+/// Method: a charge, and then the end of all tasks.
+#[tokio::test]
+async fn a_connection_that_rests_holds_up_no_end() {
+    let desk = Desk::open().await;
+    desk.take(1);
+    let config = config::Bank {
+        url: format!("http://{}", desk.address),
+        ..config::Bank::default()
+    };
+    let tasks = Tasks::new(Journal::new());
+    let bank = Bank::new(Live::fixed(config), tasks.clone()).unwrap();
+    let amount = Money {
+        minor_units: 750,
+        currency_code: "EUR".to_owned(),
+    };
+    bank.charge("one", &amount).await.unwrap();
+    assert!(tasks.running() > 0, "it is kept");
+    let aborted = tasks.stop_within(Duration::from_secs(10)).await;
+    assert!(aborted.is_empty(), "{aborted:?}");
+}
+
 /// Timers go off within a millisecond.
 #[track_caller]
 fn check_time(begun: Instant, expected: Duration) {
