@@ -377,7 +377,7 @@ async fn services_alone(shop: &Shop, order_id: String, ada: &str) {
     assert_eq!(Code::PermissionDenied, by_gateway.code(), "{by_gateway:?}");
 
     // Also where the gateway cannot know, as payments are described to nobody.
-    shop.configure("payments", "[server]\nreflection = false\n");
+    shop.configure("payments", "reflection = false\n");
     for service in ["payments", "gateway"] {
         let restarted = shop.system.gantry(&["restart", service]);
         assert!(restarted.status.success(), "{restarted:?}");

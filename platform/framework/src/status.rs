@@ -126,6 +126,8 @@ pub enum Refusal {
     MissingRole,
     /// The caller asked for more than its quota.
     RateLimit,
+    /// The caller has as many streams open as it may.
+    Streams,
 }
 
 impl Refusal {
@@ -155,6 +157,7 @@ impl Refusal {
             Self::InternalMethod => "INTERNAL_METHOD",
             Self::MissingRole => "MISSING_ROLE",
             Self::RateLimit => "RATE_LIMIT",
+            Self::Streams => "STREAMS",
         }
     }
 
@@ -165,9 +168,11 @@ impl Refusal {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Unimplemented => Code::Unimplemented,
             Self::Panic | Self::MalformedHeader => Code::Internal,
-            Self::MessageTooLarge | Self::ReceiveBytes | Self::Watchers | Self::RateLimit => {
-                Code::ResourceExhausted
-            }
+            Self::MessageTooLarge
+            | Self::ReceiveBytes
+            | Self::Watchers
+            | Self::RateLimit
+            | Self::Streams => Code::ResourceExhausted,
             Self::Draining
             | Self::Busy
             | Self::NoEndpoint

@@ -59,13 +59,14 @@ impl Access {
         }
     }
 
-    /// Whether a call of the method at `path` with these `headers` may be handed on.
+    /// Whether a call of the method at `path` with these `headers` may be handed on; answers whether it
+    /// may be a stream, either way.
     ///
     /// # Errors
     ///
     /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone, and
     /// without the role that is wanted; UNAUTHENTICATED without a valid token where one is wanted.
-    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<bool, Status> {
         let (service, name) = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
@@ -82,18 +83,20 @@ impl Access {
         let Some(method) = service.and_then(|it| it.methods.get(name)) else {
             let refused = Box::pin(self.verify(headers, None)).await;
             // What is described as not there is told to anyone.
-            return refused.map_err(|refused| match service {
+            // What nobody describes may be anything.
+            return refused.map(|()| true).map_err(|refused| match service {
                 Some(_) => missing(path),
                 None => refused,
             });
         };
         let role = method.role.as_deref();
         match method.access {
-            contract::Access::Public => Ok(()),
-            contract::Access::Internal => Err(Denied::Internal.into()),
+            contract::Access::Public => {}
+            contract::Access::Internal => return Err(Denied::Internal.into()),
             // In a box: calls that need no token carry no room for it.
-            contract::Access::Token => Box::pin(self.verify(headers, role)).await,
+            contract::Access::Token => Box::pin(self.verify(headers, role)).await?,
         }
+        Ok(!method.is_unary())
     }
 
     async fn verify(&self, headers: &HeaderMap, role: Option<&str>) -> Result<(), Status> {

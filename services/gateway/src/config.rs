@@ -19,6 +19,8 @@ config::section! {
         pub tokens: section Tokens;
         /// How many calls each client may make.
         pub rate: section rate::Config;
+        /// How many streams each client may have open.
+        pub streams: section Streams;
     }
 }
 
@@ -45,6 +47,14 @@ config::section! {
         pub origins: Vec<String> = Vec::new(), live;
         /// Whether `GET /` and `GET /openapi.json` tell what there is to ask.
         pub pages: bool = true, live;
+    }
+}
+
+config::section! {
+    /// Calls that are streams, in whatever protocol.
+    pub struct Streams {
+        /// Those that one client may have open at once. Clients are told apart as in `rate`.
+        pub per_client_max: u32 = 100, in 1..=100_000, live;
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use gantry::{
     client::Channel,
     config::Live,
     limit::{
-        client::client_of,
+        client::{Key, client_of},
         rate::{self, Limiter},
     },
     server::Inbound,
@@ -25,7 +26,7 @@ use tonic::{Code, Status, body::Body, codegen::BoxFuture};
 use tonic_types::StatusExt as _;
 use tower::Service;
 
-use crate::{access::Access, backends::Backends, call};
+use crate::{access::Access, backends::Backends, call, streams::Streams};
 
 /// When a call that a backend may not have seen is worth another try.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -36,33 +37,39 @@ pub struct Forward {
     backends: Backends,
     access: Access,
     limiter: Limiter,
+    streams: Streams,
     rate: Live<rate::Config>,
 }
 
 impl Forward {
-    /// Hands calls on to `backends`, as far as `access` and `limiter` let them, which counts by `rate`.
+    /// Hands calls on to `backends`, as far as `access`, `limiter` and `streams` let them. Clients are
+    /// told apart by `rate`.
     #[must_use]
     pub fn new(
         backends: Backends,
         access: Access,
         limiter: Limiter,
+        streams: Streams,
         rate: Live<rate::Config>,
     ) -> Self {
         Self {
             backends,
             access,
             limiter,
+            streams,
             rate,
         }
     }
 
-    /// Counts the call. In front of all that costs more, a signature to be checked among it.
-    fn count(&self, path: &str, request: &Request<Inbound>) -> Result<(), Status> {
+    /// Counts the call; answers whose it is. In front of all that costs more, a signature to be checked
+    /// among it.
+    fn count(&self, path: &str, request: &Request<Inbound>) -> Result<IpAddr, Status> {
         let proxies =
             |rate: &rate::Config| client_of(request.extensions(), request.headers(), &rate.proxies);
         let client = self.rate.read(proxies);
         self.limiter
-            .admit(path.strip_prefix('/').unwrap_or(path), client)
+            .admit(path.strip_prefix('/').unwrap_or(path), client)?;
+        Ok(client)
     }
 
     fn backend(&self, path: &str) -> Result<Channel, Status> {
@@ -91,19 +98,25 @@ impl Service<Request<Inbound>> for Forward {
             .hop()
             .check(path.path(), request.headers())
             .and_then(|()| self.count(path.path(), &request))
-            .and_then(|()| self.backend(path.path()));
-        let mut channel = match channel {
-            Ok(channel) => channel,
+            .and_then(|client| Ok((client, self.backend(path.path())?)));
+        let (client, mut channel) = match channel {
+            Ok(found) => found,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         let (mut head, body) = request.into_parts();
         // Where it goes is the channel's to say.
         head.uri = path.clone().into();
-        let access = self.access.clone();
+        let (access, streams) = (self.access.clone(), self.streams.clone());
         Box::pin(async move {
-            if let Err(status) = access.check(path.path(), &head.headers).await {
-                return Ok(status.into_http());
-            }
+            let checked = access.check(path.path(), &head.headers).await;
+            let open = checked.and_then(|is_stream| {
+                let open = is_stream.then(|| streams.open(Key::of(client)));
+                open.transpose()
+            });
+            let open = match open {
+                Ok(open) => open,
+                Err(status) => return Ok(status.into_http()),
+            };
             let body = match call::whole(&mut head.extensions, Body::new(body)).await {
                 Ok(body) => body,
                 Err(status) => return Ok(status.into_http()),
@@ -112,7 +125,11 @@ impl Service<Request<Inbound>> for Forward {
             let answer = channel.call(Request::from_parts(head, body));
             Ok(match answer.await {
                 Ok(response) => response.map(|body| {
-                    Body::new(body.map_err(move |status| outside(path.path(), status)))
+                    Body::new(body.map_err(move |status| {
+                        // Open for as long as the answer is.
+                        let _open = &open;
+                        outside(path.path(), status)
+                    }))
                 }),
                 Err(status) => outside(path.path(), status).into_http(),
             })

@@ -16,6 +16,7 @@ pub mod hop;
 pub mod json;
 pub mod pages;
 pub mod reflection;
+pub mod streams;
 mod unread;
 mod web;
 
@@ -25,7 +26,7 @@ pub use config::Config;
 
 use crate::{
     access::Access, backends::Backends, catalogue::Follower, edge::Edge, forward::Forward,
-    reflection::Merged,
+    reflection::Merged, streams::Streams,
 };
 
 /// Builds the service.
@@ -76,7 +77,9 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     });
     let rate = config.map(|config| &config.rate);
     let limiter = Limiter::new(rate.clone());
-    let named = app.serve_others(Forward::new(backends, access, limiter, rate.clone()));
+    let streams = Streams::new(config.map(|config| &config.streams));
+    let forward = Forward::new(backends, access, limiter, streams, rate.clone());
+    let named = app.serve_others(forward);
     let (telling, stopping) = (catalogue.clone().tell(named), app.tasks().stopping());
     app.spawn("names of methods", async move {
         stopping.run_until_cancelled(telling).await;

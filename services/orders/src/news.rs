@@ -26,7 +26,7 @@ use shop_proto::notifications::v1::{
     NotificationKind, RecordNotificationRequest,
     notifications_service_client::NotificationsServiceClient,
 };
-use tokio::time;
+use tokio::time::{self, Instant};
 use tonic::{Code, Status};
 
 use crate::{
@@ -56,9 +56,12 @@ const HOLDS: backoff::Config = backoff::Config {
     jitter: 0.2,
 };
 
-/// Tries of one piece of news that is answered with a failure, and not by silence or a wish to be left
-/// alone: about two and a half hours, in which somebody may have mended what fails.
+/// Tries of one piece of news that fails where others do not: about two and a half hours, in which
+/// somebody may have mended what fails.
 const TRIES_MAX: u32 = 24;
+
+/// How long ago others were told at the most, where they are told.
+const OTHERS_TOLD_WITHIN: Duration = Duration::from_hours(1);
 
 /// How long the news of an account are held whose try found nobody: others are tried first.
 const AWAY_HOLD: Duration = Duration::from_secs(2);
@@ -69,6 +72,8 @@ pub struct Teller {
     store: Store,
     notifications: NotificationsServiceClient<Channel>,
     metrics: Metrics,
+    /// When somebody was told last.
+    told_at: Mutex<Option<Instant>>,
 }
 
 /// What a failed try leads to.
@@ -102,7 +107,14 @@ impl Teller {
             store,
             notifications,
             metrics,
+            told_at: Mutex::default(),
         }
+    }
+
+    /// Whether others are told while one's news fail: then it is about those news.
+    fn are_others_told(&self) -> bool {
+        let told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        told_at.is_some_and(|at| at.elapsed() < OTHERS_TOLD_WITHIN)
     }
 
     /// Tells what there is to tell, now and then; runs until it is dropped.
@@ -165,6 +177,8 @@ impl Teller {
         let mut notifications = self.notifications.clone();
         let Err(error) = notifications.record_notification(request(&news)).await else {
             self.store.told(&news).await?;
+            let now = Some(Instant::now());
+            *self.told_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
             return Ok(true);
         };
         let hold = |tries, pause| {
@@ -172,7 +186,7 @@ impl Teller {
             self.store.hold(&news, tries, until)
         };
         let tries = news.held.unwrap_or(0);
-        match verdict(error.code(), tries) {
+        match verdict(error.code(), tries, self.are_others_told()) {
             Verdict::SetAside => {
                 if self.store.set_aside(&news).await? {
                     self.metrics.set_aside.increment();
@@ -207,16 +221,17 @@ impl Teller {
     }
 }
 
-/// What a try comes to that failed with `code` after as many others as `tries`.
-fn verdict(code: Code, tries: u32) -> Verdict {
+/// What a try comes to that failed with `code` after as many others as `tries`, while others are told
+/// or nobody is.
+fn verdict(code: Code, tries: u32, others_told: bool) -> Verdict {
     match code {
         code if refuses(code) => Verdict::SetAside,
         // Away, busy or slow, whoever is told of whatever: an outage costs no news, however long.
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
             Verdict::Away
         }
-        _ if tries >= TRIES_MAX - 1 => Verdict::SetAside,
-        _ => Verdict::Hold(tries + 1),
+        _ if tries >= TRIES_MAX - 1 && others_told => Verdict::SetAside,
+        _ => Verdict::Hold(tries.saturating_add(1)),
     }
 }
 
@@ -270,8 +285,9 @@ mod tests {
     use super::*;
 
     /// Goal: only what is about the news themselves is set aside, at once where it is said so and
-    /// after hours where it only seems so; an outage of whatever length sets nothing aside.
-    /// Method: every code, after no tries and after many.
+    /// after hours where it only seems so and others are told; an outage of whatever length, or a fault
+    /// that meets everybody, sets nothing aside.
+    /// Method: every code, after no tries and after many, while others are told and while nobody is.
     #[test]
     fn outages_set_nothing_aside() {
         for number in 1..=16 {
@@ -286,9 +302,15 @@ mod tests {
                 | Code::Cancelled => (Verdict::Away, Verdict::Away),
                 _ => (Verdict::Hold(1), Verdict::SetAside),
             };
-            assert_eq!(first, verdict(code, 0), "{code:?}");
-            assert_eq!(last, verdict(code, TRIES_MAX - 1), "{code:?}");
-            assert_eq!(last, verdict(code, u32::MAX - 1), "{code:?}");
+            assert_eq!(first, verdict(code, 0, true), "{code:?}");
+            assert_eq!(last, verdict(code, TRIES_MAX - 1, true), "{code:?}");
+            assert_eq!(last, verdict(code, u32::MAX, true), "{code:?}");
+            let alone = verdict(code, u32::MAX, false);
+            if first == Verdict::Hold(1) {
+                assert_eq!(Verdict::Hold(u32::MAX), alone, "{code:?}");
+            } else {
+                assert_eq!(first, alone, "{code:?}");
+            }
         }
         let held: Duration = (1..TRIES_MAX).map(hold_pause).sum();
         let hour = Duration::from_hours(1);

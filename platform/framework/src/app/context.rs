@@ -114,7 +114,7 @@ impl<C: Section> App<C> {
 
     /// Describes services by `described` in place of the framework's own reflection, as v1 and
     /// v1alpha: for programs that know of more than they serve themselves. It is left out where
-    /// `server.reflection` says so.
+    /// `reflection` says so.
     ///
     /// # Errors
     ///

@@ -1,9 +1,12 @@
 //! How many calls a client may make through a gateway.
 
 use gantry::client::Channel;
-use gateway_echo::{HiddenRequest, echo_service_client::EchoServiceClient};
+use gantry_harness::wait;
+use gateway_echo::{
+    CountRequest, CountResponse, HiddenRequest, echo_service_client::EchoServiceClient,
+};
 use http::{Method, StatusCode};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::support::{Answer, Edge};
 
@@ -74,5 +77,52 @@ async fn clients_behind_a_proxy_are_told_apart() {
     ] {
         let answer = get(&edge, "/v1/echo/a", forwarded).await;
         assert_eq!(status, answer.status, "{forwarded:?}: {answer:?}");
+    }
+}
+
+/// A stream that stays open, as somebody behind a proxy asks for it.
+async fn count(edge: &Edge, client: &str) -> Result<Streaming<CountResponse>, Status> {
+    let mut counting: EchoServiceClient<Channel> = edge.gateway.client();
+    let mut request = Request::new(CountRequest {
+        messages: 1,
+        hang: true,
+        ..CountRequest::default()
+    });
+    let client = client.parse().unwrap();
+    request.metadata_mut().insert("x-forwarded-for", client);
+    counting
+        .count(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+/// Goal: nobody takes the room for the streams of all; what is not a stream is not bounded by it, and
+/// a stream that ends gives its place back, in each protocol.
+/// Method: two clients of a gateway that lets each have two, by gRPC and by JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_so_many_streams() {
+    let settings = "[streams]\nper_client_max = 2\n[rate]\nproxies = ['127.0.0.0/8']\n";
+    let edge = Edge::with(settings).await;
+    let (one, two) = ("198.51.100.7", "198.51.100.8");
+    let first = count(&edge, one).await.unwrap();
+    let _second = count(&edge, one).await.unwrap();
+    let refused = count(&edge, one).await.unwrap_err();
+    assert_eq!(Code::ResourceExhausted, refused.code(), "{refused:?}");
+    assert!(refused.message().contains("streams.per_client_max"));
+    let by_json = get(&edge, "/v1/count/1", &[one]).await;
+    assert_eq!(StatusCode::TOO_MANY_REQUESTS, by_json.status, "{by_json:?}");
+    assert_eq!(Some("5"), by_json.header("retry-after"), "{by_json:?}");
+
+    let unary = get(&edge, "/v1/echo/a", &[one]).await;
+    assert_eq!(StatusCode::OK, unary.status, "{unary:?}");
+    let _other = count(&edge, two).await.unwrap();
+
+    drop(first);
+    let again = async || count(&edge, one).await.ok();
+    drop(wait::until("a place that was given back", wait::SOON, again).await);
+    // The second place of the other, used again and again.
+    for _ in 0..5 {
+        let ended = get(&edge, "/v1/count/1", &[two]).await;
+        assert_eq!(StatusCode::OK, ended.status, "{ended:?}");
     }
 }

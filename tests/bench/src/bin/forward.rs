@@ -26,6 +26,7 @@ use gantry::{
 use gantry_bench::{Stack, cpu_micros, observed, print, proto::bench_service_server::SERVICE_NAME};
 use gateway::{
     access::Access, backends::Backends, catalogue::Follower, config::Tokens, forward::Forward,
+    streams::Streams,
 };
 use http::{Request, Response};
 use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::watch, task::LocalSet};
@@ -114,7 +115,8 @@ fn gantry_forward(serving: &LocalSet, backend: &str) -> Result<SocketAddr, Box<d
     serving.spawn_local(catalogue.clone().tell(named.clone()));
     let access = Access::new(catalogue, backends.clone(), &Live::fixed(Tokens::default()));
     let rate = Live::fixed(rate::Config::default());
-    let forward = Forward::new(backends, access, Limiter::new(rate.clone()), rate);
+    let streams = Streams::new(Live::fixed(gateway::config::Streams::default()));
+    let forward = Forward::new(backends, access, Limiter::new(rate.clone()), streams, rate);
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;

@@ -1,0 +1,77 @@
+//! How many calls each client has open that may stay so for as long as they like: connections to a
+//! backend have room for so many calls at once, and one client must not have all of it.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gantry::{config::Live, limit::client::Key, status::Refusal};
+use tonic::Status;
+
+use crate::config;
+
+/// When a call beyond them is worth another try.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Streams that are open; clones count together.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    // As many as there are clients with a stream at most.
+    open: Arc<Mutex<HashMap<Key, u32>>>,
+    config: Live<config::Streams>,
+}
+
+/// One of them, until dropped.
+#[derive(Debug)]
+pub struct Open {
+    streams: Streams,
+    client: Key,
+}
+
+impl Streams {
+    /// As many for each as `config` says.
+    #[must_use]
+    pub fn new(config: Live<config::Streams>) -> Self {
+        Self {
+            open: Arc::default(),
+            config,
+        }
+    }
+
+    /// One more of `client`.
+    ///
+    /// # Errors
+    ///
+    /// `RESOURCE_EXHAUSTED`, with when to come back, where it has as many as it may.
+    pub fn open(&self, client: Key) -> Result<Open, Status> {
+        let most = self.config.read(|config| config.per_client_max);
+        let mut open = self.lock();
+        let of_client = open.entry(client).or_default();
+        if *of_client >= most {
+            let text = format!("{most} streams are open already, the bound streams.per_client_max");
+            return Err(Refusal::Streams.status_with_pause(text, PAUSE));
+        }
+        *of_client += 1;
+        Ok(Open {
+            streams: self.clone(),
+            client,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut of_client) = self.streams.lock().entry(self.client) {
+            *of_client.get_mut() -= 1;
+            if *of_client.get() == 0 {
+                of_client.remove();
+            }
+        }
+    }
+}
