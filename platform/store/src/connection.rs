@@ -83,7 +83,8 @@ impl Drop for Connection {
         {
             // A pool asks what it is given back whether it is well, and waits for the answer as long
             // as the network takes to give up: a place lost for a quarter of an hour where that
-            // falls silent. Given up here, the connection is closed, and the place free.
+            // falls silent. Given up here, the connection is closed, and the place free. It is over
+            // within that second, so nobody owns it.
             runtime.spawn(time::timeout(ANSWER_TIMEOUT, self.inner.return_to_pool()));
         }
     }

@@ -24,7 +24,8 @@ use tonic::{
 };
 use tower::Service;
 
-use crate::json::Share;
+/// What a message has that others then have not, until it is dropped.
+pub(crate) type Holding = Box<dyn Send>;
 
 /// What a call is made with.
 pub(crate) struct Messages {
@@ -36,12 +37,12 @@ impl Messages {
     /// One message, with what it holds of the room for bodies. It is not asked for before the call is
     /// let in.
     pub(crate) fn single(
-        message: impl Future<Output = (Bytes, Option<Share>)> + Send + 'static,
+        message: impl Future<Output = (Bytes, Option<Holding>)> + Send + 'static,
     ) -> Self {
         let single = Single::default();
         let held = single.clone();
-        let message = message.map(move |(message, share)| {
-            *held.lock() = share;
+        let message = message.map(move |(message, holding)| {
+            *held.lock() = holding;
             message
         });
         Self {
@@ -69,20 +70,20 @@ impl Messages {
 
 /// In the extensions of a call whose only message may still be on its way: what that holds, from when
 /// it is there.
-#[derive(Debug, Clone, Default)]
-struct Single(Arc<Mutex<Option<Share>>>);
+#[derive(Clone, Default)]
+struct Single(Arc<Mutex<Option<Holding>>>);
 
 impl Single {
-    fn lock(&self) -> MutexGuard<'_, Option<Share>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Holding>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `message` with what it holds, until all of it is written.
     fn keep(&self, message: Bytes) -> Bytes {
         match self.lock().take() {
-            Some(share) => Bytes::from_owner(Kept {
+            Some(holding) => Bytes::from_owner(Kept {
                 message,
-                _share: share,
+                _holding: holding,
             }),
             None => message,
         }
@@ -92,7 +93,7 @@ impl Single {
 /// A message that counts as held.
 struct Kept {
     message: Bytes,
-    _share: Share,
+    _holding: Holding,
 }
 
 impl AsRef<[u8]> for Kept {
@@ -244,7 +245,8 @@ mod tests {
         let (bodies, mut allowance) = body_tests::bodies();
         allowance.share.grow(100_000, "it").unwrap();
         let message = Bytes::from(vec![0; 100_000]);
-        let messages = Messages::single(async move { (message, Some(allowance.share)) });
+        let holding: Holding = Box::new(allowance.share);
+        let messages = Messages::single(async move { (message, Some(holding)) });
         let mut extensions = Extensions::new();
         extensions.insert(messages.single.clone().unwrap());
         let frames = messages

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use gantry::{
     backoff::{self, Backoff},
     config::Live,
@@ -285,9 +285,11 @@ impl Placing {
     /// If the database fails.
     pub async fn take_up_due(&self, now: Timestamp) -> Result<(), Error> {
         let due = self.store.unsettled(now).await?;
-        let steps = stream::iter(due).map(Ok);
-        let take_up = |id: String| async move { self.take_up(&id).await };
-        steps.try_for_each_concurrent(STEPS_MAX, take_up).await
+        // One that fails leaves the others alone: they hold their claims.
+        let taken_up = stream::iter(due).map(|id| async move { self.take_up(&id).await });
+        let taken_up = taken_up.buffer_unordered(STEPS_MAX);
+        let first_failed = async |failed: Result<(), Error>, one| failed.and(one);
+        taken_up.fold(Ok(()), first_failed).await
     }
 
     /// Goes on with an order unless somebody works at it, or nothing is left to do. One that has been

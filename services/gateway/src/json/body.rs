@@ -118,7 +118,9 @@ impl Requests {
         let message = async move {
             let _beginning = beginning;
             match read.await {
-                Ok(message) => message,
+                Ok((message, share)) => {
+                    (message, share.map(|share| Box::new(share) as call::Holding))
+                }
                 Err(failure) => {
                     // Nobody waits any more: then nobody has to be told.
                     drop(fault.send(failure));
