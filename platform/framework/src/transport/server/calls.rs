@@ -1,7 +1,9 @@
 //! The calls of one connection: counted, run as tasks, and reset when their callers do not read.
 //!
 //! Nobody asks an answer's stream for more while its caller makes no room for what is there. Such
-//! a call would neither end nor see its deadline, so it is watched from here:
+//! a call would neither end nor see its deadline, so it is watched from here. A large piece is given
+//! in smaller ones, as what was given once is held until it is read, by whatever bound, and its call
+//! has ended for all who watch.
 //!
 //! ```text
 //! hyper ──▶ Counted ──request, with Writing──▶ service
@@ -10,6 +12,7 @@
 //! ```
 
 use std::{
+    mem,
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -28,7 +31,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::{gate::Place, handle::Connection};
+use super::{gate::Place, handle::Connection, limits::Limits};
 use crate::caller::Peer;
 
 /// One call in flight; dropping the last of it counts the call as ended.
@@ -111,7 +114,7 @@ pub(super) fn of<S>(
     connection: Arc<Connection>,
     place: Arc<Place>,
     open: TaskTracker,
-    stall_max: Duration,
+    limits: &Limits,
 ) -> (Counted<S>, Executor) {
     let slot = Slot::default();
     let peer = connection.peer;
@@ -120,11 +123,12 @@ pub(super) fn of<S>(
         connection,
         place,
         peer,
+        piece_max: limits.send_buffer.as_usize(),
         slot: Arc::clone(&slot),
     };
     let executor = Executor {
         open,
-        stall_max,
+        stall_max: limits.write_stall_max,
         slot,
     };
     (counted, executor)
@@ -136,6 +140,7 @@ pub(super) struct Counted<S> {
     connection: Arc<Connection>,
     place: Arc<Place>,
     peer: Peer,
+    piece_max: usize,
     slot: Slot,
 }
 
@@ -176,6 +181,7 @@ where
             future: self.service.clone().call(request),
             stream: Some(stream),
             http1,
+            piece_max: self.piece_max,
         }
     }
 }
@@ -187,6 +193,7 @@ pin_project! {
         future: F,
         stream: Option<Arc<Stream>>,
         http1: bool,
+        piece_max: usize,
     }
 }
 
@@ -214,7 +221,13 @@ where
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        Poll::Ready(Ok(response.map(|body| Offered { body, stream })))
+        let piece_max = *this.piece_max;
+        Poll::Ready(Ok(response.map(|body| Offered {
+            body,
+            stream,
+            rest: Bytes::new(),
+            piece_max,
+        })))
     }
 }
 
@@ -224,6 +237,9 @@ pin_project! {
         #[pin]
         body: B,
         stream: Arc<Stream>,
+        // What is left of a piece that is larger than one may be.
+        rest: Bytes,
+        piece_max: usize,
     }
 }
 
@@ -241,11 +257,21 @@ impl<B: Body<Data = Bytes>> Body for Offered<B> {
         if this.stream.waiting().is_some() {
             pieces.fetch_add(1, Ordering::Relaxed);
         }
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let mut frame = if this.rest.is_empty() {
+            ready!(this.body.as_mut().poll_frame(cx))
+        } else {
+            Some(Ok(Frame::data(mem::take(this.rest))))
+        };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(data) = frame.data_mut()
+            && data.len() > *this.piece_max
+        {
+            *this.rest = data.split_off(*this.piece_max);
+        }
         let goes_on = match &frame {
             Some(Ok(frame)) if frame.is_data() => {
                 pieces.fetch_add(1, Ordering::Relaxed);
-                !this.body.is_end_stream()
+                !this.rest.is_empty() || !this.body.is_end_stream()
             }
             // Trailers, a failure, or an end without either.
             _ => false,
@@ -257,11 +283,18 @@ impl<B: Body<Data = Bytes>> Body for Offered<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest + body.lower());
+        if let Some(upper) = body.upper() {
+            hint.set_upper(rest + upper);
+        }
+        hint
     }
 }
 

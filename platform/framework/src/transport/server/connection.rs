@@ -112,14 +112,13 @@ where
     let Some(mut io) = greeted else {
         return;
     };
-    let stall_max = limits.write_stall_max;
     if protocols == Protocols::Http1And2 {
         // Nobody watches a call of HTTP/1.1: its connection has no other.
-        io = Box::new(Stall::new(io, stall_max));
+        io = Box::new(Stall::new(io, limits.write_stall_max));
     }
     let io = Outflow::new(io, Arc::clone(&connection.usage));
     let held = Arc::clone(&place);
-    let (service, executor) = calls::of(service, Arc::clone(connection), held, open, stall_max);
+    let (service, executor) = calls::of(service, Arc::clone(connection), held, open, &limits);
     let builder = http(&limits, protocols, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, protocols, &limits);

@@ -253,8 +253,8 @@ async fn who_does_not_take_its_leave_is_closed() {
 
 /// Goal: a peer that still reads its last answer has the time for it, however slow it is; one that
 /// stops has as long as any.
-/// Method: an answer that hyper has taken whole, read a piece every three seconds, to its end or only
-/// at first; a newcomer takes the place meanwhile; on the paused clock.
+/// Method: an answer that is handed over whole, and the rest of it read a piece every three seconds, to
+/// its end or only at first; a newcomer takes the place meanwhile; on the paused clock.
 #[tokio::test(start_paused = true)]
 async fn an_answer_on_its_way_is_read_to_its_end() {
     const PAUSE: Duration = Duration::from_secs(3);
@@ -262,21 +262,27 @@ async fn an_answer_on_its_way_is_read_to_its_end() {
         connections_max: 1,
         ..eight()
     };
-    for pieces in [usize::MAX, 4] {
+    for stops in [false, true] {
         let (connector, handle) = in_memory(limits.clone());
         let mut peer = malice::settled(&connector).await;
         peer.write_all(&malice::call_for(BIG_PATH)).await.unwrap();
         peer.write_all(&malice::room(BIG)).await.unwrap();
+        let (mut sent, mut piece) = (Vec::new(), vec![0; 4 << 10]);
         let ended = || {
             let open = handle.connections();
             open.iter()
                 .any(|it| it.streams_total == 1 && it.streams_open == 0)
         };
-        until(ended).await;
+        while !ended() {
+            let read = in_time(peer.read(&mut piece)).await.unwrap();
+            sent.extend_from_slice(&piece[..read]);
+        }
         let newcomer = connected(&connector).await;
         newcomer.call(Wire::request(PATH), b"").await.unwrap();
-        let (began, mut sent) = (Instant::now(), Vec::new());
-        let mut piece = vec![0; 16 << 10];
+        let began = Instant::now();
+        let rest = BIG - sent.len();
+        assert!(rest > 12 * piece.len(), "{rest} are on their way");
+        let pieces = if stops { 4 } else { usize::MAX };
         for _ in 0..pieces {
             sleep(PAUSE).await;
             let read = in_time(peer.read(&mut piece)).await.unwrap();
@@ -285,15 +291,36 @@ async fn an_answer_on_its_way_is_read_to_its_end() {
                 break;
             }
         }
-        if pieces == usize::MAX {
-            assert_eq!(BIG, malice::data(&sent));
-        } else {
-            // It reads no more, and the place of its successor is all there is.
+        if stops {
+            // The place of its successor is all there is.
             let until = began + 4 * PAUSE + 2 * LAST_ANSWER;
             while handle.counts().open > 1 {
                 assert!(Instant::now() < until, "it is cut");
                 sleep(PAUSE).await;
             }
+        } else {
+            assert_eq!(BIG, malice::data(&sent));
         }
     }
+}
+
+/// Goal: a peer that does not read holds no more of a large answer than of many small ones, and for no
+/// longer.
+/// Method: an answer in one piece, for which there is no room; on the paused clock.
+#[tokio::test(start_paused = true)]
+async fn a_large_piece_is_held_no_longer_than_small_ones() {
+    let (connector, handle) = in_memory(limits());
+    let mut peer = malice::settled(&connector).await;
+    let began = Instant::now();
+    peer.write_all(&malice::call_for(BIG_PATH)).await.unwrap();
+    let open = || handle.connections()[0].streams_open;
+    until(|| handle.connections().iter().any(|it| it.streams_total == 1)).await;
+    while open() > 0 {
+        assert!(began.elapsed() < 2 * limits().write_stall_max);
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(began.elapsed() >= limits().write_stall_max, "not before");
+    handle.drain();
+    let sent = in_time(until_closed(&mut peer)).await.unwrap();
+    assert!(malice::is_reset(&sent), "{:?}", malice::data(&sent));
 }

@@ -131,6 +131,12 @@ pub(super) fn room(bytes: usize) -> Vec<u8> {
     [update(0), update(1)].concat()
 }
 
+/// Whether that call was reset.
+pub(super) fn is_reset(sent: &[u8]) -> bool {
+    let reset = |(kind, stream, _): &(u8, u32, _)| (*kind, *stream) == (RST_STREAM, 1);
+    frames(sent).iter().any(reset)
+}
+
 /// How much of the answer to that call was sent.
 pub(super) fn data(sent: &[u8]) -> usize {
     let data = frames(sent).into_iter();
