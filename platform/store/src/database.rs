@@ -19,10 +19,7 @@ use gantry::{
     },
 };
 use sqlx::any::AnyConnectOptions;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time,
-};
+use tokio::time;
 use tracing::Instrument as _;
 
 use crate::{
@@ -32,6 +29,7 @@ use crate::{
     open,
     pool::Pool,
     query::{self, On},
+    turn::{Turn, Turns},
 };
 
 /// Asks whether the database answers.
@@ -55,9 +53,7 @@ pub(crate) struct Shared {
     options: AnyConnectOptions,
     pool: ArcSwap<Pool>,
     pub(crate) engine: Engine,
-    // SQLite has one writer at a time. Those of this process wait here, in order and without
-    // holding a connection, instead of polling for the lock against each other.
-    writers: Arc<Semaphore>,
+    turns: Turns,
     swaps: AtomicU64,
     pub(crate) telemetry: telemetry::db::Database,
     used: Gauge,
@@ -91,7 +87,7 @@ impl Database {
             pool: ArcSwap::new(Pool::lazy(&options, config)),
             options,
             engine: Engine::of(&config.url),
-            writers: Arc::new(Semaphore::new(1)),
+            turns: Turns::new(config),
             swaps: AtomicU64::new(0),
             telemetry: telemetry::db::Database::new(config.url.system()),
             used: metric::series(&names::metric::DB_CONNECTIONS_USED, &[]),
@@ -260,17 +256,10 @@ impl Shared {
         }
     }
 
-    /// The one writer's place, where there is one.
-    async fn turn(&self, name: &'static str) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        if self.engine != Engine::Sqlite {
-            return Ok(None);
-        }
-        let timeout = self.pool.load().config.acquire_timeout;
-        let turn = Arc::clone(&self.writers).acquire_owned();
-        match time::timeout(timeout, turn).await {
-            Ok(turn) => Ok(Some(turn.expect("the semaphore is never closed"))),
-            Err(_) => Err(Error::of_kind(name, Kind::Busy)),
-        }
+    /// The turn to write, where writers take turns: had without holding a connection.
+    pub(crate) async fn turn(&self, name: &'static str) -> Result<Option<Turn>, Error> {
+        let pool = self.pool.load_full();
+        self.turns.take(name, &pool.config).await
     }
 }
 

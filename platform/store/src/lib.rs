@@ -29,6 +29,7 @@ mod pool;
 mod query;
 mod time;
 mod transaction;
+mod turn;
 mod url;
 mod value;
 

@@ -36,6 +36,12 @@ impl Statement {
     pub(crate) const fn sql(&self) -> &'static str {
         self.sql
     }
+
+    /// Whether it is not known to only read.
+    fn may_write(&self) -> bool {
+        let first = self.sql.split_whitespace().next().unwrap_or_default();
+        !first.eq_ignore_ascii_case("SELECT")
+    }
 }
 
 /// A statement with its values, ready to run.
@@ -151,6 +157,11 @@ impl<'a> Query<'a> {
                 let mut measured = shared.telemetry.statement(statement.name);
                 let span = measured.span().clone();
                 let outcome = async {
+                    let _turn = if statement.may_write() {
+                        shared.turn(statement.name).await?
+                    } else {
+                        None
+                    };
                     let mut connection = shared.acquire(statement.name).await?;
                     measured.connected();
                     bounded(shared, &mut connection, statement, arguments, want).await

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
     database::Shared,
     engine::Engine,
     query::{self, On},
+    turn::Turn,
 };
 
 /// The names under which the ends of transactions are measured.
@@ -41,7 +41,7 @@ pub struct Transaction {
     // Behind the connection, so that the next writer of this process starts after a commit or a
     // rollback that was waited for. Dropping only asks for the rollback: then the next writer may
     // meet the old one for a moment, and waits for it as for one of another process.
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: Option<Turn>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -57,7 +57,7 @@ impl Transaction {
         name: &'static str,
         shared: Arc<Shared>,
         connection: Connection,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Turn>,
     ) -> Self {
         Self {
             name,

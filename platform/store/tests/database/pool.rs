@@ -1,7 +1,9 @@
 //! The pool under load, while it is swapped, and what its connections are.
 
+use std::sync::{Arc, Mutex};
+
 use gantry_store::Statement;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
 use super::*;
 
@@ -32,6 +34,59 @@ async fn writers_in_line_keep_no_reader_out() {
         writer.await.unwrap();
     }
     assert_eq!(3, read(&database).await);
+}
+
+/// Goal: of two processes that write all the time, neither waits for more than a few of the other's
+/// writes; transactions and statements by themselves alike.
+/// Method: four writers of each, each on a database of its own over one file; who was had in which
+/// order, while both had writers left.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_take_turns_to_write() {
+    const EACH: usize = 40;
+    /// As long as a disk takes at least, also where there is none.
+    const WRITE_MIN: Duration = Duration::from_millis(4);
+    let files = Files::new();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let begin = Arc::new(Barrier::new(8));
+    let mut writers = JoinSet::new();
+    for process in 0..2 {
+        let database = files.open().await;
+        for writer in 0..4 {
+            let (database, order) = (database.clone(), Arc::clone(&order));
+            let begin = Arc::clone(&begin);
+            writers.spawn(async move {
+                database.ping().await.unwrap();
+                begin.wait().await;
+                for at in 0..EACH {
+                    if writer == 0 {
+                        let name = format!("{process}-{at}");
+                        let insert = database.statement(&INSERT).bind(name).bind(1);
+                        insert.execute().await.unwrap();
+                        continue;
+                    }
+                    let mut transaction = database.begin("test.write").await.unwrap();
+                    order.lock().unwrap().push(process);
+                    let write = transaction.statement(&WRITE).bind("a").bind(1);
+                    write.execute().await.unwrap();
+                    time::sleep(WRITE_MIN).await;
+                    transaction.commit().await.unwrap();
+                }
+            });
+        }
+    }
+    writers.join_all().await;
+    let order = order.lock().unwrap();
+    assert_eq!(2 * 3 * EACH, order.len());
+    // Until one of them is nearly done.
+    let ends = [0, 1].map(|process| {
+        let of = order.iter().enumerate().filter(|(_, of)| **of == process);
+        of.map(|(at, _)| at).nth(2 * EACH).unwrap()
+    });
+    let both = &order[..ends[0].min(ends[1])];
+    let runs = both.chunk_by(|one, next| one == next);
+    let longest = runs.map(<[i32]>::len).max();
+    // Else it is nearly all of them.
+    assert!(longest <= Some(16), "{longest:?} in a row: {both:?}");
 }
 
 /// Goal: a change of the pool's size is taken under load without a failed statement.

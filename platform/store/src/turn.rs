@@ -1,0 +1,160 @@
+//! Whose turn it is to write into a file that has one writer at a time.
+//!
+//! SQLite has its writers try again until they succeed. Whoever has just written is there first, so
+//! of two processes that are busy one would wait until its time is up. Those of a process queue in
+//! memory; processes queue by locks on two files beside the database:
+//!
+//! ```text
+//! in memory ─▶ FILE-queue ─▶ FILE-turn ─▶ write
+//!                  └─ given back once the turn is had
+//! ```
+//!
+//! Whoever waits for the turn has the queue, which whoever had the turn must pass to have it again. So
+//! two processes take turns. Locks end with their process, and SQLite's own stay: whoever does not
+//! queue disturbs nothing.
+
+use std::{
+    ffi::OsString,
+    fs::{File, TryLockError},
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant},
+};
+
+use crate::{Config, Error, Kind, url::Place};
+
+/// How often a lock is looked at: well below the time that a commit takes.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+
+/// The turns of one process at one database.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// Nobody takes turns at a server.
+    file: Option<OsString>,
+    writers: Arc<Semaphore>,
+    locks: OnceLock<Option<Arc<Locks>>>,
+}
+
+#[derive(Debug)]
+struct Locks {
+    queue: File,
+    turn: File,
+}
+
+/// The turn, until dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    // In front of the permit: the next of this process finds it free.
+    _lock: Option<Locked>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One of the two, until dropped.
+#[derive(Debug)]
+struct Locked {
+    locks: Arc<Locks>,
+    which: fn(&Locks) -> &File,
+}
+
+impl Turns {
+    pub(crate) fn new(config: &Config) -> Self {
+        let file = match config.url.place() {
+            Place::File(path) => Some(path.as_os_str().to_owned()),
+            Place::Server(_) => None,
+        };
+        Self {
+            file,
+            writers: Arc::new(Semaphore::new(1)),
+            locks: OnceLock::new(),
+        }
+    }
+
+    /// The one writer's place, where there is one; `name` is for errors. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Busy`] if it is not had within the time that a connection may take to be had, and then
+    /// that which another writer may take.
+    pub(crate) async fn take(
+        &self,
+        name: &'static str,
+        config: &Config,
+    ) -> Result<Option<Turn>, Error> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let busy = || Error::of_kind(name, Kind::Busy);
+        let permit = Arc::clone(&self.writers).acquire_owned();
+        let Ok(permit) = time::timeout(config.acquire_timeout, permit).await else {
+            return Err(busy());
+        };
+        let lock = match self.locks.get_or_init(|| Locks::open(file)) {
+            Some(locks) => {
+                let until = Instant::now() + config.busy_timeout;
+                Some(locks.take(until).await.ok_or_else(busy)?)
+            }
+            None => None,
+        };
+        Ok(Some(Turn {
+            _lock: lock,
+            _permit: permit.expect("the semaphore is never closed"),
+        }))
+    }
+}
+
+impl Locks {
+    /// None where they cannot be made: then SQLite's own must do.
+    fn open(file: &OsString) -> Option<Arc<Self>> {
+        let open = |suffix: &str| {
+            let mut path = file.clone();
+            path.push(suffix);
+            let mut options = File::options();
+            options.create(true).truncate(false).write(true);
+            options.open(Path::new(&path))
+        };
+        match open("-queue").and_then(|queue| Ok((queue, open("-turn")?))) {
+            Ok((queue, turn)) => Some(Arc::new(Self { queue, turn })),
+            Err(error) => {
+                tracing::debug!(%error, "processes do not queue to write");
+                None
+            }
+        }
+    }
+
+    /// The turn, once whoever queues before has had it; none after `until`.
+    async fn take(self: &Arc<Self>, until: Instant) -> Option<Locked> {
+        let queued = self.lock(|locks| &locks.queue, until).await?;
+        let turn = self.lock(|locks| &locks.turn, until).await;
+        drop(queued);
+        turn
+    }
+
+    async fn lock(self: &Arc<Self>, which: fn(&Self) -> &File, until: Instant) -> Option<Locked> {
+        loop {
+            match which(self).try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => return None,
+                Err(TryLockError::WouldBlock) => time::sleep(LOOK_PAUSE).await,
+                // Where there are no locks, SQLite's own must do.
+                Ok(()) | Err(TryLockError::Error(_)) => {
+                    return Some(Locked {
+                        locks: Arc::clone(self),
+                        which,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Err(error) = (self.which)(&self.locks).unlock() {
+            tracing::debug!(%error, "a lock of a database cannot be given back");
+        }
+    }
+}
