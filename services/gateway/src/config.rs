@@ -53,7 +53,8 @@ config::section! {
 config::section! {
     /// Calls that are streams, in whatever protocol.
     pub struct Streams {
-        /// Those that one client may have open at once. Clients are told apart as in `rate`.
+        /// Those that one client may have open at once, and calls whose only message it has not sent yet.
+        /// Clients are told apart as in `rate`.
         pub per_client_max: u32 = 100, in 1..=100_000, live;
     }
 }

@@ -26,7 +26,12 @@ use tonic::{Code, Status, body::Body, codegen::BoxFuture};
 use tonic_types::StatusExt as _;
 use tower::Service;
 
-use crate::{access::Access, backends::Backends, call, streams::Streams};
+use crate::{
+    access::Access,
+    backends::Backends,
+    call,
+    streams::{Awaited, Streams},
+};
 
 /// When a call that a backend may not have seen is worth another try.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -109,15 +114,17 @@ impl Service<Request<Inbound>> for Forward {
         let (access, streams) = (self.access.clone(), self.streams.clone());
         Box::pin(async move {
             let checked = access.check(path.path(), &head.headers).await;
+            let client = Key::of(client);
             let open = checked.and_then(|is_stream| {
-                let open = is_stream.then(|| streams.open(Key::of(client)));
+                let open = is_stream.then(|| streams.open(client));
                 open.transpose()
             });
-            let open = match open {
-                Ok(open) => open,
+            let (open, body) = match open {
+                Ok(None) => (None, Body::new(Awaited::new(body, streams, client))),
+                Ok(open) => (open, Body::new(body)),
                 Err(status) => return Ok(status.into_http()),
             };
-            let body = match call::whole(&mut head.extensions, Body::new(body)).await {
+            let body = match call::whole(&mut head.extensions, body).await {
                 Ok(body) => body,
                 Err(status) => return Ok(status.into_http()),
             };

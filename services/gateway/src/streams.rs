@@ -3,11 +3,16 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use gantry::{config::Live, limit::client::Key, status::Refusal};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 use tonic::Status;
 
 use crate::config;
@@ -50,7 +55,9 @@ impl Streams {
         let mut open = self.lock();
         let of_client = open.entry(client).or_default();
         if *of_client >= most {
-            let text = format!("{most} streams are open already, the bound streams.per_client_max");
+            let text = format!(
+                "{most} streams or unsent requests are open, the bound streams.per_client_max"
+            );
             return Err(Refusal::Streams.status_with_pause(text, PAUSE));
         }
         *of_client += 1;
@@ -73,5 +80,62 @@ impl Drop for Open {
                 of_client.remove();
             }
         }
+    }
+}
+
+pin_project! {
+    /// The request of a call with one message. While its client does not send that, it is as a stream: it
+    /// has room at a backend that others want. One that comes with its head, as nearly all do, is not
+    /// counted.
+    pub struct Awaited<B> {
+        #[pin]
+        body: B,
+        streams: Streams,
+        client: Key,
+        open: Option<Open>,
+    }
+}
+
+impl<B> Awaited<B> {
+    /// `body`, from `client`.
+    pub fn new(body: B, streams: Streams, client: Key) -> Self {
+        Self {
+            body,
+            streams,
+            client,
+            open: None,
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = Status>> Body for Awaited<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        let frame = this.body.as_mut().poll_frame(cx);
+        if frame.is_pending() {
+            if this.open.is_none() {
+                match this.streams.open(*this.client) {
+                    Ok(open) => *this.open = Some(open),
+                    Err(refused) => return Poll::Ready(Some(Err(refused))),
+                }
+            }
+        } else if this.open.is_some() && this.body.is_end_stream() {
+            *this.open = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,14 +1,19 @@
 //! How many calls a client may make through a gateway.
 
+use std::time::Duration;
+
 use gantry::client::Channel;
 use gantry_harness::wait;
 use gateway_echo::{
     CountRequest, CountResponse, HiddenRequest, echo_service_client::EchoServiceClient,
 };
 use http::{Method, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{task::JoinHandle, time};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::support::{Answer, Edge};
+use crate::support::{Answer, Edge, slow};
 
 async fn get(edge: &Edge, path: &str, forwarded: &[&str]) -> Answer {
     let mut request = edge.request(Method::GET, path);
@@ -124,5 +129,58 @@ async fn a_client_has_so_many_streams() {
     for _ in 0..5 {
         let ended = get(&edge, "/v1/count/1", &[two]).await;
         assert_eq!(StatusCode::OK, ended.status, "{ended:?}");
+    }
+}
+
+/// Goal: calls whose message does not come count as streams, so that nobody takes the room of all with
+/// them; those that are whole do not, and one that gives up gives its place back.
+/// Method: heads of unary calls of gRPC without a message, of a gateway that lets a client have two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_has_so_many_calls_that_do_not_come() {
+    let edge = Edge::with("[streams]\nper_client_max = 2\n").await;
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let begin = || {
+        let request = edge.request(Method::POST, "/echo.v1.EchoService/Hidden");
+        let request = request.header("content-type", "application/grpc");
+        let (pieces, request) = slow(request.header("te", "trailers"));
+        let answer = tokio::spawn(client.request(request));
+        (pieces, answer)
+    };
+    let whole = async || {
+        let mut client: EchoServiceClient<Channel> = edge.gateway.client();
+        client.hidden(HiddenRequest::default()).await
+    };
+    // What is not refused is counted by then.
+    let refusal = async |answer: &mut JoinHandle<_>| {
+        let answer = time::timeout(Duration::from_millis(500), answer).await;
+        let answer: Result<http::Response<Incoming>, _> = answer.ok()?.unwrap();
+        Some(answer.unwrap().headers()["grpc-status"].clone())
+    };
+    let mut begun = Vec::new();
+    let refused = loop {
+        let (pieces, mut answer) = begin();
+        if let Some(status) = refusal(&mut answer).await {
+            break status;
+        }
+        begun.push((pieces, answer));
+    };
+    assert_eq!((2, "8"), (begun.len(), refused.to_str().unwrap()));
+    whole().await.unwrap();
+
+    let (one, answer) = begun.remove(0);
+    one.send(vec![0; 5].into()).await.unwrap();
+    drop(one);
+    let answer = Answer::of(answer.await.unwrap().unwrap()).await;
+    assert!(answer.header("grpc-status").is_none(), "{answer:?}");
+    begun.clear();
+    for _ in 0..2 {
+        let again = async || {
+            let (pieces, mut answer) = begin();
+            let refused = refusal(&mut answer).await;
+            refused.is_none().then_some((pieces, answer))
+        };
+        begun.push(wait::until("a place that was given back", wait::SOON, again).await);
     }
 }
