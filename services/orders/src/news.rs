@@ -317,4 +317,28 @@ mod tests {
         assert!((hour..4 * hour).contains(&held), "{held:?}");
         assert!(hold_pause(u32::MAX) <= HOLDS.max.mul_f64(1.2));
     }
+
+    /// Goal: news that failed are counted for the oldest of their account alone: those behind them were
+    /// not tried.
+    /// Method: the news of two accounts that are held, mixed.
+    #[test]
+    fn tries_are_those_of_the_oldest() {
+        let news = |order_id: &str, account_id: &str| News {
+            order_id: order_id.to_owned(),
+            version: 2,
+            state: OrderState::Cancelled,
+            account_id: account_id.to_owned(),
+            held: Some(7),
+        };
+        let due = vec![news("1", "ada"), news("2", "eve"), news("3", "ada")];
+        let accounts = by_account(due);
+        let tries: Vec<Vec<_>> = accounts
+            .iter()
+            .map(|account| account.iter().map(|it| (&*it.order_id, it.held)).collect())
+            .collect();
+        assert_eq!(
+            [vec![("1", Some(7)), ("3", None)], vec![("2", Some(7))]],
+            *tries
+        );
+    }
 }

@@ -147,6 +147,27 @@ async fn charges_wait_for_their_turn_at_the_bank() {
     assert!(seen.open.1 <= REQUESTS_MAX + IDLE_MAX, "{:?}", seen.open);
 }
 
+/// Goal: what is known to be settled is not asked of the bank again, which may be slow, away, or count.
+/// Method: a charge and a refund, each asked for twice; what the bank was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_settled_is_not_asked_for_again() {
+    let (place, desk) = (Place::file(), Desk::open().await);
+    let service = payments(&place, &desk).await;
+    desk.take(2);
+    desk.give_back(2);
+    for _ in 0..2 {
+        let charged = charge(service.client(), "one".to_owned(), PATIENCE).await;
+        assert_eq!(PaymentState::Charged, charged.unwrap());
+    }
+    assert_eq!(1, desk.seen().heads.len());
+    for _ in 0..2 {
+        let payment_id = "one".to_owned();
+        let mut payments: Client = service.client();
+        payments.refund(RefundRequest { payment_id }).await.unwrap();
+    }
+    assert_eq!(2, desk.seen().heads.len());
+}
+
 /// Goal: whoever follows a trace sees what was asked of the bank in it, as a step of its own.
 /// Method: a charge and a refund made for a call of a known trace; what the bank was told.
 #[tokio::test(flavor = "multi_thread")]

@@ -48,9 +48,6 @@ use crate::{BoxError, config::Size, status, transport::stall::Stall};
 const HTTP1_BUFFER_MIN: usize = 8_192;
 /// How long a peer that never sent a request may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a peer that had calls may take nothing of its last answer, and not go either. What it reads
-/// leaves here in lumps, as large as the buffers on the way.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// How long a peer of HTTP/1.1 has for a request whose answer says that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -244,6 +241,9 @@ struct Clock {
     first_request: Option<Instant>,
     age: Instant,
     grace: Duration,
+    /// How long a peer that had calls may take nothing of its last answer, and not go either. What it
+    /// reads leaves here in lumps, as large as the buffers on the way.
+    last_answer: Duration,
     idle_tick: Duration,
     idle_next: Instant,
     /// Calls seen, and ticks in a row that saw no other and none open.
@@ -284,6 +284,7 @@ impl Clock {
             first_request: Some(first_request),
             age: at + limits.connection_age_max.mul_f64(jitter),
             grace: limits.connection_age_grace,
+            last_answer: limits.write_stall_max,
             idle_tick,
             idle_next: at + idle_tick,
             idle_calls: 0,
@@ -343,7 +344,7 @@ impl Clock {
     fn say_farewell(&mut self, connection: &Connection) {
         connection.usage.takes(&mut self.taken);
         let unused = connection.usage.begun() == 0;
-        let wait = if unused { FAREWELL } else { LAST_ANSWER };
+        let wait = if unused { FAREWELL } else { self.last_answer };
         self.farewell = (self.unawaited || unused).then(|| Instant::now() + wait);
     }
 
@@ -421,7 +422,7 @@ impl Clock {
                 return Tick::Linger;
             }
             // Its last answer is on the way.
-            self.farewell = Some(now + LAST_ANSWER);
+            self.farewell = Some(now + self.last_answer);
         }
         Tick::Stay
     }

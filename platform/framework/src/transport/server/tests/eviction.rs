@@ -14,9 +14,6 @@ const ATTACKER: &str = "127.0.0.2:0";
 /// What a peer that is told to go away first may take to read it.
 const FAREWELL: Duration = Duration::from_millis(1_010);
 
-/// And what one may take that still reads.
-const LAST_ANSWER: Duration = Duration::from_millis(5_010);
-
 async fn attack(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(ATTACKER.parse().unwrap()).unwrap();
@@ -293,7 +290,7 @@ async fn an_answer_on_its_way_is_read_to_its_end() {
         }
         if stops {
             // The place of its successor is all there is.
-            let until = began + 4 * PAUSE + 2 * LAST_ANSWER;
+            let until = began + 4 * PAUSE + 2 * limits.write_stall_max;
             while handle.counts().open > 1 {
                 assert!(Instant::now() < until, "it is cut");
                 sleep(PAUSE).await;
