@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,9 +37,15 @@ use crate::{
 /// When a call that a backend may not have seen is worth another try.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers every call by another's answer.
+/// Answers every call by another's answer; clones share all.
 #[derive(Debug, Clone)]
 pub struct Forward {
+    // One count for all of it: each call has a clone.
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     backends: Backends,
     access: Access,
     limiter: Limiter,
@@ -57,15 +64,20 @@ impl Forward {
         streams: Streams,
         rate: Live<rate::Config>,
     ) -> Self {
-        Self {
+        let shared = Shared {
             backends,
             access,
             limiter,
             streams,
             rate,
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
+}
 
+impl Shared {
     /// Counts the call; answers whose it is. In front of all that costs more, a signature to be checked
     /// among it.
     fn count(&self, path: &str, request: &Request<Inbound>) -> Result<IpAddr, Status> {
@@ -98,12 +110,13 @@ impl Service<Request<Inbound>> for Forward {
     fn call(&mut self, request: Request<Inbound>) -> Self::Future {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let channel = self
+        let shared = Arc::clone(&self.shared);
+        let channel = shared
             .backends
             .hop()
             .check(path.path(), request.headers())
-            .and_then(|()| self.count(path.path(), &request))
-            .and_then(|client| Ok((client, self.backend(path.path())?)));
+            .and_then(|()| shared.count(path.path(), &request))
+            .and_then(|client| Ok((client, shared.backend(path.path())?)));
         let (client, mut channel) = match channel {
             Ok(found) => found,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -111,16 +124,16 @@ impl Service<Request<Inbound>> for Forward {
         let (mut head, body) = request.into_parts();
         // Where it goes is the channel's to say.
         head.uri = path.clone().into();
-        let (access, streams) = (self.access.clone(), self.streams.clone());
         Box::pin(async move {
-            let checked = access.check(path.path(), &head.headers).await;
+            let checked = shared.access.check(path.path(), &head.headers).await;
+            let streams = &shared.streams;
             let client = Key::of(client);
             let open = checked.and_then(|is_stream| {
                 let open = is_stream.then(|| streams.open(client));
                 open.transpose()
             });
             let (open, body) = match open {
-                Ok(None) => (None, Body::new(Awaited::new(body, streams, client))),
+                Ok(None) => (None, Body::new(Awaited::new(body, streams.clone(), client))),
                 Ok(open) => (open, Body::new(body)),
                 Err(status) => return Ok(status.into_http()),
             };

@@ -23,8 +23,13 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Streams that are open; clones count together.
 #[derive(Debug, Clone)]
 pub struct Streams {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     // As many as there are clients with a stream at most.
-    open: Arc<Mutex<HashMap<Key, u32>>>,
+    open: Mutex<HashMap<Key, u32>>,
     config: Live<config::Streams>,
 }
 
@@ -39,9 +44,12 @@ impl Streams {
     /// As many for each as `config` says.
     #[must_use]
     pub fn new(config: Live<config::Streams>) -> Self {
-        Self {
-            open: Arc::default(),
+        let shared = Shared {
+            open: Mutex::default(),
             config,
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
 
@@ -51,7 +59,7 @@ impl Streams {
     ///
     /// `RESOURCE_EXHAUSTED`, with when to come back, where it has as many as it may.
     pub fn open(&self, client: Key) -> Result<Open, Status> {
-        let most = self.config.read(|config| config.per_client_max);
+        let most = self.shared.config.read(|config| config.per_client_max);
         let mut open = self.lock();
         let of_client = open.entry(client).or_default();
         if *of_client >= most {
@@ -68,7 +76,8 @@ impl Streams {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        let open = self.shared.open.lock();
+        open.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

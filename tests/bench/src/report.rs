@@ -138,7 +138,8 @@ endpoints costs. Written by
 Gantry's side carries all it carries in production: the span, metrics, deadlines, message limits, rescue; a health
 watch and a picker on the client. No trace exporter is set up. tonic's side is its own server or channel with its
 defaults. The other end of each run is always tonic's. The forwarder stands between tonic's channel and tonic's server:
-the gateway's step in the whole stack of both sides, beside tonic's server and channel back to back.
+the gateway's step in the whole stack of both sides, beside tonic's server and channel back to back. Anybody may make the
+call, and no quota is set: a token that is known costs a look-up more, one that is new a signature (53 to 67 µs) once.
 
 ## Instructions
 
