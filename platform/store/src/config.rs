@@ -17,10 +17,10 @@ config::section! {
         /// Connections open at once. A change swaps the pool; statements that run are not touched.
         pub pool_max: u32 = 4, in 1..=256, live;
         /// Longest wait for a free connection, or for a server to take a new one; after it a call
-        /// fails as UNAVAILABLE.
+        /// fails as UNAVAILABLE. For SQLite likewise before that, for the writers of this process.
         pub acquire_timeout: Duration = Duration::from_secs(2), in Duration::from_millis(1)..=Duration::from_mins(1), live;
-        /// Longest wait for one statement, other writers included. SQLite may finish one that was
-        /// given up, and its connection is taken until then; PostgreSQL ends it.
+        /// Longest wait for one statement that has its turn and its connection. SQLite may finish one
+        /// that was given up, and its connection is taken until then; PostgreSQL ends it.
         pub statement_timeout: Duration = Duration::from_secs(5), in Duration::from_millis(1)..=Duration::from_mins(10), live;
         /// Longest wait of one statement for another writer: of another process for SQLite, of the
         /// same row for PostgreSQL.

@@ -13,7 +13,8 @@ use crate::{
 
 /// A piece of SQL and the name by which telemetry and errors know it.
 ///
-/// Names are `service.what`, fixed in the program. Placeholders are `$1`, `$2`, ….
+/// Names are `service.what`, fixed in the program. Placeholders are `$1`, `$2`, …. One that does not
+/// begin with `SELECT` is taken for one that writes, and by itself waits for its turn on SQLite.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement {
     name: &'static str,

@@ -10,14 +10,19 @@
 //! ```
 //!
 //! Whoever waits for the turn has the queue, which whoever had the turn must pass to have it again. So
-//! two processes take turns. Locks end with their process, and SQLite's own stay: whoever does not
-//! queue disturbs nothing.
+//! two processes take turns. Locks end with their process; one that stands still in the queue is passed
+//! by. SQLite's own locks stay: whoever does not queue disturbs nothing.
 
 use std::{
     ffi::OsString,
     fs::{File, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +33,8 @@ use tokio::{
 
 use crate::{Config, Error, Kind, url::Place};
 
+/// How long the queue is waited for: many times as long as whoever is next waits for its turn.
+const QUEUE_MAX: Duration = Duration::from_millis(500);
 /// How often a lock is looked at: well below the time that a commit takes.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -37,13 +44,16 @@ pub(crate) struct Turns {
     /// Nobody takes turns at a server.
     file: Option<OsString>,
     writers: Arc<Semaphore>,
-    locks: OnceLock<Option<Arc<Locks>>>,
+    locks: OnceLock<Arc<Locks>>,
+    warned: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Locks {
     queue: File,
     turn: File,
+    /// Whether the queue was not to be had when that was last tried.
+    stuck: AtomicBool,
 }
 
 /// The turn, until dropped.
@@ -71,6 +81,23 @@ impl Turns {
             file,
             writers: Arc::new(Semaphore::new(1)),
             locks: OnceLock::new(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// None where they cannot be had: then SQLite's own must do.
+    fn locks(&self, file: &OsString) -> Option<&Arc<Locks>> {
+        if let Some(locks) = self.locks.get() {
+            return Some(locks);
+        }
+        match Locks::open(file) {
+            Ok(locks) => Some(self.locks.get_or_init(|| Arc::new(locks))),
+            Err(error) => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "processes do not queue to write: no file beside the database");
+                }
+                None
+            }
         }
     }
 
@@ -93,7 +120,7 @@ impl Turns {
         let Ok(permit) = time::timeout(config.acquire_timeout, permit).await else {
             return Err(busy());
         };
-        let lock = match self.locks.get_or_init(|| Locks::open(file)) {
+        let lock = match self.locks(file) {
             Some(locks) => {
                 let until = Instant::now() + config.busy_timeout;
                 Some(locks.take(until).await.ok_or_else(busy)?)
@@ -108,27 +135,33 @@ impl Turns {
 }
 
 impl Locks {
-    /// None where they cannot be made: then SQLite's own must do.
-    fn open(file: &OsString) -> Option<Arc<Self>> {
+    fn open(file: &OsString) -> io::Result<Self> {
         let open = |suffix: &str| {
             let mut path = file.clone();
             path.push(suffix);
             let mut options = File::options();
             options.create(true).truncate(false).write(true);
-            options.open(Path::new(&path))
+            // Whoever can open them can keep everybody from writing.
+            options.mode(0o600).open(Path::new(&path))
         };
-        match open("-queue").and_then(|queue| Ok((queue, open("-turn")?))) {
-            Ok((queue, turn)) => Some(Arc::new(Self { queue, turn })),
-            Err(error) => {
-                tracing::debug!(%error, "processes do not queue to write");
-                None
-            }
-        }
+        Ok(Self {
+            queue: open("-queue")?,
+            turn: open("-turn")?,
+            stuck: AtomicBool::new(false),
+        })
     }
 
     /// The turn, once whoever queues before has had it; none after `until`.
     async fn take(self: &Arc<Self>, until: Instant) -> Option<Locked> {
-        let queued = self.lock(|locks| &locks.queue, until).await?;
+        // Whoever has the queue and does not come on stands still, and everybody would with it.
+        let patience = if self.stuck.load(Ordering::Relaxed) {
+            Duration::ZERO
+        } else {
+            QUEUE_MAX
+        };
+        let queue_until = until.min(Instant::now() + patience);
+        let queued = self.lock(|locks| &locks.queue, queue_until).await;
+        self.stuck.store(queued.is_none(), Ordering::Relaxed);
         let turn = self.lock(|locks| &locks.turn, until).await;
         drop(queued);
         turn

@@ -375,7 +375,7 @@ async fn slow_statements_are_cut(files: Files) {
 }
 
 /// Goal: nobody else on the machine can read what a service keeps.
-/// Method: the mode of a new file and of its log.
+/// Method: the mode of a new file, of its log and of its locks.
 #[cfg(unix)]
 #[tokio::test]
 async fn files_are_private() {
@@ -383,7 +383,7 @@ async fn files_are_private() {
     let files = Files::new();
     let database = files.open().await;
     add_one(&database).await.unwrap();
-    for file in ["test.db", "test.db-wal"] {
+    for file in ["test.db", "test.db-wal", "test.db-queue", "test.db-turn"] {
         let path = files.path().with_file_name(file);
         let mode = std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(0o600, mode & 0o777, "{file}");

@@ -78,7 +78,7 @@ impl Single {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `message` with what it holds, until all of it is written.
+    /// `message` with what it holds, until nobody keeps any of it.
     fn keep(&self, message: Bytes) -> Bytes {
         match self.lock().take() {
             Some(holding) => Bytes::from_owner(Kept {

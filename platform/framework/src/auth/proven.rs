@@ -7,14 +7,15 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{keys::Key, token::Identity, token::Rules};
 
 /// Tokens of a generation. There are two: what is asked for in the younger's time stays.
 const GENERATION: usize = 2_048;
-/// Longest token that is kept; with the above it bounds the memory, to 4 MiB.
+/// Longest token that is kept; with the above it bounds the memory: a few MiB, and twice that where each
+/// token has as many roles as it may.
 const TOKEN_KEPT_MAX: usize = 1_024;
 
 /// A token that is good.
@@ -39,10 +40,12 @@ impl Proof {
     }
 }
 
+type Generation = HashMap<Box<str>, Arc<Proof>>;
+
 /// Tokens by their text.
 #[derive(Default)]
 pub(super) struct Proven {
-    generations: Mutex<[HashMap<Box<str>, Arc<Proof>>; 2]>,
+    generations: Mutex<[Generation; 2]>,
 }
 
 impl std::fmt::Debug for Proven {
@@ -54,16 +57,16 @@ impl std::fmt::Debug for Proven {
 impl Proven {
     /// What was found of `token`, which may not hold any more.
     pub(super) fn find(&self, token: &str) -> Option<Arc<Proof>> {
-        let mut generations = self
-            .generations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut generations = self.lock();
         let [young, old] = &mut *generations;
         if let Some(proof) = young.get(token) {
             return Some(Arc::clone(proof));
         }
         let (token, proof) = old.remove_entry(token)?;
-        insert(&mut generations, token, Arc::clone(&proof));
+        let over = insert(&mut generations, token, Arc::clone(&proof));
+        // Much to free, and all calls take the lock.
+        drop(generations);
+        drop(over);
         Some(proof)
     }
 
@@ -72,11 +75,16 @@ impl Proven {
         if token.len() > TOKEN_KEPT_MAX {
             return;
         }
-        let mut generations = self
-            .generations
+        let mut generations = self.lock();
+        let over = insert(&mut generations, token.into(), Arc::new(proof));
+        drop(generations);
+        drop(over);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Generation; 2]> {
+        self.generations
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        insert(&mut generations, token.into(), Arc::new(proof));
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -86,13 +94,14 @@ impl Proven {
     }
 }
 
+/// Adds to the younger; answers the older where that is over.
 fn insert(
-    [young, old]: &mut [HashMap<Box<str>, Arc<Proof>>; 2],
+    [young, old]: &mut [Generation; 2],
     token: Box<str>,
     proof: Arc<Proof>,
-) {
-    if young.len() >= GENERATION {
-        *old = mem::take(young);
-    }
+) -> Option<Generation> {
+    let full = young.len() >= GENERATION;
+    let over = full.then(|| mem::replace(old, mem::take(young)));
     young.insert(token, proof);
+    over
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::{HeaderMap, Request, Response, header::VIA};
+use http::{HeaderMap, HeaderValue, Request, Response, header::VIA};
 use tonic::{Status, codegen::BoxFuture};
 use tower::Service;
 
@@ -25,13 +25,15 @@ use crate::{
 /// What the names of gateways begin with, by which they say in `via` that a call passed them.
 pub const GATEWAYS: &str = "gantry-";
 
-/// Whether a call with these headers passed a gateway.
+/// Whether a call with these headers passed a gateway: a hop is its protocol, then its name.
 fn is_from_outside(headers: &HeaderMap) -> bool {
-    let mut passed = headers
-        .get_all(VIA)
-        .iter()
-        .filter_map(|it| it.to_str().ok());
-    passed.any(|it| it.contains(GATEWAYS))
+    let values = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
+    let mut hops = values.flat_map(|value| value.split(|byte| *byte == b','));
+    hops.any(|hop| {
+        let words = hop.split(u8::is_ascii_whitespace);
+        let name = words.filter(|word| !word.is_empty()).nth(1);
+        name.is_some_and(|name| name.starts_with(GATEWAYS.as_bytes()))
+    })
 }
 
 /// Lets calls of one method in.

@@ -89,6 +89,26 @@ async fn processes_take_turns_to_write() {
     assert!(longest <= Some(16), "{longest:?} in a row: {both:?}");
 }
 
+/// Goal: a process that stands still while it waits for its turn holds nobody up for long.
+/// Method: the lock of those who wait is held by somebody who does not come on; some writes.
+#[tokio::test]
+async fn who_stands_still_in_line_is_passed_by() {
+    let files = Files::new();
+    let database = files.open().await;
+    add_one(&database).await.unwrap();
+    let mut queue = files.path().into_os_string();
+    queue.push("-queue");
+    let queue = std::fs::File::open(queue).unwrap();
+    queue.lock().unwrap();
+    for _ in 0..3 {
+        let passed = time::timeout(Duration::from_secs(10), add_one(&database)).await;
+        passed.expect("in time").unwrap();
+    }
+    drop(queue);
+    add_one(&database).await.unwrap();
+    assert_eq!(5, read(&database).await);
+}
+
 /// Goal: a change of the pool's size is taken under load without a failed statement.
 /// Method: tasks read and write through a pool of two while its size changes twenty times; count
 /// failures, lost writes, and connections beyond the last size.

@@ -1,16 +1,13 @@
 //! How many calls a client may make through a gateway.
 
-use std::time::Duration;
-
 use gantry::client::Channel;
 use gantry_harness::wait;
 use gateway_echo::{
     CountRequest, CountResponse, HiddenRequest, echo_service_client::EchoServiceClient,
 };
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use tokio::{task::JoinHandle, time};
+use tokio::{sync::mpsc, task::JoinSet};
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::support::{Answer, Edge, slow};
@@ -133,54 +130,45 @@ async fn a_client_has_so_many_streams() {
 }
 
 /// Goal: calls whose message does not come count as streams, so that nobody takes the room of all with
-/// them; those that are whole do not, and one that gives up gives its place back.
-/// Method: heads of unary calls of gRPC without a message, of a gateway that lets a client have two.
+/// them; one that comes gives its place back.
+/// Method: three heads of unary calls of gRPC without a message, of a gateway that lets a client have
+/// two: one of them is refused. A message for one of the others, a call that is whole, and then two
+/// heads more: again one is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_has_so_many_calls_that_do_not_come() {
     let edge = Edge::with("[streams]\nper_client_max = 2\n").await;
     let client = Client::builder(TokioExecutor::new())
         .http2_only(true)
         .build_http();
-    let begin = || {
+    let mut calls = JoinSet::new();
+    let mut pieces = Vec::new();
+    let mut call = |calls: &mut JoinSet<_>| {
         let request = edge.request(Method::POST, "/echo.v1.EchoService/Hidden");
         let request = request.header("content-type", "application/grpc");
-        let (pieces, request) = slow(request.header("te", "trailers"));
-        let answer = tokio::spawn(client.request(request));
-        (pieces, answer)
+        let (sender, request) = slow(request.header("te", "trailers"));
+        let number = pieces.len();
+        pieces.push(sender);
+        let answer = client.request(request);
+        calls.spawn(async move { (number, answer.await.unwrap()) });
     };
-    let whole = async || {
-        let mut client: EchoServiceClient<Channel> = edge.gateway.client();
-        client.hidden(HiddenRequest::default()).await
+    let status = |answer: &http::Response<_>| {
+        let status = answer.headers().get("grpc-status")?;
+        Some(status.to_str().unwrap().to_owned())
     };
-    // What is not refused is counted by then.
-    let refusal = async |answer: &mut JoinHandle<_>| {
-        let answer = time::timeout(Duration::from_millis(500), answer).await;
-        let answer: Result<http::Response<Incoming>, _> = answer.ok()?.unwrap();
-        Some(answer.unwrap().headers()["grpc-status"].clone())
-    };
-    let mut begun = Vec::new();
-    let refused = loop {
-        let (pieces, mut answer) = begin();
-        if let Some(status) = refusal(&mut answer).await {
-            break status;
-        }
-        begun.push((pieces, answer));
-    };
-    assert_eq!((2, "8"), (begun.len(), refused.to_str().unwrap()));
-    whole().await.unwrap();
-
-    let (one, answer) = begun.remove(0);
-    one.send(vec![0; 5].into()).await.unwrap();
-    drop(one);
-    let answer = Answer::of(answer.await.unwrap().unwrap()).await;
-    assert!(answer.header("grpc-status").is_none(), "{answer:?}");
-    begun.clear();
-    for _ in 0..2 {
-        let again = async || {
-            let (pieces, mut answer) = begin();
-            let refused = refusal(&mut answer).await;
-            refused.is_none().then_some((pieces, answer))
-        };
-        begun.push(wait::until("a place that was given back", wait::SOON, again).await);
+    for _ in 0..3 {
+        call(&mut calls);
     }
+    let (refused, answer) = calls.join_next().await.unwrap().unwrap();
+    assert_eq!(Some("8"), status(&answer).as_deref(), "{answer:?}");
+    call(&mut calls);
+    let (again, answer) = calls.join_next().await.unwrap().unwrap();
+    assert_eq!((3, Some("8")), (again, status(&answer).as_deref()));
+
+    let other = (0..3).find(|number| *number != refused).unwrap();
+    pieces[other].send(vec![0; 5].into()).await.unwrap();
+    pieces[other] = mpsc::channel(1).0;
+    let (came, answer) = calls.join_next().await.unwrap().unwrap();
+    assert_eq!((other, None), (came, status(&answer)));
+    let mut whole: EchoServiceClient<Channel> = edge.gateway.client();
+    whole.hidden(HiddenRequest::default()).await.unwrap();
 }

@@ -41,7 +41,7 @@ fn verified(probe: Probe) -> Served {
 fn with(path: &str, headers: &[(&'static str, &str)]) -> Request<()> {
     let mut request = Wire::request(path);
     for (name, value) in headers {
-        let value = HeaderValue::from_str(value).unwrap();
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
         request.headers_mut().append(*name, value);
     }
     request
@@ -120,6 +120,8 @@ async fn what_services_ask_each_other_is_not_for_those_outside() {
         for (passed, expected) in [
             (&[][..], Code::Ok),
             (&["1.1 proxy.example.org"], Code::Ok),
+            (&["1.1 not-gantry-1 (gantry-2)"], Code::Ok),
+            (&["\u{ff}, 2.0 gantry-01"], Code::PermissionDenied),
             (&["2.0 gantry-0123456789abcdef"], Code::PermissionDenied),
             (&["1.1 proxy, 2.0 gantry-01"], Code::PermissionDenied),
             (&["1.1 proxy", "2.0 gantry-01"], Code::PermissionDenied),

@@ -266,7 +266,15 @@ impl<B: Body<Data = Bytes>> Body for Offered<B> {
             && let Some(data) = frame.data_mut()
             && data.len() > *this.piece_max
         {
-            *this.rest = data.split_off(*this.piece_max);
+            let rest = data.split_off(*this.piece_max);
+            // Pieces share what they are of. The last two may still be unread when the call has ended,
+            // and must not keep all of it.
+            let are_last = rest.len() > *this.piece_max && rest.len() <= 2 * *this.piece_max;
+            *this.rest = if are_last {
+                Bytes::copy_from_slice(&rest)
+            } else {
+                rest
+            };
         }
         let goes_on = match &frame {
             Some(Ok(frame)) if frame.is_data() => {

@@ -46,7 +46,7 @@ use crate::{BoxError, config::Size, status, transport::stall::Stall};
 
 /// The least that hyper takes as the size of a buffer of HTTP/1.1.
 const HTTP1_BUFFER_MIN: usize = 8_192;
-/// How long a peer that never sent a request may take to read that it must go.
+/// How long a peer without a call may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a peer of HTTP/1.1 has for a request whose answer says that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
@@ -254,6 +254,9 @@ struct Clock {
     unawaited: bool,
     /// What its peer had taken when that was last asked.
     taken: u64,
+    /// Whether it has had the time for its last answer, which starts once it is clear that it has no
+    /// call.
+    patient: bool,
     protocols: Protocols,
     /// When it is told to go, where until then only answers say that it is.
     goodbye: Option<Instant>,
@@ -292,6 +295,7 @@ impl Clock {
             leaving: false,
             unawaited: false,
             taken: 0,
+            patient: false,
             protocols,
             goodbye: None,
             farewell: None,
@@ -343,9 +347,8 @@ impl Clock {
     /// The peer is told to go, and from now on it has a moment to do so.
     fn say_farewell(&mut self, connection: &Connection) {
         connection.usage.takes(&mut self.taken);
-        let unused = connection.usage.begun() == 0;
-        let wait = if unused { FAREWELL } else { self.last_answer };
-        self.farewell = (self.unawaited || unused).then(|| Instant::now() + wait);
+        let bounded = self.unawaited || connection.usage.begun() == 0;
+        self.farewell = bounded.then(|| Instant::now() + FAREWELL);
     }
 
     /// Nobody waits for the peer, who has no call.
@@ -413,15 +416,18 @@ impl Clock {
             return Tick::Leave(None);
         }
         if self.farewell.take_if(|at| *at <= now).is_some() {
-            let called = connection.usage.open() > 0;
-            if !called && !connection.usage.takes(&mut self.taken) {
-                return Tick::Cut;
-            }
-            self.end.get_or_insert(now + self.grace);
-            if called {
+            if connection.usage.open() > 0 {
+                self.end.get_or_insert(now + self.grace);
                 return Tick::Linger;
             }
-            // Its last answer is on the way.
+            let takes = connection.usage.takes(&mut self.taken);
+            if takes {
+                // Its last answer is on the way.
+                self.end.get_or_insert(now + self.grace);
+            } else if self.patient || connection.usage.begun() == 0 {
+                return Tick::Cut;
+            }
+            self.patient = true;
             self.farewell = Some(now + self.last_answer);
         }
         Tick::Stay

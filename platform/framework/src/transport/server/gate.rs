@@ -218,6 +218,9 @@ impl State {
         if network.is_some() && waiting >= limits.connections_waiting_per_peer_max {
             return Err(self.refuse(Cap::WaitingOfPeer, network, limits));
         }
+        if !self.is_full(limits) {
+            self.lines.search_anew();
+        }
         // Twice: where connections were taken back there are more than may be, and one for one would
         // leave it at that.
         for _ in 0..2 {

@@ -305,12 +305,28 @@ impl Lines {
     pub(super) fn idle(&mut self, newcomer: Network) -> Option<u64> {
         let own = self.parties.get(&newcomer);
         let own = own.map_or(0, |party| party.line.len());
-        let search = self.search.take().unwrap_or_else(|| self.search());
+        let begun = self.search.take();
+        let goes_on = begun.is_some();
+        let mut found = self.look_on(begun.unwrap_or_else(|| self.search()), own, newcomer);
+        if goes_on && found.is_none() && self.search.is_none() {
+            // It began a while ago: whoever was busy then may not be any more.
+            found = self.look_on(self.search(), own, newcomer);
+        }
+        found
+    }
+
+    /// Looks at the next peers of `search`, and keeps how to go on where nobody is found.
+    fn look_on(&mut self, search: Search, own: usize, newcomer: Network) -> Option<u64> {
         let (more, rest) = search.next(&self.by_held, own);
         let mut order = more.into_iter().chain([newcomer]);
         let found = order.find_map(|network| self.look(network));
         self.search = rest.filter(|_| found.is_none());
         found
+    }
+
+    /// Has the next newcomer look from the beginning: nobody had to make room for the last one.
+    pub(super) fn search_anew(&mut self) {
+        self.search = None;
     }
 
     /// The connection that still waits and makes room for another one that will.
@@ -412,8 +428,8 @@ impl Lines {
 }
 
 impl Search {
-    /// The next peers to look at that have more than `own`, most first; and how to go on where that is
-    /// not all.
+    /// The next peers to look at that have more than `own`, most first; and how to go on where those
+    /// are not all there are.
     fn next(self, ranks: &Ranks, own: usize) -> (Vec<Network>, Option<Self>) {
         let mut looked = Vec::new();
         let mut below = self.below;
@@ -422,9 +438,13 @@ impl Search {
                 Some(below) => ranks.range(..below).next_back(),
                 None => ranks.last_key_value(),
             };
-            let Some(((held, first), network)) = next.filter(|((held, _), _)| *held > own) else {
+            let Some(((held, first), network)) = next else {
                 return (looked, None);
             };
+            if *held <= own {
+                // Others, who have less, may look further.
+                break;
+            }
             if first.0 > self.began {
                 // It was looked at, and so were all after it that hold as many.
                 below = Some((*held, Reverse(u64::MAX)));
