@@ -81,13 +81,14 @@ impl Access {
         }
         let service = api.as_ref().and_then(|api| api.reachable(service));
         let Some(method) = service.and_then(|it| it.methods.get(name)) else {
-            let refused = Box::pin(self.verify(headers, None)).await;
-            // What is described as not there is told to anyone.
-            // What nobody describes may be anything.
-            return refused.map(|()| true).map_err(|refused| match service {
-                Some(_) => missing(path),
-                None => refused,
-            });
+            let verified = Box::pin(self.verify(headers, None)).await;
+            return match (verified, service) {
+                // What nobody describes may be anything.
+                (Ok(()), _) => Ok(true),
+                // What is described as not there is told to anyone.
+                (Err(_), Some(_)) => Err(missing(path)),
+                (Err(refused), None) => Err(refused),
+            };
         };
         let role = method.role.as_deref();
         match method.access {

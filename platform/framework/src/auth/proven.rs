@@ -89,8 +89,7 @@ impl Proven {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        let generations = self.generations.lock().unwrap();
-        generations.iter().map(HashMap::len).sum()
+        self.lock().iter().map(HashMap::len).sum()
     }
 }
 

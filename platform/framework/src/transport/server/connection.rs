@@ -355,10 +355,11 @@ impl Clock {
     fn leave_unused(&mut self, reason: Option<Refused>, connection: &Connection) -> Tick {
         self.leaving = true;
         self.unawaited = true;
-        if connection.usage.begun() > 0 && !self.may_tell(connection) {
+        if connection.usage.begun() == 0 {
+            self.say_farewell(connection);
+        } else if !self.may_tell(connection) {
             return Tick::Stay;
         }
-        self.say_farewell(connection);
         Tick::Leave(reason)
     }
 
