@@ -16,14 +16,16 @@ mod words;
 
 use std::path::PathBuf;
 
+use etcd_client::proto::{PbStatusRequest, PbStatusResponse};
 use gantry::{journal::Journal, shutdown::Tasks};
 use gantry_harness::{
     etcd::{self, Version},
-    tools,
+    tools, wait,
 };
 use gantry_local::etcd::{Config, Data, Etcd};
 
 use run::Answers;
+use wire::Wire;
 
 /// Where etcd 3.4 answers otherwise than 3.6, and how.
 const DIFFERENCES: [(&str, &str); 5] = [
@@ -103,6 +105,15 @@ async fn etcd_36_answers_as_expected() {
     let Some(real) = etcd::Etcd::start(Version::V36).await else {
         return;
     };
+    // A new one keeps its storage in the format of 3.5 at first, and looks every few seconds
+    // whether it may go on to its own.
+    let wire = Wire::connect(&real.url()).await;
+    wait::until("storage in the format of 3.6", wait::SOON, async || {
+        let told = wire.ask::<_, PbStatusResponse>("Maintenance/Status", PbStatusRequest {});
+        let version = told.await.expect("etcd answers").storage_version;
+        version.starts_with("3.6").then_some(())
+    })
+    .await;
     run::check(&cases(), &real.url(), Answers::Current).await;
 }
 
