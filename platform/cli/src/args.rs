@@ -44,6 +44,7 @@ pub(crate) enum Verb {
     Stop,
     Wait(Wait),
     Call(Call),
+    Explain(Explain),
     Load(Load),
     Doctor(Doctor),
     /// Between gantry and a service; see `shim`.
@@ -179,6 +180,25 @@ Examples:
 pub(crate) struct Pause {
     /// A service or an instance
     pub(crate) name: String,
+}
+
+/// Show what holds for the calls of a method, and who says so.
+///
+/// Asks a process for its policies: what `[policies]` in its configuration says of the method, the
+/// file and line of each value, and the defaults of the rest. A method counts under its own name,
+/// whether the process serves it or calls it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  gantry explain orders shop.payments.v1.PaymentsService/Charge    how orders call payments
+  gantry explain payments-1 shop.payments.v1.PaymentsService/Charge --output json")]
+pub(crate) struct Explain {
+    /// A service or an instance; of a service the first one that runs
+    pub(crate) name: String,
+    /// `package.Service/Method`
+    pub(crate) method: String,
+    /// Print a table, or JSON
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
 }
 
 /// Register instances again after a pause, and whatever takes their place.

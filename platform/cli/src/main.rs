@@ -7,6 +7,7 @@ mod build;
 mod call;
 mod database;
 mod doctor;
+mod explain;
 mod failure;
 mod load;
 mod logs;
@@ -77,6 +78,7 @@ fn run(verb: Verb) -> Outcome {
         Verb::Stop => block_on(stop::run()),
         Verb::Wait(args) => block_on(wait::run(args)),
         Verb::Call(args) => block_on(call::run(args)),
+        Verb::Explain(args) => block_on(explain::run(args)),
         Verb::Load(args) => block_on(load::run(args)),
         Verb::Doctor(args) => doctor::run(&args),
     }

@@ -41,8 +41,10 @@ use crate::{
     balance::{Balancer, NoEndpoint, Picked},
     call,
     classify::{self, End, Fate},
+    config::Live,
     contract::{self, Method},
     deadline::{self, Deadline, GRPC_TIMEOUT},
+    policy::{Policies, Policy},
     status::{self, Refusal},
     telemetry::rpc::{Attempt, ClientCall, ClientMethod, Try},
     transport::subchannel::{Outgoing, exchange},
@@ -99,34 +101,49 @@ struct Target {
 /// What is known of the methods called through a channel.
 #[derive(Debug)]
 struct Methods {
-    known: Vec<(&'static Method, ClientMethod)>,
+    known: Vec<Known>,
+    /// All others, as one to those who measure.
     other: ClientMethod,
+    policies: Policies,
+}
+
+#[derive(Debug)]
+struct Known {
+    method: &'static Method,
+    measured: ClientMethod,
+    policy: Live<Policy>,
 }
 
 impl Methods {
-    fn new(methods: &'static [Method], target: &Arc<str>) -> Self {
+    fn new(methods: &'static [Method], target: &Arc<str>, policies: &Policies) -> Self {
+        let known = methods.iter().map(|method| Known {
+            method,
+            measured: ClientMethod::new(method, target),
+            policy: policies.follow(method.full_name()),
+        });
         Self {
-            known: methods
-                .iter()
-                .map(|method| (method, ClientMethod::new(method, target)))
-                .collect(),
+            known: known.collect(),
             other: ClientMethod::other(target),
+            policies: policies.clone(),
         }
     }
 
-    fn find(&self, path: &str) -> (Option<&'static Method>, &ClientMethod) {
-        self.known
-            .iter()
-            .find(|(method, _)| method.path == path)
-            .map_or((None, &self.other), |(method, measured)| {
-                (Some(method), measured)
-            })
+    /// What is known of the method at `path`, and its policy as it is now.
+    fn find(&self, path: &str) -> (Option<&'static Method>, &ClientMethod, Arc<Policy>) {
+        let known = self.known.iter().find(|known| known.method.path == path);
+        match known {
+            Some(known) => (Some(known.method), &known.measured, known.policy.load()),
+            None => {
+                let name = path.strip_prefix('/').unwrap_or(path);
+                (None, &self.other, self.policies.find(name))
+            }
+        }
     }
 }
 
 impl Channel {
-    fn new(target: Arc<Target>, methods: &'static [Method]) -> Self {
-        let methods = Arc::new(Methods::new(methods, &target.name));
+    fn new(target: Arc<Target>, methods: &'static [Method], policies: &Policies) -> Self {
+        let methods = Arc::new(Methods::new(methods, &target.name, policies));
         Self {
             target,
             methods,
@@ -177,11 +194,11 @@ impl Service<Request<Body>> for Channel {
         if let Some((name, value)) = self.said.as_deref() {
             request.headers_mut().append(name, value.clone());
         }
-        let (method, measured) = self.methods.find(request.uri().path());
+        let (method, measured, policy) = self.methods.find(request.uri().path());
         // Here and not in the future: what is inherited is the context of whoever calls.
         let call = Call {
             measured: measured.start(),
-            deadline: self.target.deadline_of(method, request.headers()),
+            deadline: self.target.deadline_of(method, &policy, request.headers()),
             began: Instant::now(),
             target: Arc::clone(&self.target),
         };
@@ -190,16 +207,20 @@ impl Service<Request<Body>> for Channel {
 }
 
 impl Target {
-    /// When the caller of a request stops waiting: what it says itself, or the default of a unary
-    /// method, and never later than the call being served allows.
+    /// When the caller of a request stops waiting: what it says itself, and no more than the policy;
+    /// where it says nothing that, or the default of a unary method. Never later than the call being
+    /// served allows.
     fn deadline_of(
         &self,
         method: Option<&Method>,
+        policy: &Policy,
         headers: &HeaderMap,
     ) -> Result<Option<Deadline>, deadline::MalformedTimeout> {
-        let own = match headers.get(&GRPC_TIMEOUT) {
-            Some(timeout) => Some(deadline::parse_timeout(timeout)?),
-            None => method
+        let said = headers.get(&GRPC_TIMEOUT).map(deadline::parse_timeout);
+        let own = match (said.transpose()?, policy.timeout()) {
+            (Some(said), Some(longest)) => Some(said.min(longest)),
+            (Some(timeout), None) | (None, Some(timeout)) => Some(timeout),
+            (None, None) => method
                 .is_some_and(Method::is_unary)
                 .then_some(self.timeout_default),
         };

@@ -40,6 +40,7 @@ use sources::Texts;
 use tree::Table;
 
 pub use crate::{__config_choice as choice, __config_section as section};
+pub(crate) use fault::nearest;
 pub use fault::{Fault, Faults, Origin};
 pub use given::Given;
 pub use inherited::inherited_socket;
@@ -57,6 +58,13 @@ pub use sources::{Sources, variables_of};
 /// Longest time that a setting can be, a year as people write it: longer than any process runs,
 /// and within what clocks hold. Without it, a moment that far from now could not be computed.
 pub const LONGEST: Duration = Duration::from_hours(8_766);
+
+/// The path of a key as [`Entry::key`] and faults have it, of the names of its sections and its own.
+#[must_use]
+pub fn path<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let steps: Vec<_> = names.into_iter().map(str::to_owned).collect();
+    tree::join(&steps)
+}
 
 /// One key of a configuration that is in use.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! rest of the platform works from these facts and never from names.
 
 pub mod check;
+mod pattern;
 mod violations;
 
 use std::marker::PhantomData;
@@ -21,6 +22,7 @@ pub use prost_types;
 pub use tonic;
 pub use tonic_prost;
 
+pub use self::pattern::{NoPattern, Pattern, Patterns};
 pub use self::violations::{At, Validate, Violation, Violations};
 use crate::status;
 

@@ -69,6 +69,8 @@ pub enum Kind {
     TaskEnded,
     /// The log level was changed.
     LogLevel,
+    /// A policy is for no method there is.
+    Policy,
     /// A limit on connections was reached, or is so no more.
     Limit,
 }
@@ -95,6 +97,7 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::TaskEnded => "task_ended",
             Self::LogLevel => "log_level",
+            Self::Policy => "policy",
             Self::Limit => "limit",
         }
     }

@@ -34,6 +34,7 @@ pub mod limit;
 pub mod balance;
 pub mod discovery;
 pub mod health;
+pub mod policy;
 
 // Layer 6.
 pub mod client;

@@ -26,7 +26,9 @@ use tower::Service;
 
 use crate::{
     auth::Verifier,
+    config::Live,
     contract::Method,
+    policy::Policy,
     telemetry::{Sampling, rpc::ServerMethod},
     transport::server::{LiveLimits, Protocols},
 };
@@ -76,18 +78,30 @@ pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 /// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
 /// further in is part of it; who calls, before the handler sees anything. Next to the handler, messages are measured as they pass.
 fn layered(
-    method: &'static Method,
-    observed: ServerMethod,
+    known: Known,
     handler: Arc<dyn dispatch::Handler>,
     bounds: &Arc<Bounds>,
     tokens: Option<&Verifier>,
 ) -> Layered {
+    let Known {
+        method,
+        observed,
+        policy,
+    } = known;
     let dispatch = Dispatch::new(handler, Arc::clone(bounds));
     let verify = Verify::new(dispatch, method, tokens);
-    let deadline = Deadline::new(verify, method, Arc::clone(bounds));
+    let deadline = Deadline::new(verify, method, policy, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);
     Observe::new(rescue, observed)
+}
+
+/// What is known of a method, or of all that nobody serves.
+#[derive(Debug, Clone)]
+struct Known {
+    method: &'static Method,
+    observed: ServerMethod,
+    policy: Live<Policy>,
 }
 
 /// Who answers for methods that nothing here serves, and what those are called.
@@ -109,8 +123,8 @@ struct Shared {
     services: HashSet<&'static str>,
     /// Who answers for all methods that nobody serves.
     others: Option<Others>,
-    /// All methods that nobody serves, to those who measure.
-    other: ServerMethod,
+    /// All methods that nobody serves.
+    other: Known,
     /// Who answers what is not gRPC.
     http: Option<Http>,
     /// Chooses which traces are recorded, where callers do not.
@@ -128,17 +142,22 @@ impl Stack {
             end: CancellationToken::new(),
         });
         let tokens = services.tokens.as_ref();
+        let policies = &services.policies;
+        let known = |method: &'static Method, observed| Known {
+            method,
+            observed,
+            policy: policies.follow(method.full_name()),
+        };
         let routes = services.routes.into_iter();
         let methods = routes
             .map(|(method, handler)| {
-                let observed = ServerMethod::new(method);
-                let layers = layered(method, observed, handler, &bounds, tokens);
-                (method.path, layers)
+                let known = known(method, ServerMethod::new(method));
+                (method.path, layered(known, handler, &bounds, tokens))
             })
             .collect();
-        let other = ServerMethod::other();
+        let other = known(&router::UNKNOWN, ServerMethod::other());
         let others = services.others.map(|(handler, named)| Others {
-            layers: layered(&router::UNKNOWN, other.clone(), handler, &bounds, None),
+            layers: layered(other.clone(), handler, &bounds, None),
             named,
         });
         Self {
@@ -176,9 +195,8 @@ impl Stack {
             };
         }
         let unknown = router::unimplemented(path, &self.shared.services);
-        let observed = self.shared.other.clone();
-        let bounds = &self.shared.bounds;
-        layered(&router::UNKNOWN, observed, unknown, bounds, None).call(request)
+        let known = self.shared.other.clone();
+        layered(known, unknown, &self.shared.bounds, None).call(request)
     }
 
     fn bounds(&self) -> &Arc<Bounds> {

@@ -9,9 +9,9 @@ use std::{
 
 use futures_core::Stream;
 use gantry_api::admin::v1::{
-    Connection, DrainRequest, DrainResponse, Endpoint, GetConfigRequest, GetConfigResponse,
-    GetInfoRequest, GetInfoResponse, GetLogLevelRequest, GetLogLevelResponse,
-    GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
+    Connection, DrainRequest, DrainResponse, Endpoint, ExplainPolicyRequest, ExplainPolicyResponse,
+    GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse, GetLogLevelRequest,
+    GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
     ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListHealthChecksRequest,
     ListHealthChecksResponse, PauseRegistrationRequest, PauseRegistrationResponse, ProcessState,
     ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest,
@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 use super::{convert, follow};
 use crate::{
     caller::Peer,
+    contract::Pattern,
     discovery::Registration,
     health::{self, Health},
     journal::{Journal, Kind},
@@ -43,6 +44,8 @@ pub(crate) trait Inside: Send + Sync {
     fn config(&self) -> GetConfigResponse;
     /// Version of the configuration in force.
     fn config_version(&self) -> u64;
+    /// What holds for the calls of a method, and why.
+    fn explain(&self, method: &str) -> ExplainPolicyResponse;
     /// The endpoints of every client.
     fn endpoints(&self) -> Vec<Endpoint>;
     /// Full names of the services that are served.
@@ -135,6 +138,18 @@ impl AdminService for Admin {
         _request: Request<GetConfigRequest>,
     ) -> Result<Response<GetConfigResponse>, Status> {
         Ok(Response::new(self.inside.config()))
+    }
+
+    async fn explain_policy(
+        &self,
+        request: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, Status> {
+        let method = request.into_inner().method;
+        if !matches!(method.parse(), Ok(Pattern::Method(_))) {
+            let form = "must be a method as in package.Service/Method";
+            return Err(status::invalid_argument([("method", form)]));
+        }
+        Ok(Response::new(self.inside.explain(&method)))
     }
 
     async fn list_endpoints(

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gantry_api::admin::v1::{Endpoint, GetConfigResponse, endpoint::State};
+use gantry_api::admin::v1::{
+    Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue, endpoint::State,
+};
 
 use super::{
     registry::{Registering, Registry},
@@ -15,6 +17,7 @@ use crate::{
     config::{Faults, Section},
     discovery::Registration,
     health::Health,
+    policy,
     transport::subchannel::Connectivity,
 };
 
@@ -41,6 +44,25 @@ impl<C: Section> Inside for View<C> {
 
     fn config_version(&self) -> u64 {
         self.settings.handle.status().borrow().version
+    }
+
+    fn explain(&self, method: &str) -> ExplainPolicyResponse {
+        let status = self.settings.handle.status();
+        let explained = policy::explain(&status.borrow().entries, method);
+        let values = explained.values.into_iter().map(|value| {
+            let doc: Vec<_> = value.doc.iter().map(|line| line.trim()).collect();
+            PolicyValue {
+                key: value.key,
+                value: value.value.unwrap_or_default(),
+                pattern: value.pattern.unwrap_or_default(),
+                origin: value.origin.to_string(),
+                description: doc.join(" "),
+            }
+        });
+        ExplainPolicyResponse {
+            patterns: explained.patterns,
+            values: values.collect(),
+        }
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {

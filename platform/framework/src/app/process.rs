@@ -36,6 +36,7 @@ use crate::{
     discovery::Announcement,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
+    policy::Policies,
     server::{DescriptorError, Router, Stack},
     shutdown::{Request, Stop, Tasks},
     telemetry::{Directives, LogLevel, Sampling, Telemetry},
@@ -189,7 +190,8 @@ impl<C: Section> Process<C> {
             settings.first.clients.clone(),
             self.platform.clone(),
             self.journal.clone(),
-        );
+        )
+        .with_policies(self.policies());
         if let Some(registry) = registry {
             clients = registry.teach(clients, &self.platform, &self.journal);
         }
@@ -206,6 +208,10 @@ impl<C: Section> Process<C> {
             hooks: Vec::new(),
             called: BTreeSet::new(),
         }
+    }
+
+    fn policies(&self) -> Policies {
+        Policies::new(&self.settings.live.map(|settings| &settings.first.policies))
     }
 
     fn ending(
@@ -357,8 +363,13 @@ impl<C: Section> Process<C> {
             let sampling = self.telemetry.as_ref().map(Telemetry::sampling);
             router = router.sample_by(sampling.unwrap_or_else(|| Sampling::new(0.0)));
         }
+        // One that hands calls on learns of its methods later.
+        if !router.hands_on() {
+            let served: Vec<_> = router.methods().collect();
+            upkeep::tell_of_unmatched_policies(&self, &app.clients, served);
+        }
         let limits = listener.handle().limits().clone();
-        let stack = Stack::new(router, limits);
+        let stack = Stack::new(router.follow(self.policies()), limits);
         drop(served.set(stack.clone()));
         let protocols = stack.protocols();
         let serve = listener.serve(stack, protocols, self.platform.clone());

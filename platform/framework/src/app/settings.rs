@@ -5,7 +5,9 @@ use crate::{
     admin, client,
     config::{self, Both, Live},
     discovery::registration,
-    health, telemetry,
+    health,
+    policy::Policy,
+    telemetry,
     transport::server,
 };
 
@@ -18,6 +20,9 @@ config::section! {
         pub limits: section server::Limits;
         /// Whom the service calls, by the names it uses in `app.client(…)`.
         pub clients: map of client::Config, restart;
+        /// What holds for the calls of each method, served here or called from here:
+        /// `[policies."pkg.v1.Service/Method"]`, `[policies."pkg.v1.Service/*"]`, `[policies."*"]`.
+        pub policies: map of Policy, live;
         /// Where services register and find each other.
         pub etcd: section registry::Etcd;
         /// How this service is found.

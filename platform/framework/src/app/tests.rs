@@ -2,6 +2,7 @@
 
 mod certificate;
 mod drain;
+mod policies;
 mod probe;
 mod reflect;
 mod side_port;

@@ -1,6 +1,7 @@
 //! Carries changes of the configuration and of files to the parts that follow them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, SystemTime},
@@ -11,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{exports, process::Process};
 use crate::{
+    client::Clients,
     config::{Live, Section},
     journal::{Journal, Kind},
+    policy::{self, Policy},
     status::chain,
     transport::{server::Handle, tls::Files},
 };
@@ -61,14 +64,60 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
     }
 }
 
+/// Warns of policies for methods that the process neither serves nor calls, now and with each change
+/// of them: they may be for a method that was renamed, or be misspelt.
+pub(super) fn tell_of_unmatched_policies<C: Section>(
+    process: &Process<C>,
+    clients: &Clients,
+    served: Vec<&'static str>,
+) {
+    let policies = process
+        .settings
+        .live
+        .map(|settings| &settings.first.policies);
+    let (clients, journal) = (clients.clone(), process.journal.clone());
+    let tell = move |configured: &BTreeMap<String, Policy>| {
+        let mut methods = clients.methods();
+        methods.extend(&served);
+        for policy::Unmatched { pattern, meant } in policy::unmatched(configured, &methods) {
+            let text = "no method served or called here matches";
+            let Some(meant) = meant else {
+                // Files that several services read have policies for all of them.
+                tracing::info!(pattern, "policy without effect: {text}");
+                journal.record(Kind::Policy, pattern, text);
+                continue;
+            };
+            let text = format!("{text}; did you mean {meant}?");
+            tracing::warn!(pattern, "policy without effect: {text}");
+            journal.record(Kind::Policy, pattern, text);
+        }
+    };
+    tell(&policies.load());
+    let tasks = &process.platform;
+    let follow = follow_from(policies.version(), policies, tasks.stopping(), tell);
+    tasks.spawn("policies", follow);
+}
+
 /// Calls `apply` with each change of `live`, until told to stop; at once where the process's
 /// configuration has changed since it began, because its parts were read before.
 async fn follow<T>(live: Live<T>, stopping: CancellationToken, apply: impl Fn(&T))
 where
     T: Send + Sync + 'static,
 {
+    follow_from(1, live, stopping, apply).await;
+}
+
+/// The same for parts that were read at `version`.
+async fn follow_from<T>(
+    version: u64,
+    live: Live<T>,
+    stopping: CancellationToken,
+    apply: impl Fn(&T),
+) where
+    T: Send + Sync + 'static,
+{
     let mut changes = live.subscribe();
-    if live.version() > 1 {
+    if live.version() > version {
         changes.mark_changed();
     }
     while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {

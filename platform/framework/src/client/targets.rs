@@ -1,7 +1,7 @@
 //! The targets of one process.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,6 +15,7 @@ use crate::{
     contract::{self, Method},
     discovery::{self, Dns, Resolution, Resolve},
     journal::Journal,
+    policy::Policies,
     shutdown::Tasks,
     transport::subchannel::{self, CONNECTS_MAX, Common, Connect, Tcp},
 };
@@ -34,6 +35,9 @@ struct Shared {
     default_scheme: Option<String>,
     tasks: Tasks,
     journal: Journal,
+    policies: Policies,
+    /// Methods that are called, by their full names.
+    methods: Mutex<BTreeSet<&'static str>>,
     targets: Mutex<BTreeMap<String, Arc<Target>>>,
 }
 
@@ -67,6 +71,8 @@ impl Clients {
             default_scheme: None,
             tasks,
             journal,
+            policies: Policies::default(),
+            methods: Mutex::default(),
             targets: Mutex::default(),
         };
         Self {
@@ -109,6 +115,17 @@ impl Clients {
         self
     }
 
+    /// Has calls follow `policies`; without them they follow the defaults.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.unshared().policies = policies;
+        self
+    }
+
     fn unshared(&mut self) -> &mut Shared {
         Arc::get_mut(&mut self.shared).expect("clients are set up before they are shared")
     }
@@ -124,17 +141,25 @@ impl Clients {
     /// deadline. See [`Clients::client`].
     #[must_use]
     pub fn channel(&self, name: &str, methods: &'static [Method]) -> Channel {
+        self.methods_called()
+            .extend(methods.iter().map(Method::full_name));
         let mut targets = self.targets();
         let target = targets
             .entry(name.to_owned())
             .or_insert_with(|| Arc::new(self.shared.start(name)));
-        Channel::new(Arc::clone(target), methods)
+        Channel::new(Arc::clone(target), methods, &self.shared.policies)
     }
 
     /// Lets go of the target `name`: it ends with the last channel to it, and a channel that is
     /// asked for later is another one.
     pub fn release(&self, name: &str) {
         drop(self.targets().remove(name));
+    }
+
+    /// The full names of all methods that some client here has by its contract.
+    #[must_use]
+    pub fn methods(&self) -> BTreeSet<&'static str> {
+        self.methods_called().clone()
     }
 
     /// Every target in use, with its endpoints as they are now.
@@ -147,6 +172,11 @@ impl Clients {
                 endpoints: target.balancer.endpoints(),
             })
             .collect()
+    }
+
+    fn methods_called(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+        let methods = self.shared.methods.lock();
+        methods.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Target>>> {

@@ -95,7 +95,7 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// The closest of `known` to a misspelt `word`, if one is close enough to be meant.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = 1 + word.chars().count() / 4;
     known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

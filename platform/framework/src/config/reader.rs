@@ -244,7 +244,17 @@ impl<'a> Reader<'a> {
             inside.push(name.to_owned());
             self.note(&inside, Known::Section);
             let table = self.table_of(&inside, given);
-            let section = S::read(&mut self.within_section(inside, table), S::default());
+            let default = match S::member(name, &sections) {
+                Ok(default) => default,
+                Err(reason) if self.mode != Mode::Describe => {
+                    let path = tree::join(&inside);
+                    let origin = given.map_or(Origin::Default, |given| self.origin_within(given));
+                    self.fault(origin, path.clone(), format!("{path}: {reason}"));
+                    S::default()
+                }
+                Err(_) => S::default(),
+            };
+            let section = S::read(&mut self.within_section(inside, table), default);
             sections.insert(name.to_owned(), section);
         }
         sections
@@ -313,6 +323,16 @@ impl<'a> Reader<'a> {
         steps
     }
 
+    /// Where a value comes from, or the first of those that a section holds.
+    fn origin_within(&self, value: &Value) -> Origin {
+        let ValueKind::Table(table) = &value.kind else {
+            return self.origins.of(value);
+        };
+        // In the order of the names, so that it is the same each time.
+        let first = table.iter().min_by_key(|(name, _)| name.as_str());
+        first.map_or(Origin::Default, |(_, value)| self.origin_within(value))
+    }
+
     fn fault(&self, origin: Origin, key: String, reason: String) {
         self.notes.borrow_mut().faults.push(Fault {
             origin,
@@ -329,7 +349,7 @@ pub struct Check<'a, 'b> {
 }
 
 impl Check<'_, '_> {
-    /// Refuses the value of `key`, a key of this section.
+    /// Refuses the value of `key`, a key of this section, or of one within it as in `retry.pause`.
     ///
     /// `reason` completes "key = value: …": what is wrong, and what is expected instead.
     pub fn refuse(&mut self, key: &str, reason: impl std::fmt::Display) {
@@ -344,15 +364,21 @@ impl Check<'_, '_> {
         self.fault(key, &format!(": {reason}"));
     }
 
+    fn path(&self, key: &str) -> String {
+        let mut steps = self.reader.steps.clone();
+        steps.extend(key.split('.').map(str::to_owned));
+        tree::join(&steps)
+    }
+
     fn entry(&self, key: &str) -> Option<Entry> {
-        let path = tree::join(&self.reader.inside(key));
+        let path = self.path(key);
         let notes = self.reader.notes.borrow();
         let mut entries = notes.entries.iter();
         entries.find(|entry| entry.key == path).cloned()
     }
 
     fn fault(&mut self, key: &str, rest: &str) {
-        let path = tree::join(&self.reader.inside(key));
+        let path = self.path(key);
         let origin = self.entry(key).map(|entry| entry.origin);
         let origin = origin.unwrap_or(Origin::Default);
         let reason = format!("{path}{rest}");

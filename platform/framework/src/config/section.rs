@@ -1,5 +1,7 @@
 //! Declares settings: what a section is, and the macros that write one.
 
+use std::collections::BTreeMap;
+
 use super::{Check, Reader};
 
 /// Settings that belong together; written with [`section!`](super::section).
@@ -12,6 +14,17 @@ pub trait Section: Default + Clone + PartialEq + std::fmt::Debug + Send + Sync +
     /// Called once every key of the section is fine by itself.
     fn validate(&self, check: &mut Check<'_, '_>) {
         let _ = check;
+    }
+
+    /// What the member `name` of a map has where no layer gives it a key, or why there can be no
+    /// member of that name. `before` holds the members whose names come before it.
+    ///
+    /// # Errors
+    ///
+    /// With what completes "name: …": what is wrong with it, and what is expected instead.
+    fn member(name: &str, before: &BTreeMap<String, Self>) -> Result<Self, String> {
+        let _ = (name, before);
+        Ok(Self::default())
     }
 }
 
@@ -128,7 +141,9 @@ pub struct Key {
 /// ```
 ///
 /// The struct is `Clone`, `Debug`, `PartialEq`, has `Default` with the declared defaults, and is a
-/// [`Section`](crate::config::Section). `validate` is left out where no rule spans keys.
+/// [`Section`](crate::config::Section). `validate` is left out where no rule spans keys, and `member`
+/// where the members of a map of it know nothing of each other, see
+/// [`Section::member`](crate::config::Section::member).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __config_section {
@@ -136,10 +151,11 @@ macro_rules! __config_section {
         $(#[$meta:meta])*
         $vis:vis struct $name:ident { $($fields:tt)* }
         $(validate = $validate:path;)?
+        $(member = $member:path;)?
     ) => {
         $crate::__config_section! {
             @field
-            { [$(#[$meta])*] [$vis] $name [$($validate)?] }
+            { [$(#[$meta])*] [$vis] $name [$($validate)?] [$($member)?] }
             []
             $($fields)*
         }
@@ -199,7 +215,9 @@ macro_rules! __config_section {
     };
 
     // All fields are known: write the struct.
-    (@field { [$(#[$meta:meta])*] [$vis:vis] $name:ident [$($validate:path)?] } [$({
+    (@field {
+        [$(#[$meta:meta])*] [$vis:vis] $name:ident [$($validate:path)?] [$($member:path)?]
+    } [$({
         [$($doc:literal)*] [$field_vis:vis] $field:ident [$type:ty] [$default:expr] $how:tt
     })*]) => {
         $(#[$meta])*
@@ -228,6 +246,13 @@ macro_rules! __config_section {
 
             $(fn validate(&self, check: &mut $crate::config::Check<'_, '_>) {
                 $validate(self, check);
+            })?
+
+            $(fn member(
+                name: &str,
+                before: &::std::collections::BTreeMap<::std::string::String, Self>,
+            ) -> ::core::result::Result<Self, ::std::string::String> {
+                $member(name, before)
             })?
         }
     };

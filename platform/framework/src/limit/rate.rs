@@ -11,26 +11,25 @@ mod settings;
 mod table;
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use governor::{RateLimiter, clock::Clock, middleware::NoOpMiddleware};
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::{
     config::Live,
+    contract::Patterns,
     limit::client::Key,
     status::Refusal,
     telemetry::platform::{Limits, RefusedByLimit},
 };
 
-pub use settings::{Config, NoQuota, Pattern, Quota};
+pub use settings::{Config, NoQuota, Quota};
 
 use table::Table;
 
@@ -89,51 +88,28 @@ impl Rule {
 #[derive(Default)]
 struct Rules {
     version: u64,
-    methods: HashMap<String, Arc<Rule>, RandomState>,
-    services: HashMap<String, Arc<Rule>, RandomState>,
-    all: Option<Arc<Rule>>,
+    by_pattern: Patterns<Arc<Rule>>,
 }
 
 impl Rules {
     /// Those of `config`; what has not changed keeps its counts.
     fn new(version: u64, config: &Config, before: &Self) -> Self {
-        let mut rules = Self {
-            version,
-            ..Self::default()
-        };
+        let mut by_pattern = Patterns::default();
         for quota in &config.quotas {
             let kept = before
-                .of(&quota.pattern)
+                .by_pattern
+                .get(&quota.pattern)
                 .filter(|rule| rule.quota == *quota && rule.clients_max == config.clients_max);
             let rule = kept.map_or_else(
                 || Arc::new(Rule::new(quota, config.clients_max)),
                 Arc::clone,
             );
-            match &quota.pattern {
-                Pattern::All => rules.all = Some(rule),
-                Pattern::Service(name) => drop(rules.services.insert(name.clone(), rule)),
-                Pattern::Method(name) => drop(rules.methods.insert(name.clone(), rule)),
-            }
+            by_pattern.insert(quota.pattern.clone(), rule);
         }
-        rules
-    }
-
-    fn of(&self, pattern: &Pattern) -> Option<&Arc<Rule>> {
-        match pattern {
-            Pattern::All => self.all.as_ref(),
-            Pattern::Service(name) => self.services.get(name),
-            Pattern::Method(name) => self.methods.get(name),
+        Self {
+            version,
+            by_pattern,
         }
-    }
-
-    /// The most specific for `method`.
-    fn find(&self, method: &str) -> Option<&Arc<Rule>> {
-        let service = || {
-            let (service, _) = method.split_once('/')?;
-            self.services.get(service)
-        };
-        let exact = self.methods.get(method).or_else(service);
-        exact.or(self.all.as_ref())
     }
 }
 
@@ -176,7 +152,7 @@ impl Limiter {
     pub fn admit(&self, method: &str, client: IpAddr) -> Result<(), Status> {
         self.follow();
         let rules = self.rules.load();
-        let Some(rule) = rules.find(method) else {
+        let Some(rule) = rules.by_pattern.find(method) else {
             return Ok(());
         };
         rule.admit(client).map_err(|(pause, why)| {
@@ -204,8 +180,7 @@ impl Limiter {
     #[must_use]
     pub fn held(&self) -> (usize, usize) {
         let rules = self.rules.load();
-        let each = rules.methods.values().chain(rules.services.values());
-        let each = each.chain(&rules.all).map(|rule| rule.table.held());
+        let each = rules.by_pattern.values().map(|rule| rule.table.held());
         each.fold((0, 0), |(keys, bytes), (more_keys, more_bytes)| {
             (keys + more_keys, bytes + more_bytes)
         })

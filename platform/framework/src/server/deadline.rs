@@ -28,8 +28,10 @@ use crate::{
     BoxError,
     call::{self, Arrival, TraceContext},
     caller::Peer,
+    config::Live,
     contract::Method,
     deadline::{self as wire, MalformedTimeout},
+    policy::Policy,
     status::{self, Refusal, chain},
     transport::server::{LiveLimits, Writing},
 };
@@ -42,6 +44,7 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 pub(super) struct Deadline<S> {
     inner: S,
     method: &'static Method,
+    policy: Live<Policy>,
     bounds: Arc<Bounds>,
 }
 
@@ -57,12 +60,18 @@ pub(super) struct Bounds {
 }
 
 impl<S> Deadline<S> {
-    /// Calls end at their deadline, unary ones at that of `bounds` if it is earlier, and all of
-    /// them once `bounds` say so.
-    pub(super) fn new(inner: S, method: &'static Method, bounds: Arc<Bounds>) -> Self {
+    /// Calls end at their deadline, or after the time of `policy` if that is earlier, unary ones
+    /// where it has none after that of `bounds`; all of them once `bounds` say so.
+    pub(super) fn new(
+        inner: S,
+        method: &'static Method,
+        policy: Live<Policy>,
+        bounds: Arc<Bounds>,
+    ) -> Self {
         Self {
             inner,
             method,
+            policy,
             bounds,
         }
     }
@@ -70,10 +79,11 @@ impl<S> Deadline<S> {
     /// When a call must have ended.
     fn deadline(&self, arrival: &Arrival) -> Result<Option<wire::Deadline>, MalformedTimeout> {
         let asked = arrival.asked?;
-        let cap = self
-            .method
-            .is_unary()
-            .then(|| self.bounds.limits.load().unary_deadline_max);
+        let usual = || {
+            let unary = self.method.is_unary();
+            unary.then(|| self.bounds.limits.load().unary_deadline_max)
+        };
+        let cap = self.policy.read(Policy::timeout).or_else(usual);
         let timeout = match (asked, cap) {
             (Some(asked), Some(cap)) => Some(asked.min(cap)),
             (asked, cap) => asked.or(cap),

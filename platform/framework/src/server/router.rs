@@ -12,6 +12,7 @@ use super::{HttpService, Inbound, Named, dispatch::Handler, http};
 use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
+    policy::Policies,
     status::Refusal,
     telemetry::Sampling,
 };
@@ -39,6 +40,7 @@ pub struct Router {
     pub(super) http: Option<http::Handler>,
     pub(super) tokens: Option<Verifier>,
     pub(super) strangers: Option<Sampling>,
+    pub(super) policies: Policies,
 }
 
 impl fmt::Debug for Router {
@@ -193,11 +195,23 @@ impl Router {
         self
     }
 
+    /// Has calls follow `policies`; without them they follow the defaults.
+    #[must_use]
+    pub fn follow(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
     /// Has `sampling` choose which traces are recorded, whatever callers say.
     #[must_use]
     pub fn sample_by(mut self, sampling: Sampling) -> Self {
         self.strangers = Some(sampling);
         self
+    }
+
+    /// The full names of the methods that are served.
+    pub fn methods(&self) -> impl Iterator<Item = &'static str> {
+        self.routes.iter().map(|(method, _)| method.full_name())
     }
 
     /// Whether calls to what others serve are answered here.

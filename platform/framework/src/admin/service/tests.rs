@@ -26,6 +26,10 @@ impl Inside for Nothing {
         1
     }
 
+    fn explain(&self, _method: &str) -> ExplainPolicyResponse {
+        ExplainPolicyResponse::default()
+    }
+
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()
     }

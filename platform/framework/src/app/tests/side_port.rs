@@ -42,7 +42,9 @@ async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     exchange(addr, &head).await
 }
 
-async fn admin(service: &testing::Service) -> AdminServiceClient<tonic::transport::Channel> {
+pub(super) async fn admin(
+    service: &testing::Service,
+) -> AdminServiceClient<tonic::transport::Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", service.side_address()));
     AdminServiceClient::new(endpoint.unwrap().connect().await.unwrap())
 }

@@ -5,8 +5,11 @@ use super::{
     raw::{self, Raw, SERVING},
     *,
 };
+use tonic::Request;
+
 use crate::{
     call::{self, TraceContext},
+    config::Publisher,
     deadline,
 };
 
@@ -58,6 +61,43 @@ async fn unary_calls_end_by_default_and_streams_do_not() {
     let ended = tokio::time::timeout(Duration::from_mins(10), watch).await;
     assert!(ended.is_err());
     assert_eq!(None, timeouts.recv().await.unwrap());
+    caller.stop().await;
+}
+
+/// Goal: the policy of a method takes the place of the default deadline, cuts a longer one that a
+/// caller sets, bounds streams too, and can change between two calls.
+/// Method: what a peer is told, with a policy for the service and then with none.
+#[tokio::test(start_paused = true)]
+async fn a_policy_bounds_calls_and_streams() {
+    let net = Net::default();
+    let mut timeouts = hanging(&net);
+    let mut caller = Caller::new(&net, &[addr(1)]);
+    let policy = Policy {
+        timeout: Duration::from_secs(2),
+    };
+    let table = BTreeMap::from([("grpc.health.v1.Health/*".to_owned(), policy)]);
+    let mut publisher = Publisher::new(table);
+    caller.clients = caller
+        .clients
+        .with_policies(Policies::new(&publisher.live()));
+    let mut client = caller.client();
+    let mut longer = Request::new(HealthCheckRequest::default());
+    longer.set_timeout(Duration::from_secs(4));
+
+    for result in [
+        caller.check("x").await.map(drop),
+        client.check(longer).await.map(drop),
+        client.watch(HealthCheckRequest::default()).await.map(drop),
+    ] {
+        assert_eq!(Code::DeadlineExceeded, code(&result));
+        let sent = timeouts.recv().await.unwrap().unwrap();
+        assert!((1_900 * MS..=2_000 * MS).contains(&sent), "{sent:?}");
+    }
+
+    publisher.publish(BTreeMap::new());
+    assert_eq!(Code::DeadlineExceeded, code(&caller.check("x").await));
+    let sent = timeouts.recv().await.unwrap().unwrap();
+    assert!((4_900 * MS..=5_000 * MS).contains(&sent), "{sent:?}");
     caller.stop().await;
 }
 

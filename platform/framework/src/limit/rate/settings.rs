@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet, fmt, num::NonZeroU32, str::FromStr
 
 use crate::{
     config::{self, Given, Mismatch, Setting},
+    contract::Pattern,
     limit::client::Network,
 };
 
@@ -39,27 +40,6 @@ impl Config {
                 let text = format!("expected one quota for {}, found two", quota.pattern);
                 check.refuse("quotas", text);
             }
-        }
-    }
-}
-
-/// Which calls a quota is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Pattern {
-    /// `*`: all that no other quota is for.
-    All,
-    /// `package.Service/*`: all methods of a service.
-    Service(String),
-    /// `package.Service/Method`.
-    Method(String),
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("*"),
-            Self::Service(name) => write!(f, "{name}/*"),
-            Self::Method(name) => f.write_str(name),
         }
     }
 }
@@ -132,30 +112,10 @@ impl FromStr for Quota {
             return Err(NoQuota::Time);
         }
         Ok(Self {
-            pattern: pattern.parse()?,
+            pattern: pattern.parse().map_err(|_| NoQuota::Pattern)?,
             calls,
             time,
         })
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = NoQuota;
-
-    fn from_str(text: &str) -> Result<Self, NoQuota> {
-        if text == "*" {
-            return Ok(Self::All);
-        }
-        let (service, method) = text.split_once('/').ok_or(NoQuota::Pattern)?;
-        let name = |text: &str, more: &str| {
-            let known = |it: char| it.is_ascii_alphanumeric() || it == '_' || more.contains(it);
-            !text.is_empty() && text.chars().all(known)
-        };
-        match method {
-            "*" if name(service, ".") => Ok(Self::Service(service.to_owned())),
-            method if name(service, ".") && name(method, "") => Ok(Self::Method(text.to_owned())),
-            _ => Err(NoQuota::Pattern),
-        }
     }
 }
 

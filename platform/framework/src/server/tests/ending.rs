@@ -1,6 +1,7 @@
 //! Calls that end before their handlers do.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::{
         Arc,
@@ -26,8 +27,10 @@ use tower::Service as _;
 use super::probe::{Messages, Probe, STREAM, Served, UNARY};
 use crate::{
     call,
+    config::Live,
     contract::Server as _,
-    server::deadline,
+    policy::{Policies, Policy},
+    server::{Router, deadline},
     transport::server::Limits,
     transport::wire::{Wire, framed},
 };
@@ -169,7 +172,12 @@ async fn a_stream_that_never_waits_ends_at_the_deadline() {
         held: Arc::default(),
         end: CancellationToken::new(),
     });
-    let mut layer = deadline::Deadline::new(endless, &Probe::METHODS[1], bounds);
+    let mut layer = deadline::Deadline::new(
+        endless,
+        &Probe::METHODS[1],
+        Live::fixed(Policy::default()),
+        bounds,
+    );
     let request = with_timeout(STREAM, "100m").map(|()| Empty::new());
     let mut body = layer.call(request).await.unwrap().into_body();
 
@@ -260,6 +268,30 @@ async fn unary_calls_are_capped_and_streams_are_not() {
         .unwrap();
     let open = timeout(Duration::from_mins(5), sent.reply()).await;
     assert!(open.is_err(), "{open:?}");
+}
+
+/// Goal: the policy of a method takes the place of the cap, also a longer one, and bounds streams;
+/// other methods are as before.
+/// Method: handlers that wait for ever, under a policy for one method.
+#[tokio::test(start_paused = true)]
+async fn a_policy_takes_the_place_of_the_cap() {
+    let work = Work::new();
+    let expected = Duration::from_secs(60);
+    for (path, probe) in [
+        (UNARY, hanging_handler(&work)),
+        (STREAM, hanging_stream(&work)),
+    ] {
+        let policy = Policy { timeout: expected };
+        let name = path.strip_prefix('/').unwrap_or(path).to_owned();
+        let table = Live::fixed(BTreeMap::from([(name, policy)]));
+        let router = Router::new().add(probe).follow(Policies::new(&table));
+        let served = Served::new(router, Limits::default());
+        let began = Instant::now();
+        let reply = wire(&served).await.call(Wire::request(path), b"").await;
+        assert_eq!(Some(Code::DeadlineExceeded), reply.unwrap().code());
+        let took = began.elapsed();
+        assert!((expected..expected + LATE).contains(&took), "{took:?}");
+    }
 }
 
 /// Goal: a call that comes too late, or whose deadline cannot be read, never reaches its handler.

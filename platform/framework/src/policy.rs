@@ -1,0 +1,127 @@
+//! What holds for the calls of each method: the table behind `[policies]`.
+//!
+//! ```toml
+//! [policies."*"]
+//! timeout = "10s"
+//!
+//! [policies."shop.payments.v1.PaymentsService/Charge"]
+//! timeout = "4s"
+//! ```
+//!
+//! A pattern names a method, all methods of a service or all there are. What the most specific one
+//! does not say, the next says: `package.Service/Method`, `package.Service/*`, `*`, and at last the
+//! defaults. Both ends of a call use the same table: a method that a process serves and one that it
+//! calls are told apart by their names alone.
+//!
+//! The table is replaced as a whole when the configuration changes. A call reads it once, when it
+//! begins, and sees one version of it to its end.
+
+mod explain;
+mod unknown;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    config::{self, LONGEST, Live},
+    contract::{Pattern, Patterns},
+};
+
+pub use explain::{Explained, Value, explain};
+pub use unknown::{Unmatched, unmatched};
+
+config::section! {
+    /// What holds for the calls of the methods of one pattern.
+    pub struct Policy {
+        /// Longest time of a call. Its client sends no longer deadline, or this one where the caller
+        /// sets none, in place of `timeout_default`; its server ends it then, in place of
+        /// `limits.unary_deadline_max`. Streams are bounded as well then. 0s is none.
+        pub timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
+    }
+    member = Policy::inherited;
+}
+
+impl Policy {
+    /// Longest time of a call, where there is one.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        Some(self.timeout).filter(|timeout| !timeout.is_zero())
+    }
+
+    /// What a pattern begins with: all that less specific ones say. In the order of names each of
+    /// those comes before it.
+    fn inherited(name: &str, before: &BTreeMap<String, Self>) -> Result<Self, String> {
+        let pattern: Pattern = name.parse().map_err(|error| format!("{error}"))?;
+        let mut parents = pattern.lineage().skip(1);
+        let parent = parents.find_map(|parent| before.get(&parent.to_string()));
+        Ok(parent.cloned().unwrap_or_default())
+    }
+}
+
+/// The policies of one version of the configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Table {
+    by_pattern: Patterns<Arc<Policy>>,
+    default: Arc<Policy>,
+}
+
+impl Table {
+    fn new(configured: &BTreeMap<String, Policy>) -> Self {
+        let mut by_pattern = Patterns::default();
+        for (name, policy) in configured {
+            // A configuration with a name that is no pattern was refused.
+            if let Ok(pattern) = name.parse() {
+                by_pattern.insert(pattern, Arc::new(policy.clone()));
+            }
+        }
+        Self {
+            by_pattern,
+            default: Arc::default(),
+        }
+    }
+
+    fn find(&self, method: &str) -> &Arc<Policy> {
+        self.by_pattern.find(method).unwrap_or(&self.default)
+    }
+}
+
+/// The policies of a process, as they are now; clones see the same changes.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    table: Live<Table>,
+}
+
+impl Default for Policies {
+    /// The defaults, for every method and always.
+    fn default() -> Self {
+        Self {
+            table: Live::fixed(Table::default()),
+        }
+    }
+}
+
+impl Policies {
+    /// Those that `configured` holds by pattern, followed.
+    #[must_use]
+    pub fn new(configured: &Live<BTreeMap<String, Policy>>) -> Self {
+        Self {
+            table: configured.derive(Table::new),
+        }
+    }
+
+    /// The policy of one method, `package.Service/Method`, followed: for methods that are known
+    /// when a process starts. Reading it costs one atomic pointer.
+    #[must_use]
+    pub fn follow(&self, method: &'static str) -> Live<Policy> {
+        self.table
+            .derive(move |table| Policy::clone(table.find(method)))
+    }
+
+    /// The policy of a method now: for those that are known only once they are called.
+    #[must_use]
+    pub fn find(&self, method: &str) -> Arc<Policy> {
+        self.table.read(|table| Arc::clone(table.find(method)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

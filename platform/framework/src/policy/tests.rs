@@ -1,0 +1,150 @@
+//! The table as people write it, and what is made of it.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::{self, Origin, Publisher, Sources};
+
+config::section! {
+    /// As in a process.
+    struct Root {
+        /// By pattern.
+        policies: map of Policy, live;
+    }
+}
+
+const CHARGE: &str = "shop.payments.v1.PaymentsService/Charge";
+
+fn load(toml: &str) -> Result<config::Loaded<Root>, config::Faults> {
+    config::load::<Root>(Sources::new().text("orders.toml", toml))
+}
+
+fn policies_of(toml: &str) -> BTreeMap<String, Policy> {
+    load(toml).expect("it is fine").config().policies.clone()
+}
+
+fn faults(toml: &str) -> Vec<String> {
+    let faults = load(toml).expect_err("at fault");
+    faults.iter().map(ToString::to_string).collect()
+}
+
+const ALL: &str = r#"
+[policies."shop.payments.v1.PaymentsService/Charge"]
+[policies."shop.payments.v1.PaymentsService/*"]
+timeout = "4s"
+[policies."*"]
+timeout = "10s"
+"#;
+
+/// Goal: what a pattern does not say, the next less specific one says.
+/// Method: three patterns in another order than theirs; methods of each.
+#[test]
+fn a_pattern_inherits_from_the_less_specific() {
+    let table = Table::new(&policies_of(ALL));
+    let seconds = |method: &str| table.find(method).timeout().map(|it| it.as_secs());
+    assert_eq!(Some(4), seconds(CHARGE));
+    assert_eq!(Some(4), seconds("shop.payments.v1.PaymentsService/Refund"));
+    assert_eq!(Some(10), seconds("shop.orders.v1.OrdersService/PlaceOrder"));
+    let nothing = Table::new(&BTreeMap::new());
+    assert_eq!(Policy::default(), **nothing.find(CHARGE));
+}
+
+/// Goal: what is wrong is told with its line and with what to write instead.
+/// Method: names and values that cannot be.
+#[test]
+fn what_cannot_be_is_refused_by_its_line() {
+    assert_eq!(
+        ["orders.toml:3: policies.\"shop.Orders\": \
+             expected package.Service/Method, package.Service/* or *"],
+        *faults("\n[policies.\"shop.Orders\"]\ntimeout = '1s'"),
+    );
+    assert_eq!(
+        [
+            "orders.toml:2: policies.\"*\".timeout = \"2years\": expected a duration such as \
+             \"250ms\", \"5s\" or \"1h 30min\" from \"0s\" to \"1year\""
+        ],
+        *faults("[policies.'*']\ntimeout = '2years'"),
+    );
+    let unknown = faults("[policies.'*']\ntimeuot = '1s'");
+    assert!(unknown[0].starts_with("orders.toml:2: "), "{unknown:?}");
+}
+
+/// Goal: a change reaches those who follow a method, and a call that began keeps what it read.
+/// Method: change one service's policy, look at a method of it and at one of another.
+#[test]
+fn a_change_reaches_the_methods_it_is_for() {
+    let mut publisher = Publisher::new(policies_of(""));
+    let policies = Policies::new(&publisher.live());
+    let charge = policies.follow(CHARGE);
+    let other = policies.follow("shop.orders.v1.OrdersService/PlaceOrder");
+    let began = charge.load();
+    let changes = other.subscribe();
+
+    let changed = "[policies.'shop.payments.v1.PaymentsService/*']\ntimeout = '1s'";
+    publisher.publish(policies_of(changed));
+
+    let second = Some(Duration::from_secs(1));
+    assert_eq!(None, began.timeout());
+    assert_eq!(second, charge.read(|it| it.timeout()));
+    assert_eq!(second, policies.find(CHARGE).timeout());
+    assert_eq!(None, other.read(|it| it.timeout()));
+    assert!(!changes.has_changed().unwrap(), "nothing of it changed");
+}
+
+/// Goal: it can be asked for each value who had the last word.
+/// Method: a method with a pattern of its own that says nothing, one of another service, and one
+/// where nothing is configured.
+#[test]
+fn each_value_is_explained() {
+    let loaded = load(ALL).unwrap();
+    let timeout = |method| {
+        let explained = explain(loaded.entries(), method);
+        let mut values = explained.values.into_iter();
+        let value = values.find(|it| it.key == "timeout").unwrap();
+        (explained.patterns, value)
+    };
+    let service = "shop.payments.v1.PaymentsService/*";
+    let (patterns, value) = timeout(CHARGE);
+    assert_eq!([service], *patterns);
+    assert_eq!(Some("\"4s\""), value.value.as_deref());
+    assert_eq!(Some(service), value.pattern.as_deref());
+    assert_eq!("orders.toml:4", value.origin.to_string());
+
+    let (_, value) = timeout("shop.orders.v1.OrdersService/PlaceOrder");
+    assert_eq!(Some("*"), value.pattern.as_deref());
+
+    let explained = explain(load("").unwrap().entries(), CHARGE);
+    assert!(explained.patterns.is_empty());
+    let mut values = explained.values.iter();
+    assert!(values.all(|it| it.pattern.is_none() && it.origin == Origin::Default));
+}
+
+/// Goal: a pattern that is for nothing is found, with what was meant by it.
+/// Method: misspelt methods and services beside those that are known.
+#[test]
+fn a_pattern_for_nothing_is_found() {
+    let toml = r#"
+        [policies."*"]
+        [policies."shop.payments.v1.PaymentsService/*"]
+        [policies."shop.payments.v1.PaymentsService/Charge"]
+        [policies."shop.payments.v1.PaymentsService/Chrage"]
+        [policies."shop.payment.v1.PaymentsService/*"]
+        [policies."far.Away/*"]
+    "#;
+    let methods = BTreeSet::from([CHARGE, "shop.payments.v1.PaymentsService/Refund"]);
+    let found = unmatched(&policies_of(toml), &methods).into_iter();
+    let found: Vec<_> = found.map(|it| (it.pattern, it.meant)).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(pattern, meant)| (pattern.as_str(), meant.as_deref()))
+        .collect();
+    let expected = [
+        ("far.Away/*", None),
+        (
+            "shop.payment.v1.PaymentsService/*",
+            Some("shop.payments.v1.PaymentsService/*"),
+        ),
+        ("shop.payments.v1.PaymentsService/Chrage", Some(CHARGE)),
+    ];
+    assert_eq!(expected, *found);
+}
