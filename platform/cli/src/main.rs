@@ -9,6 +9,7 @@ mod database;
 mod doctor;
 mod explain;
 mod failure;
+mod fault;
 mod load;
 mod logs;
 mod ls;
@@ -78,6 +79,7 @@ fn run(verb: Verb) -> Outcome {
         Verb::Stop => block_on(stop::run()),
         Verb::Wait(args) => block_on(wait::run(args)),
         Verb::Call(args) => block_on(call::run(args)),
+        Verb::Fault(args) => block_on(fault::run(args)),
         Verb::Explain(args) => block_on(explain::run(args)),
         Verb::Load(args) => block_on(load::run(args)),
         Verb::Doctor(args) => doctor::run(&args),

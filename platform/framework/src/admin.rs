@@ -1,6 +1,7 @@
 //! The side port: what a process tells its operators, and the few things they can tell it.
 
 mod convert;
+mod faults;
 mod follow;
 mod grpc;
 mod guard;

@@ -77,6 +77,14 @@ impl Method {
         !self.client_streaming && !self.server_streaming
     }
 
+    /// Whether it belongs to a service by which others see how a process is: gRPC's own (health,
+    /// reflection) or the platform's. What is done to the calls of a service is not done to these.
+    #[must_use]
+    pub fn is_for_operation(&self) -> bool {
+        let service = self.service();
+        service.starts_with("grpc.") || service.starts_with("gantry.")
+    }
+
     /// Whether a call must say who makes it.
     #[must_use]
     pub fn wants_token(&self) -> bool {

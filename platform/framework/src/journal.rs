@@ -69,6 +69,8 @@ pub enum Kind {
     TaskEnded,
     /// The log level was changed.
     LogLevel,
+    /// Calls begin or cease to meet a fault on purpose.
+    Fault,
     /// A policy is for no method there is.
     Policy,
     /// A limit on connections was reached, or is so no more.
@@ -97,6 +99,7 @@ impl Kind {
             Self::Certificate => "certificate",
             Self::TaskEnded => "task_ended",
             Self::LogLevel => "log_level",
+            Self::Fault => "fault",
             Self::Policy => "policy",
             Self::Limit => "limit",
         }

@@ -26,8 +26,9 @@ pub mod telemetry;
 // Layer 3.
 pub mod transport;
 
-// Layer 4: policies. Breaker, retry and faults belong here as well.
+// Layer 4: policies. Breaker and retry belong here as well.
 pub mod auth;
+pub mod fault;
 pub mod limit;
 
 // Layer 5.

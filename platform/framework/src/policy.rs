@@ -24,6 +24,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::{
     config::{self, LONGEST, Live},
     contract::{Pattern, Patterns},
+    fault,
 };
 
 pub use explain::{Explained, Value, explain};
@@ -36,6 +37,8 @@ config::section! {
         /// sets none, in place of `timeout_default`; its server ends it then, in place of
         /// `limits.unary_deadline_max`. Streams are bounded as well then. 0s is none.
         pub timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
+        /// What is done to calls that are served here, on purpose.
+        pub fault: section fault::Config;
     }
     member = Policy::inherited;
 }

@@ -29,12 +29,13 @@ use crate::{
     config::Live,
     contract::Method,
     policy::Policy,
-    telemetry::{Sampling, rpc::ServerMethod},
+    telemetry::{Sampling, platform::InjectedFaults, rpc::ServerMethod},
     transport::server::{LiveLimits, Protocols},
 };
 
 mod deadline;
 mod dispatch;
+mod fault;
 mod http;
 mod messages;
 mod named;
@@ -49,6 +50,7 @@ mod wire;
 
 use deadline::{Bounds, Deadline};
 use dispatch::Dispatch;
+use fault::Faulty;
 use http::Http;
 use observe::Observe;
 use protocol::Protocol;
@@ -76,7 +78,8 @@ pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 /// Read from the last line up, a call passes: what traces and measures it, so that every refusal
 /// below is seen; what turns errors and panics into a status, so that it sees one for every call;
 /// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
-/// further in is part of it; who calls, before the handler sees anything. Next to the handler, messages are measured as they pass.
+/// further in is part of it; who calls, before the handler sees anything. Next to the handler,
+/// messages are measured as they pass, and faults are made that are wanted.
 fn layered(
     known: Known,
     handler: Arc<dyn dispatch::Handler>,
@@ -88,6 +91,11 @@ fn layered(
         observed,
         policy,
     } = known;
+    let handler = if method.is_for_operation() {
+        handler
+    } else {
+        Arc::new(Faulty::new(handler, policy.clone(), Arc::clone(bounds)))
+    };
     let dispatch = Dispatch::new(handler, Arc::clone(bounds));
     let verify = Verify::new(dispatch, method, tokens);
     let deadline = Deadline::new(verify, method, policy, Arc::clone(bounds));
@@ -138,6 +146,8 @@ impl Stack {
     pub fn new(services: Router, limits: LiveLimits) -> Self {
         let bounds = Arc::new(Bounds {
             limits,
+            faults: services.faults,
+            injected: InjectedFaults::register(),
             held: Arc::default(),
             end: CancellationToken::new(),
         });

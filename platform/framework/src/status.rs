@@ -78,6 +78,13 @@ pub fn busy(message: impl Into<String>, pause: Duration) -> Status {
     Refusal::Busy.status_with_pause(message, pause)
 }
 
+/// A call that is made to fail on purpose.
+#[must_use]
+pub fn injected(code: Code) -> Status {
+    let details = ErrorDetails::with_error_info("FAULT_INJECTED", DOMAIN, []);
+    Status::with_error_details(code, "failed on purpose: a fault is switched on", details)
+}
+
 /// Why the platform answered in the handler's place; the `reason` of `google.rpc.ErrorInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -109,6 +116,8 @@ pub enum Refusal {
     Watchers,
     /// An operator's request that came from where it may not.
     Remote,
+    /// More faults than can be switched on at once.
+    Faults,
     /// An operator asked to pause or resume a registration that is not made.
     NotRegistering,
     /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
@@ -149,6 +158,7 @@ impl Refusal {
             Self::ServiceUnknown => "SERVICE_UNKNOWN",
             Self::Watchers => "WATCHERS",
             Self::Remote => "REMOTE",
+            Self::Faults => "FAULTS",
             Self::NotRegistering => "NOT_REGISTERING",
             Self::CallerGone => "CALLER_GONE",
             Self::NotGrpc => "NOT_GRPC",
@@ -171,6 +181,7 @@ impl Refusal {
             Self::MessageTooLarge
             | Self::ReceiveBytes
             | Self::Watchers
+            | Self::Faults
             | Self::RateLimit
             | Self::Streams => Code::ResourceExhausted,
             Self::Draining
@@ -257,6 +268,13 @@ pub fn code_name(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
+}
+
+/// The code of this name, as interfaces spell it.
+#[must_use]
+pub fn code_named(name: &str) -> Option<Code> {
+    let mut codes = (0..=16).map(Code::from_i32);
+    codes.find(|code| code_name(*code) == name)
 }
 
 /// `status` as the trailers that end a stream.

@@ -12,21 +12,23 @@ use gantry_api::admin::v1::{
     Connection, DrainRequest, DrainResponse, Endpoint, ExplainPolicyRequest, ExplainPolicyResponse,
     GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse, GetLogLevelRequest,
     GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
-    ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListHealthChecksRequest,
-    ListHealthChecksResponse, PauseRegistrationRequest, PauseRegistrationResponse, ProcessState,
-    ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest,
-    SetLogLevelResponse, WatchJournalRequest, WatchJournalResponse,
-    admin_service_server::AdminService,
+    ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListFaultsRequest,
+    ListFaultsResponse, ListHealthChecksRequest, ListHealthChecksResponse,
+    PauseRegistrationRequest, PauseRegistrationResponse, ProcessState, ResumeRegistrationRequest,
+    ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest, SetLogLevelResponse,
+    SwitchFaultOffRequest, SwitchFaultOffResponse, SwitchFaultOnRequest, SwitchFaultOnResponse,
+    WatchJournalRequest, WatchJournalResponse, admin_service_server::AdminService,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, follow};
+use super::{convert, faults, follow};
 use crate::{
     caller::Peer,
-    contract::Pattern,
+    contract::{NoPattern, Pattern},
     discovery::Registration,
+    fault::Faults,
     health::{self, Health},
     journal::{Journal, Kind},
     shutdown::Stop,
@@ -70,6 +72,7 @@ pub(crate) struct Admin {
     pub(crate) listener: Handle,
     pub(crate) health: Health,
     pub(crate) journal: Journal,
+    pub(crate) faults: Faults,
     pub(crate) log_level: LogLevel,
     pub(crate) stop: Stop,
     /// Ends the streams of this service.
@@ -138,6 +141,51 @@ impl AdminService for Admin {
         _request: Request<GetConfigRequest>,
     ) -> Result<Response<GetConfigResponse>, Status> {
         Ok(Response::new(self.inside.config()))
+    }
+
+    async fn switch_fault_on(
+        &self,
+        request: Request<SwitchFaultOnRequest>,
+    ) -> Result<Response<SwitchFaultOnResponse>, Status> {
+        local(&request)?;
+        let fault = request.into_inner().fault.unwrap_or_default();
+        let standing = faults::standing(fault, Instant::now())?;
+        let pattern = standing.pattern.to_string();
+        let switched = self.faults.switch_on(standing);
+        switched.map_err(|error| Refusal::Faults.status(error.to_string()))?;
+        tracing::warn!(pattern, "a fault is switched on: calls fail on purpose");
+        self.journal.record(Kind::Fault, pattern, "on");
+        Ok(Response::new(SwitchFaultOnResponse {}))
+    }
+
+    async fn switch_fault_off(
+        &self,
+        request: Request<SwitchFaultOffRequest>,
+    ) -> Result<Response<SwitchFaultOffResponse>, Status> {
+        local(&request)?;
+        let pattern = request.into_inner().pattern;
+        let pattern = (!pattern.is_empty()).then(|| pattern.parse()).transpose();
+        let pattern = pattern.map_err(|error: NoPattern| {
+            status::invalid_argument([("pattern", error.to_string())])
+        })?;
+        let were = self.faults.switch_off(pattern.as_ref());
+        for standing in &were {
+            let pattern = standing.pattern.to_string();
+            tracing::info!(pattern, "a fault is switched off");
+            self.journal.record(Kind::Fault, pattern, "off");
+        }
+        let now = Instant::now();
+        let faults = were.iter().map(|it| faults::on_wire(it, now)).collect();
+        Ok(Response::new(SwitchFaultOffResponse { faults }))
+    }
+
+    async fn list_faults(
+        &self,
+        _request: Request<ListFaultsRequest>,
+    ) -> Result<Response<ListFaultsResponse>, Status> {
+        let (all, now) = (self.faults.all(), Instant::now());
+        let faults = all.iter().map(|it| faults::on_wire(it, now)).collect();
+        Ok(Response::new(ListFaultsResponse { faults }))
     }
 
     async fn explain_policy(

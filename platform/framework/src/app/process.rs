@@ -34,6 +34,7 @@ use crate::{
     client::Clients,
     config::{Live, Section},
     discovery::Announcement,
+    fault::Faults,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
     policy::Policies,
@@ -203,6 +204,7 @@ impl<C: Section> Process<C> {
             tasks: Tasks::new(self.journal.clone()),
             draining: CancellationToken::new(),
             clients,
+            faults: Faults::default(),
             registry: registry.cloned(),
             router: Router::new(),
             hooks: Vec::new(),
@@ -260,6 +262,7 @@ impl<C: Section> Process<C> {
             listener,
             health: app.health.clone(),
             journal: self.journal.clone(),
+            faults: app.faults.clone(),
             log_level: self.log_level(),
             stop: self.stop.clone(),
             stopping: self.platform.stopping(),
@@ -369,7 +372,7 @@ impl<C: Section> Process<C> {
             upkeep::tell_of_unmatched_policies(&self, &app.clients, served);
         }
         let limits = listener.handle().limits().clone();
-        let stack = Stack::new(router.follow(self.policies()), limits);
+        let stack = Stack::new(router.follow(self.policies()).meet(app.faults), limits);
         drop(served.set(stack.clone()));
         let protocols = stack.protocols();
         let serve = listener.serve(stack, protocols, self.platform.clone());

@@ -112,12 +112,19 @@ impl<T> Patterns<T> {
     /// The value of the most specific pattern for `method`, `package.Service/Method`.
     #[must_use]
     pub fn find(&self, method: &str) -> Option<&T> {
+        self.find_where(method, |_| true)
+    }
+
+    /// The same among those whose value `fits`.
+    #[must_use]
+    pub fn find_where(&self, method: &str, fits: impl Fn(&T) -> bool) -> Option<&T> {
         let service = || {
             let (service, _) = method.split_once('/')?;
-            self.services.get(service)
+            self.services.get(service).filter(|value| fits(value))
         };
-        let exact = self.methods.get(method).or_else(service);
-        exact.or(self.all.as_ref())
+        let exact = self.methods.get(method).filter(|value| fits(value));
+        let exact = exact.or_else(service);
+        exact.or_else(|| self.all.as_ref().filter(|value| fits(value)))
     }
 
     /// Every value.

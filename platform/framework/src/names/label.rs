@@ -18,6 +18,8 @@ pub const HTTP_METHOD: &str = "http_request_method";
 pub const HTTP_STATUS: &str = "http_response_status_code";
 /// Why something was refused or dropped.
 pub const REASON: &str = "reason";
+/// What was done to a call on purpose.
+pub const FAULT: &str = "fault";
 /// A state out of a few.
 pub const STATE: &str = "state";
 /// The name of a health check, fixed in the program.

@@ -122,6 +122,15 @@ pub const LIMIT_REFUSED: Metric = Metric::new(
 )
 .by(&[label::REASON]);
 
+/// Faults that calls met on purpose.
+pub const FAULTS_INJECTED: Metric = Metric::new(
+    Counter,
+    "gantry_faults_injected_total",
+    Unit::Count,
+    "Faults that calls met on purpose, by what was done to them.",
+)
+.by(&[label::FAULT]);
+
 /// Connections refused or cut because of their peer.
 pub const CONNECTIONS_REFUSED: Metric = Metric::new(
     Counter,
@@ -380,6 +389,7 @@ pub const ALL: &[Metric] = &[
     CONNECTIONS_OPEN,
     CONNECTIONS_ACCEPTED,
     LIMIT_REFUSED,
+    FAULTS_INJECTED,
     CONNECTIONS_REFUSED,
     CONNECTIONS_EVICTED,
     ENDPOINTS,

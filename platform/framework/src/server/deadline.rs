@@ -31,8 +31,10 @@ use crate::{
     config::Live,
     contract::Method,
     deadline::{self as wire, MalformedTimeout},
+    fault::Faults,
     policy::Policy,
     status::{self, Refusal, chain},
+    telemetry::platform::InjectedFaults,
     transport::server::{LiveLimits, Writing},
 };
 
@@ -53,6 +55,9 @@ pub(super) struct Deadline<S> {
 pub(super) struct Bounds {
     /// Cap unary calls and messages.
     pub(super) limits: LiveLimits,
+    /// What operators have calls meet.
+    pub(super) faults: Faults,
+    pub(super) injected: InjectedFaults,
     /// What is held of large messages.
     pub(super) held: Arc<Held>,
     /// Once cancelled, calls in flight end as UNAVAILABLE.

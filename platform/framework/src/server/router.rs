@@ -12,6 +12,7 @@ use super::{HttpService, Inbound, Named, dispatch::Handler, http};
 use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
+    fault::Faults,
     policy::Policies,
     status::Refusal,
     telemetry::Sampling,
@@ -41,6 +42,7 @@ pub struct Router {
     pub(super) tokens: Option<Verifier>,
     pub(super) strangers: Option<Sampling>,
     pub(super) policies: Policies,
+    pub(super) faults: Faults,
 }
 
 impl fmt::Debug for Router {
@@ -212,6 +214,13 @@ impl Router {
     /// The full names of the methods that are served.
     pub fn methods(&self) -> impl Iterator<Item = &'static str> {
         self.routes.iter().map(|(method, _)| method.full_name())
+    }
+
+    /// Has calls meet what `faults` say, as it is switched on and off.
+    #[must_use]
+    pub fn meet(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
     }
 
     /// Whether calls to what others serve are answered here.

@@ -2,6 +2,7 @@
 
 mod drain;
 mod ending;
+mod fault;
 mod http;
 mod messages;
 mod probe;

@@ -73,6 +73,41 @@ super::label! {
     }
 }
 
+super::label! {
+    /// What is done to a call on purpose.
+    pub enum Injected {
+        /// It waits first.
+        Delay = "delay",
+        /// It fails in its handler's place.
+        Fail = "fail",
+        /// Its answer breaks off.
+        Abort = "abort",
+        /// It is not answered.
+        Drop = "drop",
+    }
+}
+
+/// What was done to calls on purpose.
+#[derive(Debug, Clone)]
+pub struct InjectedFaults {
+    injected: Family<Counter, Injected>,
+}
+
+impl InjectedFaults {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            injected: Family::register(&metric::FAULTS_INJECTED, &[]),
+        }
+    }
+
+    /// Counts one more.
+    pub fn inject(&self, fault: Injected) {
+        self.injected.with(fault).increment();
+    }
+}
+
 /// Calls that limits refused.
 #[derive(Debug, Clone)]
 pub struct Limits {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures_util::FutureExt as _;
+use gantry_api::admin::v1::Fault;
 use tonic::Code;
 
 use super::*;
@@ -65,6 +66,7 @@ fn admin() -> Admin {
         listener: listener.handle(),
         health: Health::new(journal.clone(), health::Config::default()),
         journal,
+        faults: Faults::default(),
         log_level: LogLevel::new(Directives::default()),
         stop: Stop::new(),
         stopping: CancellationToken::new(),
@@ -117,4 +119,64 @@ async fn only_this_machine_changes_anything() {
 
 fn refused<T>(outcome: Result<Response<T>, Status>) -> Option<Code> {
     outcome.err().map(|status| status.code())
+}
+
+/// Goal: faults are switched on and off over the side port by this machine alone, and what cannot be
+/// is refused by its field.
+/// Method: one that is fine, then each that is not.
+#[tokio::test]
+async fn faults_are_switched_and_shown() {
+    let admin = admin();
+    let ask = |fault: Fault, peer: &str| {
+        let mut request = Request::new(SwitchFaultOnRequest { fault: Some(fault) });
+        let peer: SocketAddr = peer.parse().unwrap();
+        request.extensions_mut().insert(Peer::Tcp(peer));
+        admin.switch_fault_on(request)
+    };
+    let fine = Fault {
+        pattern: "a.B/*".to_owned(),
+        fail_percent: 50.0,
+        code: "INTERNAL".to_owned(),
+        left: convert::duration(Duration::from_mins(1)),
+        ..Fault::default()
+    };
+    let remote = ask(fine.clone(), "192.0.2.1:1").await;
+    assert_eq!(Some(Code::PermissionDenied), refused(remote));
+    ask(fine.clone(), "127.0.0.1:1").await.unwrap();
+    let listed = admin.list_faults(Request::new(ListFaultsRequest {})).await;
+    let [on] = &*listed.unwrap().into_inner().faults else {
+        panic!("one is on");
+    };
+    assert_eq!(("a.B/*", "INTERNAL"), (&*on.pattern, &*on.code));
+
+    type Change = fn(&mut Fault);
+    let wrong: [(Change, &str); 8] = [
+        (|it| it.pattern = "a".to_owned(), "fault.pattern"),
+        (|it| it.code = "OK".to_owned(), "fault.code"),
+        (|it| it.left = None, "fault.left"),
+        (|it| it.fail_percent = f64::NAN, "fault.fail_percent"),
+        (|it| it.fail_percent = 0.0, "fault.fail_percent"),
+        (|it| it.drop_percent = 51.0, "fault.fail_percent"),
+        (|it| it.delay_percent = 1.0, "fault.delay"),
+        (|it| it.metadata = "x".to_owned(), "fault.metadata"),
+    ];
+    for (change, field) in wrong {
+        let mut fault = fine.clone();
+        change(&mut fault);
+        let status = ask(fault, "127.0.0.1:1").await.unwrap_err();
+        assert_eq!(Code::InvalidArgument, status.code());
+        assert!(status.message().starts_with(field), "{status:?}");
+    }
+
+    let mut off = Request::new(SwitchFaultOffRequest::default());
+    let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
+    off.extensions_mut().insert(peer);
+    let off = admin.switch_fault_off(off).await.unwrap().into_inner();
+    assert_eq!(1, off.faults.len());
+    let (kept, _) = admin.journal.watch();
+    let kinds: Vec<_> = kept
+        .iter()
+        .map(|entry| (entry.kind, &*entry.detail))
+        .collect();
+    assert_eq!([(Kind::Fault, "on"), (Kind::Fault, "off")], *kinds);
 }

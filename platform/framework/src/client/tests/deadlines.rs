@@ -74,6 +74,7 @@ async fn a_policy_bounds_calls_and_streams() {
     let mut caller = Caller::new(&net, &[addr(1)]);
     let policy = Policy {
         timeout: Duration::from_secs(2),
+        ..Policy::default()
     };
     let table = BTreeMap::from([("grpc.health.v1.Health/*".to_owned(), policy)]);
     let mut publisher = Publisher::new(table);

@@ -29,8 +29,10 @@ use crate::{
     call,
     config::Live,
     contract::Server as _,
+    fault::Faults,
     policy::{Policies, Policy},
     server::{Router, deadline},
+    telemetry::platform::InjectedFaults,
     transport::server::Limits,
     transport::wire::{Wire, framed},
 };
@@ -169,6 +171,8 @@ async fn a_stream_that_never_waits_ends_at_the_deadline() {
     });
     let bounds = Arc::new(deadline::Bounds {
         limits: Limits::default().live(),
+        faults: Faults::default(),
+        injected: InjectedFaults::register(),
         held: Arc::default(),
         end: CancellationToken::new(),
     });
@@ -281,7 +285,10 @@ async fn a_policy_takes_the_place_of_the_cap() {
         (UNARY, hanging_handler(&work)),
         (STREAM, hanging_stream(&work)),
     ] {
-        let policy = Policy { timeout: expected };
+        let policy = Policy {
+            timeout: expected,
+            ..Policy::default()
+        };
         let name = path.strip_prefix('/').unwrap_or(path).to_owned();
         let table = Live::fixed(BTreeMap::from([(name, policy)]));
         let router = Router::new().add(probe).follow(Policies::new(&table));
