@@ -156,7 +156,23 @@ impl Balancer {
     ///
     /// If no endpoint became ready, naming each and what is wrong with it.
     pub async fn place(&self) -> Result<(Picked, Slot), NoEndpoint> {
-        let mut picked = self.pick();
+        self.place_elsewhere(&[]).await
+    }
+
+    /// As [`Balancer::place`], at an endpoint that is not among `tried` where another one is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Balancer::place`].
+    pub async fn place_elsewhere(
+        &self,
+        tried: &[SocketAddr],
+    ) -> Result<(Picked, Slot), NoEndpoint> {
+        let mut picked = if tried.is_empty() {
+            self.pick()
+        } else {
+            self.shared.set.load().pick_elsewhere(Instant::now(), tried)
+        };
         loop {
             let chosen = match picked {
                 Some(chosen) => chosen,

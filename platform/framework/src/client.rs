@@ -11,16 +11,23 @@
 //! | --- | --- |
 //! | span and metrics | see the whole call, waiting and every attempt included |
 //! | deadline | bounds everything below, the answer's body too |
-//! | transparent retry | above the pick, so that another endpoint may take the request |
+//! | bulkhead | a call waits, retries and reads its answer in one place; refused, it is not retried |
+//! | retry or hedge | above the pick, so that another endpoint may take the request |
+//! | throttle | sees every attempt: further out it would see only what retries hid |
 //! | attempt's span | one per request on the wire |
 //! | pick | waits for a ready endpoint, then the cheaper of two |
 //! | place on a connection | waits in line while the peer's limits leave none |
 //! | exchange | the stream itself |
 
+mod attempt;
 mod body;
 mod config;
 mod endpoint;
+mod hedge;
+mod methods;
 mod reflection;
+mod retry;
+mod rules;
 mod targets;
 mod timer;
 
@@ -31,23 +38,32 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use self::timer::Timer;
+use self::{
+    attempt::Begun,
+    methods::{Methods, Throttles},
+    rules::Rules,
+    timer::Timer,
+};
 use crate::{
-    balance::{Balancer, NoEndpoint, Picked},
+    balance::Balancer,
     call,
-    classify::{self, End, Fate},
     config::Live,
-    contract::{self, Method},
+    contract::{self, Idempotency, Method},
     deadline::{self, Deadline, GRPC_TIMEOUT},
+    limit::{
+        bulkhead::{Bulkhead, Permit},
+        throttle::Throttle,
+    },
     policy::{Policies, Policy},
+    retry::{Allowance, Way},
     status::{self, Refusal},
-    telemetry::rpc::{Attempt, ClientCall, ClientMethod, Try},
-    transport::subchannel::{Outgoing, exchange},
+    telemetry::{platform::RefusedCall, rpc::ClientCall},
+    transport::subchannel::Outgoing,
 };
 
 pub use self::{
@@ -61,23 +77,6 @@ pub use self::{
 /// Held back from what is inherited, so that a callee's `DEADLINE_EXCEEDED` still reaches the
 /// caller's caller in time.
 const MARGIN: Duration = Duration::from_millis(1);
-/// When a call that found no endpoint is worth another try: connections are tried again about as
-/// often, and a line has moved by then.
-const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often a request is sent again that a peer refused before it was seen.
-const REFUSED_MAX: u32 = 1;
-
-/// How often one that a peer left behind when it went. More than gRFC A6's one: each costs a
-/// connection that ends in good order, so it cannot go round, and where everything is restarted in
-/// turn a call may meet more than one that goes.
-const LEFT_BEHIND_MAX: u32 = 3;
-
-/// What we call ourselves where the caller says nothing.
-const USER_AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
-/// Set by retries alone.
-static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// The virtual connection to one target; clones are cheap and share everything.
 ///
@@ -96,54 +95,15 @@ struct Target {
     name: Arc<str>,
     balancer: Balancer,
     timeout_default: Duration,
-}
-
-/// What is known of the methods called through a channel.
-#[derive(Debug)]
-struct Methods {
-    known: Vec<Known>,
-    /// All others, as one to those who measure.
-    other: ClientMethod,
-    policies: Policies,
-}
-
-#[derive(Debug)]
-struct Known {
-    method: &'static Method,
-    measured: ClientMethod,
-    policy: Live<Policy>,
-}
-
-impl Methods {
-    fn new(methods: &'static [Method], target: &Arc<str>, policies: &Policies) -> Self {
-        let known = methods.iter().map(|method| Known {
-            method,
-            measured: ClientMethod::new(method, target),
-            policy: policies.follow(method.full_name()),
-        });
-        Self {
-            known: known.collect(),
-            other: ClientMethod::other(target),
-            policies: policies.clone(),
-        }
-    }
-
-    /// What is known of the method at `path`, and its policy as it is now.
-    fn find(&self, path: &str) -> (Option<&'static Method>, &ClientMethod, Arc<Policy>) {
-        let known = self.known.iter().find(|known| known.method.path == path);
-        match known {
-            Some(known) => (Some(known.method), &known.measured, known.policy.load()),
-            None => {
-                let name = path.strip_prefix('/').unwrap_or(path);
-                (None, &self.other, self.policies.find(name))
-            }
-        }
-    }
+    rules: Live<Rules>,
+    bulkhead: Bulkhead,
+    allowance: Allowance,
+    throttles: Throttles,
 }
 
 impl Channel {
     fn new(target: Arc<Target>, methods: &'static [Method], policies: &Policies) -> Self {
-        let methods = Arc::new(Methods::new(methods, &target.name, policies));
+        let methods = Arc::new(Methods::new(methods, &target, policies));
         Self {
             target,
             methods,
@@ -194,11 +154,24 @@ impl Service<Request<Body>> for Channel {
         if let Some((name, value)) = self.said.as_deref() {
             request.headers_mut().append(name, value.clone());
         }
-        let (method, measured, policy) = self.methods.find(request.uri().path());
+        let (called, policy) = self.methods.find(request.uri().path());
+        let rules = self.target.policy_of(called.method);
+        let idempotency = called
+            .method
+            .map_or(Idempotency::Unknown, |it| it.idempotency);
         // Here and not in the future: what is inherited is the context of whoever calls.
         let call = Call {
-            measured: measured.start(),
-            deadline: self.target.deadline_of(method, &policy, request.headers()),
+            measured: called.measured.start(),
+            throttle: Arc::clone(&called.throttle),
+            method: called.method,
+            way: rules.retry.way(idempotency),
+            rules,
+            in_retry: call::with_current(|current| {
+                current.is_some_and(|served| served.previous_attempts > 0)
+            }),
+            deadline: self
+                .target
+                .deadline_of(called.method, &policy, request.headers()),
             began: Instant::now(),
             target: Arc::clone(&self.target),
         };
@@ -234,6 +207,12 @@ impl Target {
 /// One call on its way.
 struct Call {
     measured: ClientCall,
+    throttle: Arc<Throttle>,
+    method: Option<&'static Method>,
+    rules: Rules,
+    way: Way,
+    /// Whether it is made for a call that is itself tried again: those above do it already.
+    in_retry: bool,
     deadline: Result<Option<Deadline>, deadline::MalformedTimeout>,
     began: Instant,
     target: Arc<Target>,
@@ -243,11 +222,11 @@ impl Call {
     /// The whole stack.
     async fn run(self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
         let answered = match self.deadline {
-            Ok(deadline) => self.attempts(deadline, request).await,
+            Ok(deadline) => self.admitted(deadline, request).await,
             Err(malformed) => Err(Refusal::MalformedHeader.status(malformed.to_string())),
         };
         match answered {
-            Ok(answered) => body::begin(answered, self.measured),
+            Ok((answered, permit)) => body::begin(answered, self, permit),
             Err(status) => {
                 self.measured.end(status.code());
                 Err(status)
@@ -255,65 +234,40 @@ impl Call {
         }
     }
 
-    async fn attempts(
+    async fn admitted(
         &self,
         deadline: Option<Deadline>,
         request: Request<Body>,
-    ) -> Result<Answered, Status> {
-        let mut timer = Timer::new(deadline);
+    ) -> Result<(Answered, Option<Permit>), Status> {
         if deadline.is_some_and(Deadline::has_passed) {
             return Err(self.too_late("before it was sent"));
         }
+        let target = &*self.target;
+        let guarded = self.is_guarded();
+        let permit = guarded.then(|| self.place_of_its_own()).transpose()?;
+        target.allowance.call(self.began);
         let (mut head, body) = request.into_parts();
         let mut outgoing = Outgoing::new(body);
-        let mut which = Try::First;
-        let mut repeats = Repeats::default();
-        loop {
-            let place = timer.bound(self.target.balancer.place()).await;
-            let (mut picked, slot) = place
-                .map_err(|_| self.too_late("waiting for an endpoint"))?
-                .map_err(|error| no_endpoint(&error))?;
-            let attempt = self.measured.attempt(which);
-            attempt.picked(picked.addr());
-            if let Some(asked) = head.extensions.get::<PickedEndpoint>() {
-                asked.set(picked.addr());
-            }
-            let request = on_the_wire(&mut head, deadline, &attempt);
-            let fair = deadline.is_none_or(|deadline| {
-                picked.is_fair(deadline.instant().saturating_duration_since(self.began))
-            });
-            match timer.bound(exchange(slot, request, &mut outgoing)).await {
-                Ok(Ok(response)) => {
-                    picked.heard();
-                    let readable = body::is_readable(response.headers(), &head.headers);
-                    return Ok(Answered {
-                        response,
-                        timer,
-                        picked,
-                        attempt,
-                        fair,
-                        readable,
-                    });
-                }
-                Ok(Err(mut failed)) => {
-                    if timer.explains(failed.status.code()) {
-                        failed.status = self.too_late(&format!("told by {}", picked.addr()));
-                    }
-                    picked.judged(classify::judge(failed.end(), fair));
-                    attempt.end(failed.status.code());
-                    if !repeats.allow(failed.fate) || !outgoing.rewind() {
-                        return Err(failed.status);
-                    }
-                    which = Try::Transparent;
-                }
-                Err(timer::Passed) => {
-                    let status = self.too_late(&format!("waiting for {}", picked.addr()));
-                    picked.judged(classify::judge(End::DeadlinePassed, fair));
-                    attempt.end(status.code());
-                    return Err(status);
-                }
-            }
-        }
+        let answered = match self.way {
+            Way::Once | Way::Retried => self.retried(deadline, &mut head, &mut outgoing).await,
+            // Rare and large: others do not carry its future.
+            Way::Hedged => Box::pin(self.hedged(deadline, head, outgoing)).await,
+        };
+        Ok((answered?, permit))
+    }
+
+    /// Whether it is a call of this process's own, by contract. What hands on the calls of others
+    /// bounds each of these by itself: together, one of them could take the place of all.
+    fn is_guarded(&self) -> bool {
+        self.method.is_some()
+    }
+
+    fn place_of_its_own(&self) -> Result<Permit, Status> {
+        let target = &*self.target;
+        target.bulkhead.enter(self.rules.calls_max).map_err(|full| {
+            target.allowance.refusals().call(RefusedCall::Bulkhead);
+            full.status(&target.name)
+        })
     }
 
     fn too_late(&self, when: &str) -> Status {
@@ -323,69 +277,10 @@ impl Call {
     }
 }
 
-/// Which requests that reached no handler are sent again (gRFC A6).
-#[derive(Debug, Default)]
-struct Repeats {
-    refused: u32,
-    left_behind: u32,
-}
-
-impl Repeats {
-    /// Whether one with this fate is; counts it.
-    fn allow(&mut self, fate: Option<Fate>) -> bool {
-        let (count, max) = match fate {
-            Some(Fate::NotSent) => return true,
-            Some(Fate::Refused) => (&mut self.refused, REFUSED_MAX),
-            Some(Fate::LeftBehind) => (&mut self.left_behind, LEFT_BEHIND_MAX),
-            Some(Fate::MaybeProcessed) | None => return false,
-        };
-        *count += 1;
-        *count <= max
-    }
-}
-
-/// An attempt whose answer began.
+/// A call whose answer began.
 struct Answered {
-    response: Response<crate::transport::subchannel::Incoming>,
+    begun: Begun,
     timer: Timer,
-    picked: Picked,
-    attempt: Attempt,
-    fair: bool,
-    /// Whether its messages are compressed in a way that its caller accepts, if they are.
-    readable: bool,
-}
-
-/// The request of one attempt: what the caller wrote, and what the platform owns. The latter is
-/// written into `head`, where the next attempt overwrites it: the copy has the right size then.
-fn on_the_wire(
-    head: &mut http::request::Parts,
-    deadline: Option<Deadline>,
-    attempt: &Attempt,
-) -> Request<()> {
-    let headers = &mut head.headers;
-    if let Some(deadline) = deadline {
-        let mut timeout = deadline::format_timeout(deadline.remaining());
-        // Never the same twice: in HPACK's table it would only push out what is.
-        timeout.set_sensitive(true);
-        headers.insert(&GRPC_TIMEOUT, timeout);
-    }
-    headers.remove(&PREVIOUS_ATTEMPTS);
-    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    attempt.inject(headers);
-    let mut request = Request::new(());
-    *request.headers_mut() = headers.clone();
-    *request.uri_mut() = head.uri.clone();
-    request
-}
-
-fn no_endpoint(error: &NoEndpoint) -> Status {
-    let text = status::chain(error);
-    let status = Refusal::NoEndpoint.status_with_pause(text, NO_ENDPOINT_PAUSE);
-    let public = match error {
-        NoEndpoint::NotReady { .. } => "no instance is ready",
-        NoEndpoint::Full { .. } => "too many calls wait already",
-    };
-    status::with_public(status, public)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod names;
 pub mod shutdown;
 pub mod status;
+pub mod window;
 
 // Layer 1.
 pub mod call;
@@ -26,10 +27,11 @@ pub mod telemetry;
 // Layer 3.
 pub mod transport;
 
-// Layer 4: policies. Breaker and retry belong here as well.
+// Layer 4: policies. Breaker belongs here as well.
 pub mod auth;
 pub mod fault;
 pub mod limit;
+pub mod retry;
 
 // Layer 5.
 pub mod balance;

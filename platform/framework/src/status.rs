@@ -137,6 +137,12 @@ pub enum Refusal {
     RateLimit,
     /// The caller has as many streams open as it may.
     Streams,
+    /// This process has as many calls to the target in flight as it may.
+    Bulkhead,
+    /// Most calls to the target fail, so this one was not sent.
+    Throttled,
+    /// No attempt was answered within the time of one.
+    AttemptTimeout,
 }
 
 impl Refusal {
@@ -168,6 +174,9 @@ impl Refusal {
             Self::MissingRole => "MISSING_ROLE",
             Self::RateLimit => "RATE_LIMIT",
             Self::Streams => "STREAMS",
+            Self::Bulkhead => "BULKHEAD",
+            Self::Throttled => "THROTTLED",
+            Self::AttemptTimeout => "ATTEMPT_TIMEOUT",
         }
     }
 
@@ -188,7 +197,10 @@ impl Refusal {
             | Self::Busy
             | Self::NoEndpoint
             | Self::ConnectionLost
-            | Self::NoKeys => Code::Unavailable,
+            | Self::NoKeys
+            | Self::Bulkhead
+            | Self::Throttled
+            | Self::AttemptTimeout => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote | Self::InternalMethod | Self::MissingRole => Code::PermissionDenied,

@@ -192,6 +192,7 @@ impl<C: Section> Process<C> {
             self.platform.clone(),
             self.journal.clone(),
         )
+        .following(self.settings.live.map(|settings| &settings.first.clients))
         .with_policies(self.policies());
         if let Some(registry) = registry {
             clients = registry.teach(clients, &self.platform, &self.journal);

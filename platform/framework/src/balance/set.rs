@@ -95,6 +95,25 @@ impl Set {
         Some(Picked::new(Arc::clone(&ready.endpoint), now))
     }
 
+    /// The same among those that are not in `tried`, where there are such; for a call that was
+    /// tried there.
+    pub(super) fn pick_elsewhere(&self, now: Instant, tried: &[SocketAddr]) -> Option<Picked> {
+        let at = load::millis(self.epoch, now);
+        let fits =
+            |ready: &&Ready| !tried.contains(&ready.endpoint.addr) && ready.endpoint.is_ready();
+        let drawn = (0..TRIES)
+            .filter_map(|_| self.cheaper_of_two(at))
+            .find(fits);
+        let cheapest = || {
+            let others = self.ready.iter().filter(fits);
+            others.min_by(|one, other| one.load.cost(at).total_cmp(&other.load.cost(at)))
+        };
+        match drawn.or_else(cheapest) {
+            Some(ready) => Some(Picked::new(Arc::clone(&ready.endpoint), now)),
+            None => self.pick_ready(now),
+        }
+    }
+
     fn trial(&self, at: u32) -> Option<&Ready> {
         if fastrand::u8(..TRIAL_ONE_IN) != 0 {
             return None;

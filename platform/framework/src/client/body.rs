@@ -2,20 +2,25 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
-use super::{Answered, timer::Timer};
+use super::{
+    Answered, Call, Target,
+    attempt::{Begun, Peeked, Sent},
+    timer::Timer,
+};
 use crate::{
-    balance::Picked,
-    classify::{self, End},
+    classify::End,
+    limit::{bulkhead::Permit, throttle::Throttle},
     status::{self, Refusal},
-    telemetry::rpc::{Attempt, ClientCall},
+    telemetry::rpc::ClientCall,
     transport::{
         framing::Framing,
         subchannel::{Failed, Incoming},
@@ -40,6 +45,8 @@ pub struct ResponseBody {
 struct Live {
     // First, so that the stream is reset before the call counts as over.
     incoming: Incoming,
+    /// What was read of it to see whether the attempt failed.
+    peeked: Peeked,
     timer: Timer,
     ends: Ends,
     /// Whether a message, or a part of one, has come.
@@ -50,16 +57,19 @@ struct Live {
 /// Whom the end of the call is told.
 #[derive(Debug)]
 struct Ends {
-    picked: Picked,
-    attempt: Attempt,
+    sent: Sent,
+    throttle: Arc<Throttle>,
     call: ClientCall,
-    fair: bool,
+    target: Arc<Target>,
+    _permit: Option<Permit>,
 }
 
 impl Ends {
-    fn end(mut self, end: End<'_>, code: Code) {
-        self.picked.judged(classify::judge(end, self.fair));
-        self.attempt.end(code);
+    fn end(self, end: End<'_>, code: Code) {
+        if code == Code::Ok {
+            self.target.allowance.succeeded();
+        }
+        self.sent.end(&self.throttle, end, code);
         self.call.end(code);
     }
 }
@@ -67,30 +77,30 @@ impl Ends {
 /// Takes over an answer that has begun. Headers that already end the call end it here.
 pub(super) fn begin(
     answered: Answered,
-    call: ClientCall,
+    call: Call,
+    permit: Option<Permit>,
 ) -> Result<Response<ResponseBody>, Status> {
-    let Answered {
+    let Answered { begun, timer } = answered;
+    let Begun {
         response,
-        timer,
-        picked,
-        attempt,
-        fair,
-        readable,
-    } = answered;
+        peeked,
+        sent,
+        refused,
+    } = begun;
     let ends = Ends {
-        picked,
-        attempt,
-        call,
-        fair,
+        sent,
+        throttle: call.throttle,
+        call: call.measured,
+        target: call.target,
+        _permit: permit,
     };
     let (mut head, incoming) = response.into_parts();
-    if let Some(status) = not_grpc(&head).or_else(|| (!readable).then(unreadable)) {
+    if let Some(status) = refused {
         ends.end(End::Malformed, status.code());
         return Err(status);
     }
-    if incoming.is_over()
-        && let Some(code) = status::code_in(&head.headers)
-    {
+    let over = peeked.is_none() && incoming.is_over();
+    if over && let Some(code) = status::code_in(&head.headers) {
         ends.end(End::Answered(&head.headers), code);
         return Ok(Response::from_parts(head, ResponseBody { live: None }));
     }
@@ -101,13 +111,14 @@ pub(super) fn begin(
             head.headers.remove(name);
         }
     }
-    if incoming.is_over() {
+    if over {
         let status = no_end();
         ends.end(End::Malformed, status.code());
         return Err(status);
     }
     let live = Live {
         incoming,
+        peeked,
         timer,
         ends,
         answered: false,
@@ -119,16 +130,23 @@ pub(super) fn begin(
     Ok(Response::from_parts(head, body))
 }
 
+/// What to tell the caller of an answer with this head, to a request with those headers, that is
+/// none whatever it holds.
+pub(super) fn refuse(head: &Response<Incoming>, request: &HeaderMap) -> Option<Status> {
+    let unreadable = || (!is_readable(head.headers(), request)).then(unreadable);
+    not_grpc(head).or_else(unreadable)
+}
+
 /// What to tell the caller of an answer that is not gRPC.
-fn not_grpc(head: &response::Parts) -> Option<Status> {
-    let content_type = head.headers.get(header::CONTENT_TYPE);
+fn not_grpc(head: &Response<Incoming>) -> Option<Status> {
+    let content_type = head.headers().get(header::CONTENT_TYPE);
     let is_grpc = content_type.is_some_and(|kind| {
         kind.as_bytes()
             .strip_prefix(b"application/grpc")
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     });
-    if is_grpc && (head.status == StatusCode::OK || head.headers.contains_key(&status::GRPC_STATUS))
-    {
+    let has_status = || head.headers().contains_key(&status::GRPC_STATUS);
+    if is_grpc && (head.status() == StatusCode::OK || has_status()) {
         return None;
     }
     let kind = content_type.map_or("none".into(), |kind| {
@@ -136,14 +154,14 @@ fn not_grpc(head: &response::Parts) -> Option<Status> {
     });
     let message = format!(
         "the answer is not gRPC: HTTP status {}, content-type {kind}",
-        head.status.as_u16()
+        head.status().as_u16()
     );
-    Some(status::not_grpc(head.status, message))
+    Some(status::not_grpc(head.status(), message))
 }
 
 /// Whether the messages of an answer with these headers, if they are compressed, are so in a way
 /// that whoever sent a request with those accepts.
-pub(super) fn is_readable(answer: &HeaderMap, request: &HeaderMap) -> bool {
+fn is_readable(answer: &HeaderMap, request: &HeaderMap) -> bool {
     let Some(encoding) = answer.get(&GRPC_ENCODING) else {
         return true;
     };
@@ -163,7 +181,7 @@ fn broken_off() -> Status {
     status::broken("the server ended the stream inside a message")
 }
 
-fn no_end() -> Status {
+pub(super) fn no_end() -> Status {
     status::broken("the server ended the stream without trailers")
 }
 
@@ -197,7 +215,11 @@ impl Live {
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let next = match self.peeked.take() {
+            Some(peeked) => Poll::Ready(peeked),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
+        let frame = match next {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 return self
@@ -220,7 +242,7 @@ impl Live {
                     self.follow(&frame);
                     if !self.answered {
                         self.answered = true;
-                        self.ends.picked.answered();
+                        self.ends.sent.answered();
                     }
                     Step::Goes(frame)
                 }

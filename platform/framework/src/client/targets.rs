@@ -9,13 +9,16 @@ use std::{
 use http::uri::Authority;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Channel, Config, Target};
+use super::{Channel, Config, Target, methods::Throttles, rules::Rules};
 use crate::{
     balance::{self, Balancer, Snapshot},
+    config::Live,
     contract::{self, Method},
     discovery::{self, Dns, Resolution, Resolve},
     journal::Journal,
+    limit::bulkhead::Bulkhead,
     policy::Policies,
+    retry::Allowance,
     shutdown::Tasks,
     transport::subchannel::{self, CONNECTS_MAX, Common, Connect, Tcp},
 };
@@ -29,6 +32,8 @@ pub struct Clients {
 
 struct Shared {
     configs: BTreeMap<String, Config>,
+    /// The same as they change; only what is marked as live in them is read from here.
+    live: Live<BTreeMap<String, Config>>,
     resolvers: HashMap<String, Arc<dyn Resolve>>,
     connector: Option<Arc<dyn Connect>>,
     /// What kind of name a target is that is not configured.
@@ -65,6 +70,7 @@ impl Clients {
     pub fn new(configs: BTreeMap<String, Config>, tasks: Tasks, journal: Journal) -> Self {
         let dns: Arc<dyn Resolve> = Arc::new(Dns::new(tasks.clone()));
         let shared = Shared {
+            live: Live::fixed(configs.clone()),
             configs,
             resolvers: HashMap::from([("dns".to_owned(), dns)]),
             connector: None,
@@ -78,6 +84,17 @@ impl Clients {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Follows `configs` in what may change while the process runs.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn following(mut self, configs: Live<BTreeMap<String, Config>>) -> Self {
+        self.unshared().live = configs;
+        self
     }
 
     /// Resolves names of the form `scheme:///name` by `resolver`.
@@ -227,10 +244,15 @@ impl Shared {
             Some(Err(error)) => broken(builder, error.to_string()),
             None => broken(builder, format!("clients.{name}.target is not set")),
         };
+        let target: Arc<str> = name.into();
         Target {
-            name: name.into(),
             balancer,
             timeout_default: config.timeout_default,
+            rules: Rules::follow(&self.live, name),
+            bulkhead: Bulkhead::default(),
+            allowance: Allowance::new(&target),
+            throttles: Throttles::default(),
+            name: target,
         }
     }
 

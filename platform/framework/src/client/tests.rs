@@ -3,10 +3,14 @@
 mod balancing;
 mod deadlines;
 mod endings;
+mod guards;
+mod hedging;
 mod net;
 mod peer;
 mod raw;
+mod repeats;
 mod retries;
+mod script;
 mod streams;
 mod subchannels;
 mod tcp;
@@ -55,6 +59,8 @@ struct Caller {
     clients: Clients,
     tasks: Tasks,
     journal: Journal,
+    /// Made once: a channel looks up what is measured of its methods.
+    kinds: std::sync::OnceLock<Channel>,
 }
 
 impl Caller {
@@ -68,6 +74,11 @@ impl Caller {
         let mut config = Config {
             health: false,
             keepalive_always: true,
+            // What is tried again is for those tests that are about it.
+            retry: crate::retry::Config {
+                attempts_max: 1,
+                ..crate::retry::Config::default()
+            },
             ..Config::to(target.join(","))
         };
         change(&mut config);
@@ -80,6 +91,7 @@ impl Caller {
             clients,
             tasks,
             journal,
+            kinds: std::sync::OnceLock::new(),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::time::{self, Sleep};
@@ -18,9 +19,14 @@ pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// The deadline passed first.
-#[derive(Debug)]
-pub(super) struct Passed;
+/// The time passed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// That of the call.
+    Deadline,
+    /// That of the attempt.
+    Attempt,
+}
 
 impl Timer {
     pub(super) fn new(deadline: Option<Deadline>) -> Self {
@@ -30,12 +36,34 @@ impl Timer {
         }
     }
 
-    /// Runs `future` until it is done or the deadline passes, and drops it then.
-    pub(super) async fn bound<F: Future>(&mut self, future: F) -> Result<F::Output, Passed> {
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_passed(cx).map(|()| Err(Passed)),
+    /// Runs `future` until it is done or the deadline passes. Pinned by its owner, who has it once;
+    /// taken by value it would be kept twice.
+    pub(super) async fn bound<F: Future>(
+        &mut self,
+        future: Pin<&mut F>,
+    ) -> Result<F::Output, Passed> {
+        self.bound_within(None, future).await
+    }
+
+    /// The same, and no longer than `time`.
+    pub(super) async fn bound_within<F: Future>(
+        &mut self,
+        time: Option<Duration>,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Passed> {
+        let mut attempt = time.map(|time| Box::pin(time::sleep(time)));
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            // First, so that an attempt that has all the time of its call ends with it.
+            if self.poll_passed(cx).is_ready() {
+                return Poll::Ready(Err(Passed::Deadline));
+            }
+            match &mut attempt {
+                Some(attempt) => attempt.as_mut().poll(cx).map(|()| Err(Passed::Attempt)),
+                None => Poll::Pending,
+            }
         })
         .await
     }

@@ -16,6 +16,8 @@ pub const PEER_ADDRESS: &str = "network.peer.address";
 pub const PEER_PORT: &str = "network.peer.port";
 /// Whether an attempt repeats one that provably never reached a handler (gRFC A72).
 pub const TRANSPARENT_RETRY: &str = "transparent-retry";
+/// How many attempts of the call there were before, transparent ones apart (gRFC A72).
+pub const PREVIOUS_ATTEMPTS: &str = "previous-rpc-attempts";
 /// Which database: `sqlite` or `postgresql`.
 pub const DB_SYSTEM: &str = "db.system.name";
 /// The name of a statement, fixed in the program; never its text.

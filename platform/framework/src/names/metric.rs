@@ -79,6 +79,51 @@ pub const CALL_TRANSPARENT_RETRIES: Metric = Metric::new(
 )
 .by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
 
+/// Retries (gRFC A96).
+pub const CALL_RETRIES: Metric = Metric::new(
+    Counter,
+    "grpc_client_call_retries_total",
+    Unit::Count,
+    "Attempts that followed one that failed, transparent retries and hedges apart.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Hedges (gRFC A96).
+pub const CALL_HEDGES: Metric = Metric::new(
+    Counter,
+    "grpc_client_call_hedges_total",
+    Unit::Count,
+    "Attempts that were made beside others of the same call.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Time without an attempt per call (gRFC A96).
+pub const CALL_RETRY_DELAY: Metric = Metric::new(
+    Histogram,
+    "grpc_client_call_retry_delay_seconds",
+    Unit::Seconds,
+    "Time a call spent between its attempts; only of calls that were retried.",
+)
+.by(&[label::GRPC_METHOD, label::GRPC_TARGET]);
+
+/// Retries that were not made.
+pub const RETRIES_REFUSED: Metric = Metric::new(
+    Counter,
+    "gantry_client_retries_refused_total",
+    Unit::Count,
+    "Failures of a kind that is tried again, and were not.",
+)
+.by(&[label::SERVER_ADDRESS, label::REASON]);
+
+/// Calls that were not sent for the sake of this process or the target.
+pub const CLIENT_CALLS_REFUSED: Metric = Metric::new(
+    Counter,
+    "gantry_client_calls_refused_total",
+    Unit::Count,
+    "Calls and retries that this process refused itself, and did not send.",
+)
+.by(&[label::SERVER_ADDRESS, label::REASON]);
+
 /// Duration of HTTP requests served that are not gRPC.
 pub const HTTP_SERVER_DURATION: Metric = Metric::new(
     Histogram,
@@ -384,6 +429,11 @@ pub const ALL: &[Metric] = &[
     ATTEMPTS_STARTED,
     ATTEMPT_DURATION,
     CALL_TRANSPARENT_RETRIES,
+    CALL_RETRIES,
+    CALL_HEDGES,
+    CALL_RETRY_DELAY,
+    RETRIES_REFUSED,
+    CLIENT_CALLS_REFUSED,
     HTTP_SERVER_DURATION,
     HTTP_CLIENT_DURATION,
     CONNECTIONS_OPEN,

@@ -129,6 +129,65 @@ impl Limits {
     }
 }
 
+super::label! {
+    /// Why a failure of a kind that is tried again was not.
+    pub enum RefusedRetry {
+        /// So many attempts were made as may be.
+        Attempts = "attempts",
+        /// Too many calls to the target failed lately (gRFC A6).
+        Throttled = "throttled",
+        /// Retries to the target have spent their share of its calls.
+        Budget = "budget",
+        /// The server said not to.
+        Pushback = "pushback",
+        /// The pause does not fit the deadline.
+        Deadline = "deadline",
+        /// The call being served is itself tried again.
+        Chain = "chain",
+        /// The request is too large to be kept, or came in part when the answer began.
+        Replay = "replay",
+    }
+}
+
+super::label! {
+    /// Why this process did not send a call of its own.
+    pub enum RefusedCall {
+        /// As many calls to the target are in flight as may be.
+        Bulkhead = "bulkhead",
+        /// Most calls to the target fail.
+        Throttle = "throttle",
+    }
+}
+
+/// Calls to one target that this process did not make, or not again.
+#[derive(Debug, Clone)]
+pub struct Refusals {
+    retries: Family<Counter, RefusedRetry>,
+    calls: Family<Counter, RefusedCall>,
+}
+
+impl Refusals {
+    /// Looks the handles up; `target` is the name of a configured client.
+    #[must_use]
+    pub fn register(target: &Arc<str>) -> Self {
+        let target = [Arc::clone(target).into()];
+        Self {
+            retries: Family::register(&metric::RETRIES_REFUSED, &target),
+            calls: Family::register(&metric::CLIENT_CALLS_REFUSED, &target).visible(),
+        }
+    }
+
+    /// Counts a retry that was not made.
+    pub fn retry(&self, reason: RefusedRetry) {
+        self.retries.with(reason).increment();
+    }
+
+    /// Counts a call that was not sent.
+    pub fn call(&self, reason: RefusedCall) {
+        self.calls.with(reason).increment();
+    }
+}
+
 /// Connections of a listener.
 #[derive(Debug, Clone)]
 pub struct Connections {

@@ -1,6 +1,6 @@
 //! Calls made.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use metrics::SharedString;
@@ -34,6 +34,9 @@ struct Shared {
     attempts: Counter,
     attempt_duration: Family<Histogram, Code>,
     transparent_retries: Counter,
+    retries: Counter,
+    hedges: Counter,
+    retry_delay: Histogram,
 }
 
 /// Why an attempt is made.
@@ -43,6 +46,10 @@ pub enum Try {
     First,
     /// The one before provably never reached a handler.
     Transparent,
+    /// The one before failed.
+    Retry,
+    /// The one before was not answered yet.
+    Hedge,
 }
 
 impl ClientMethod {
@@ -69,6 +76,9 @@ impl ClientMethod {
                 attempts: series(&metric::ATTEMPTS_STARTED, &labels),
                 attempt_duration: Family::register(&metric::ATTEMPT_DURATION, &labels),
                 transparent_retries: series(&metric::CALL_TRANSPARENT_RETRIES, &labels),
+                retries: series(&metric::CALL_RETRIES, &labels),
+                hedges: series(&metric::CALL_HEDGES, &labels),
+                retry_delay: series(&metric::CALL_RETRY_DELAY, &labels),
             }),
         }
     }
@@ -119,16 +129,18 @@ impl ClientCall {
         &self.span
     }
 
-    /// Starts to measure one attempt.
+    /// Starts to measure one attempt; `previous` ones were made before, transparent ones apart.
     #[must_use]
-    pub fn attempt(&self, which: Try) -> Attempt {
+    pub fn attempt(&self, which: Try, previous: u8) -> Attempt {
         let shared = Arc::clone(&self.shared);
         shared.attempts.increment();
         match which {
             Try::First => {}
             Try::Transparent => shared.transparent_retries.increment(),
+            Try::Retry => shared.retries.increment(),
+            Try::Hedge => shared.hedges.increment(),
         }
-        let span = attempt_span(&self.span, shared.name, &shared.target, which);
+        let span = attempt_span(&self.span, shared.name, &shared.target, which, previous);
         let trace = trace::context_of(&span, Some(&self.trace));
         Attempt {
             shared,
@@ -138,6 +150,11 @@ impl ClientCall {
             trace: trace.unwrap_or_else(|| self.trace.clone()),
             code: Code::Cancelled,
         }
+    }
+
+    /// Notes how long the call had no attempt between its attempts.
+    pub fn delayed(&self, delay: Duration) {
+        self.shared.retry_delay.record_duration(delay);
     }
 
     /// Ends the call with the code its stream ended with.
@@ -226,7 +243,9 @@ fn call_span(name: &'static str, target: &str) -> Span {
     )
 }
 
-fn attempt_span(call: &Span, name: &'static str, target: &str, which: Try) -> Span {
+fn attempt_span(call: &Span, name: &'static str, target: &str, which: Try, previous: u8) -> Span {
+    // Said where there were some, as on the wire.
+    let previous = (previous > 0).then_some(previous);
     tracing::info_span!(
         target: span::RPC,
         parent: call,
@@ -237,6 +256,7 @@ fn attempt_span(call: &Span, name: &'static str, target: &str, which: Try) -> Sp
         { field::RPC_METHOD } = name,
         { field::SERVER_ADDRESS } = target,
         { field::TRANSPARENT_RETRY } = which == Try::Transparent,
+        { field::PREVIOUS_ATTEMPTS } = previous,
         { field::PEER_ADDRESS } = Empty,
         { field::PEER_PORT } = Empty,
         { field::RPC_CODE } = Empty,

@@ -123,9 +123,9 @@ async fn served_calls_are_counted_by_code() {
 async fn attempts_are_counted_apart_from_the_call() {
     let capture = capture();
     let call = ClientMethod::new(&PLACE, &orders()).start();
-    call.attempt(Try::First).end(Code::Unavailable);
-    call.attempt(Try::Transparent).end(Code::Unavailable);
-    call.attempt(Try::Transparent).end(Code::Ok);
+    call.attempt(Try::First, 0).end(Code::Unavailable);
+    call.attempt(Try::Transparent, 0).end(Code::Unavailable);
+    call.attempt(Try::Transparent, 0).end(Code::Ok);
     call.end(Code::Ok);
 
     let target = [("grpc_target", "orders"), ("grpc_method", PLACE_NAME)];
@@ -173,7 +173,7 @@ async fn spans_logs_and_headers_share_one_trace() {
         let _entered = call::enter(context(&call));
         tracing::info!("placing");
         let made = ClientMethod::new(&PLACE, &orders()).start();
-        let attempt = made.attempt(Try::Transparent);
+        let attempt = made.attempt(Try::Transparent, 2);
         attempt.picked(SocketAddr::from(([10, 0, 0, 7], 50_051)));
         attempt.inject(&mut outgoing);
         attempt.end(Code::Ok);
@@ -219,6 +219,7 @@ async fn spans_logs_and_headers_share_one_trace() {
     assert_eq!(text("10.0.0.7"), has(attempt, "network.peer.address"));
     assert_eq!(text("50051"), has(attempt, "network.peer.port"));
     assert_eq!(text("true"), has(attempt, "transparent-retry"));
+    assert_eq!(text("2"), has(attempt, "previous-rpc-attempts"));
     assert_eq!(None, has(made, "error.type"));
 }
 
@@ -290,7 +291,7 @@ async fn an_unsampled_trace_goes_on_unrecorded() {
     served.span().in_scope(|| {
         let _entered = call::enter(context(&served));
         let made = ClientMethod::new(&PLACE, &orders()).start();
-        made.attempt(Try::First).inject(&mut outgoing);
+        made.attempt(Try::First, 0).inject(&mut outgoing);
     });
     served.end(Code::Ok);
 
@@ -321,7 +322,7 @@ async fn without_an_exporter_the_trace_goes_on() {
         let _entered = call::enter(context(&served));
         let made = ClientMethod::new(&PLACE, &orders()).start();
         let mut outgoing = HeaderMap::new();
-        made.attempt(Try::First).inject(&mut outgoing);
+        made.attempt(Try::First, 0).inject(&mut outgoing);
         let sent = TraceContext::extract(&outgoing).unwrap();
         assert_eq!(remote.trace_id, sent.trace_id);
         assert_ne!(served.trace().span_id, sent.span_id);

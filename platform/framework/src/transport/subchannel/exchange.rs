@@ -48,8 +48,8 @@ impl Failed {
 /// Sends a request on the place it was given, and returns the beginning of the answer.
 ///
 /// `head` holds path and headers; scheme and authority are the endpoint's. Until this returns
-/// `Ok`, `outgoing` still owns the request's body and may be rewound for another attempt.
-/// Dropping the future resets the stream.
+/// `Ok`, `outgoing` still owns the request's body and may be rewound for another attempt; after
+/// that it says itself whether it may. Dropping the future resets the stream.
 ///
 /// # Errors
 ///
@@ -67,9 +67,11 @@ pub async fn exchange(
     let mut pump = (!last).then(|| Pump::new(stream));
     let response = head_of_answer(response, &mut pump, outgoing, slot.shared()).await?;
     slot.answered();
-    let rest = outgoing.commit();
     let (parts, stream) = response.into_parts();
-    let pump = pump.map(|pump| Running::spawn(pump, rest, &slot.shared().tasks));
+    // An answer that is over wants no more of the request: it stays whole, for another attempt.
+    let pump = pump
+        .filter(|_| !stream.is_end_stream())
+        .map(|pump| Running::spawn(pump, outgoing.commit(), &slot.shared().tasks));
     let incoming = Incoming {
         open: Some(Open { pump, stream, slot }),
         data_ended: false,

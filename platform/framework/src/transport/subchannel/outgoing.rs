@@ -1,6 +1,7 @@
 //! A request's body on its way out, kept for as long as it may have to be sent again.
 
 use std::{
+    future::poll_fn,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -14,8 +15,8 @@ use tonic::{Status, body::Body};
 /// Bytes of a request body kept for sending it again; a body beyond this is sent once.
 pub const REPLAY_MAX: usize = 64 * 1024;
 
-/// A request body that remembers what was taken from it, up to [`REPLAY_MAX`] bytes, until the
-/// answer begins.
+/// A request body that remembers what was taken from it, up to [`REPLAY_MAX`] bytes, until it is
+/// clear that it is sent no more.
 #[derive(Debug)]
 pub struct Outgoing {
     source: Body,
@@ -59,15 +60,69 @@ impl Outgoing {
         self.replayable
     }
 
+    /// Whether it can begin again from the first byte.
+    #[must_use]
+    pub fn is_replayable(&self) -> bool {
+        self.replayable
+    }
+
+    /// Reads the whole body before any of it is sent; `false` if it is too large to be kept: then
+    /// it is sent all the same, once. For bodies whose source does not wait for an answer.
+    ///
+    /// # Errors
+    ///
+    /// If its source fails.
+    pub async fn fill(&mut self) -> Result<bool, Status> {
+        while !self.source_ended {
+            let frame = poll_fn(|cx| Pin::new(&mut self.source).poll_frame(cx)).await;
+            let Some(frame) = frame.transpose()? else {
+                self.source_ended = true;
+                break;
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    self.source_ended = self.source.is_end_stream();
+                    self.kept_bytes += data.len();
+                    self.kept.push(data);
+                }
+                Err(frame) => {
+                    self.source_ended = true;
+                    self.trailers = Some(frame.into_trailers().unwrap_or_default());
+                }
+            }
+            if self.kept_bytes > REPLAY_MAX {
+                self.replayable = false;
+                break;
+            }
+        }
+        Ok(self.replayable)
+    }
+
+    /// What was kept, from its first byte: beside this body, the same one, if [`Outgoing::fill`]
+    /// said so.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            source: Body::empty(),
+            source_ended: true,
+            kept: self.kept.clone(),
+            kept_bytes: self.kept_bytes,
+            position: 0,
+            replayable: self.replayable,
+            trailers: self.trailers.clone(),
+        }
+    }
+
     /// Whether nothing is left to send.
     pub(super) fn is_end(&self) -> bool {
         self.source_ended && self.position == self.kept.len() && self.trailers.is_none()
     }
 
-    /// The answer has begun, so nothing will be sent again: forgets what was kept and hands over
-    /// what is still to come.
+    /// The answer has begun while there is more to send, so nothing will be sent again: forgets
+    /// what was kept and hands over what is still to come.
     pub(super) fn commit(&mut self) -> Self {
         let mut rest = mem::replace(self, Self::new(Body::empty()));
+        self.replayable = false;
         rest.forget();
         rest
     }

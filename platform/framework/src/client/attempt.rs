@@ -1,0 +1,426 @@
+//! One attempt of a call: from the pick to the beginning of its answer.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body::{Body as _, Frame};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::{
+    Call, PickedEndpoint, body,
+    timer::{Passed, Timer},
+};
+use crate::{
+    balance::{NoEndpoint, Picked},
+    classify::{self, End, Fate, Verdict},
+    deadline::{self, Deadline, GRPC_TIMEOUT},
+    limit::throttle::Throttle,
+    retry::{self, Failure, Way},
+    status::{self, Refusal},
+    telemetry::{
+        platform::RefusedCall,
+        rpc::{Attempt, Try},
+    },
+    transport::subchannel::{Failed, Incoming, Outgoing, Slot, exchange},
+};
+
+/// When a call that found no endpoint is worth another try: connections are tried again about as
+/// often, and a line has moved by then.
+const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a request is sent again that a peer refused before it was seen.
+const REFUSED_MAX: u32 = 1;
+
+/// How often one that a peer left behind when it went. More than gRFC A6's one: each costs a
+/// connection that ends in good order, so it cannot go round, and where everything is restarted in
+/// turn a call may meet more than one that goes.
+const LEFT_BEHIND_MAX: u32 = 3;
+
+/// What we call ourselves where the caller says nothing.
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
+/// Set by retries alone.
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// An attempt on the wire, until its end or dropped.
+#[derive(Debug)]
+pub(super) struct Sent {
+    picked: Picked,
+    attempt: Attempt,
+    fair: bool,
+}
+
+impl Sent {
+    /// Tells everybody who judges by it how the attempt ended.
+    pub(super) fn end(mut self, throttle: &Throttle, end: End<'_>, code: Code) {
+        let verdict = classify::judge(end, self.fair);
+        self.picked.judged(verdict);
+        if matches!(verdict, Verdict::Hard | Verdict::Soft(_)) {
+            throttle.judged(verdict, Instant::now());
+        }
+        self.attempt.end(code);
+    }
+
+    /// Its first message begins.
+    pub(super) fn answered(&mut self) {
+        self.picked.answered();
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.picked.addr()
+    }
+}
+
+/// What was read of an answer beyond its headers, to see whether it is one; none if nothing was.
+pub(super) type Peeked = Option<Option<Result<Frame<Bytes>, Failed>>>;
+
+/// An attempt whose answer began.
+pub(super) struct Begun {
+    pub(super) response: Response<Incoming>,
+    pub(super) peeked: Peeked,
+    pub(super) sent: Sent,
+    /// Why it is no answer that anybody can read.
+    pub(super) refused: Option<Status>,
+}
+
+/// The headers that end a call.
+enum Last<'a> {
+    /// There are none, or there are messages before.
+    No,
+    With(&'a HeaderMap),
+    /// The stream ended without.
+    Missing,
+}
+
+impl Begun {
+    fn last(&self) -> Last<'_> {
+        match &self.peeked {
+            Some(Some(Ok(frame))) => frame.trailers_ref().map_or(Last::No, Last::With),
+            Some(_) => Last::No,
+            None if !self.response.body().is_over() => Last::No,
+            None if self.response.headers().contains_key(&status::GRPC_STATUS) => {
+                Last::With(self.response.headers())
+            }
+            None => Last::Missing,
+        }
+    }
+
+    /// How the attempt failed, if it did before any message of its answer.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let failure = |code| Failure {
+            code,
+            pushback: None,
+            timed_out: false,
+        };
+        if let Some(status) = &self.refused {
+            return Some(failure(status.code()));
+        }
+        match self.last() {
+            Last::No => None,
+            Last::Missing => Some(failure(body::no_end().code())),
+            Last::With(trailers) => match status::code_in(trailers) {
+                Some(Code::Ok) => None,
+                code => Some(Failure {
+                    pushback: retry::pushback::read(trailers),
+                    ..failure(code.unwrap_or(Code::Unknown))
+                }),
+            },
+        }
+    }
+
+    /// Ends an attempt that failed in favour of another one.
+    pub(super) fn give_up(self, throttle: &Throttle) {
+        let code = self.failure().map_or(Code::Cancelled, |it| it.code);
+        let trailers = match self.last() {
+            Last::With(trailers) if self.refused.is_none() => Some(trailers.clone()),
+            _ => None,
+        };
+        let end = trailers.as_ref().map_or(End::Malformed, End::Answered);
+        self.sent.end(throttle, end, code);
+    }
+}
+
+/// An attempt that got no answer, and is over.
+pub(super) struct Broken {
+    /// What the caller sees if nothing else is tried.
+    pub(super) status: Status,
+    /// How far the request got; none where another try is of no use.
+    fate: Option<Fate>,
+    /// Whether the time of the attempt ended it.
+    timed_out: bool,
+    pub(super) addr: Option<SocketAddr>,
+}
+
+impl Broken {
+    pub(super) fn last(status: Status) -> Self {
+        Self {
+            status,
+            fate: None,
+            timed_out: false,
+            addr: None,
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let failure = |code| Failure {
+            code,
+            pushback: None,
+            timed_out: self.timed_out,
+        };
+        if self.timed_out {
+            return Some(failure(Code::DeadlineExceeded));
+        }
+        self.fate.map(|_| failure(self.status.code()))
+    }
+}
+
+/// What became of one attempt.
+pub(super) type Outcome = Result<Begun, Broken>;
+
+/// Which attempt is to be made.
+pub(super) struct Asked<'a> {
+    pub(super) which: Try,
+    /// Attempts before, transparent ones apart.
+    pub(super) previous: u8,
+    /// Where those went.
+    pub(super) tried: &'a [SocketAddr],
+    pub(super) deadline: Option<Deadline>,
+}
+
+impl Call {
+    /// One attempt, sent again for as long as it provably reached no handler. `picked` is told
+    /// where it goes.
+    pub(super) async fn attempt(
+        &self,
+        head: &mut http::request::Parts,
+        outgoing: &mut Outgoing,
+        timer: &mut Timer,
+        mut asked: Asked<'_>,
+        repeats: &mut Repeats,
+        picked: impl Fn(SocketAddr),
+    ) -> Outcome {
+        loop {
+            let (endpoint, slot) = self.place(timer, &asked).await?;
+            picked(endpoint.addr());
+            let outcome = self
+                .send(endpoint, slot, head, outgoing, timer, &asked)
+                .await;
+            match outcome {
+                Err(broken) if repeats.allow(broken.fate) && outgoing.rewind() => {
+                    asked.which = Try::Transparent;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn place(&self, timer: &mut Timer, asked: &Asked<'_>) -> Result<(Picked, Slot), Broken> {
+        let target = &*self.target;
+        // What reached nobody is no request more.
+        let throttled = self.is_guarded() && self.rules.throttled;
+        let throttled = throttled && asked.which != Try::Transparent;
+        if throttled && let Err(refused) = self.throttle.admit(self.now(asked)) {
+            target.allowance.refusals().call(RefusedCall::Throttle);
+            return Err(Broken::last(refused.status(&target.name)));
+        }
+        let place = pin!(target.balancer.place_elsewhere(asked.tried));
+        match timer.bound(place).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(error)) => Err(Broken::last(no_endpoint(&error))),
+            Err(_) => Err(Broken::last(self.too_late("waiting for an endpoint"))),
+        }
+    }
+
+    async fn send(
+        &self,
+        picked: Picked,
+        slot: Slot,
+        head: &mut http::request::Parts,
+        outgoing: &mut Outgoing,
+        timer: &mut Timer,
+        asked: &Asked<'_>,
+    ) -> Outcome {
+        let addr = picked.addr();
+        let attempt = self.measured.attempt(asked.which, asked.previous);
+        attempt.picked(addr);
+        if let Some(asked) = head.extensions.get::<PickedEndpoint>() {
+            asked.set(addr);
+        }
+        let request = on_the_wire(head, asked, &attempt);
+        let time = self.attempt_timeout();
+        let mut sent = Sent {
+            fair: self.is_fair(&picked, asked, time),
+            picked,
+            attempt,
+        };
+        let began = {
+            let beginning = pin!(self.begin(slot, request, outgoing, &mut sent));
+            timer.bound_within(time, beginning).await
+        };
+        match began {
+            Ok(Ok((response, peeked))) => Ok(Begun {
+                refused: body::refuse(&response, &head.headers),
+                response,
+                peeked,
+                sent,
+            }),
+            Ok(Err(failed)) => {
+                let end = failed.end();
+                let mut broken = Broken {
+                    fate: failed.fate,
+                    addr: Some(addr),
+                    ..Broken::last(failed.status)
+                };
+                if timer.explains(broken.status.code()) {
+                    broken = Broken::last(self.too_late(&format!("told by {addr}")));
+                }
+                sent.end(&self.throttle, end, broken.status.code());
+                Err(broken)
+            }
+            Err(Passed::Deadline) => {
+                let broken = Broken::last(self.too_late(&format!("waiting for {addr}")));
+                sent.end(&self.throttle, End::DeadlinePassed, broken.status.code());
+                Err(broken)
+            }
+            Err(Passed::Attempt) => {
+                sent.end(&self.throttle, End::DeadlinePassed, Code::DeadlineExceeded);
+                Err(Broken {
+                    timed_out: true,
+                    addr: Some(addr),
+                    ..Broken::last(self.slow(addr))
+                })
+            }
+        }
+    }
+
+    /// Sends the request and waits for its answer to begin: for the headers, and, while the whole
+    /// request can be sent again, for what follows them. A failure that comes with nothing before
+    /// it may still be tried again.
+    async fn begin(
+        &self,
+        slot: Slot,
+        request: Request<()>,
+        outgoing: &mut Outgoing,
+        sent: &mut Sent,
+    ) -> Result<(Response<Incoming>, Peeked), Failed> {
+        let mut response = exchange(slot, request, outgoing).await?;
+        sent.picked.heard();
+        let is_over = response.body().is_over();
+        if self.way == Way::Once || is_over || !outgoing.is_replayable() {
+            return Ok((response, None));
+        }
+        // Whoever waits for one message has no use for headers alone. The reader of a stream does,
+        // so that it is shown only what came with them.
+        let waits = self.method.is_some_and(|method| !method.server_streaming);
+        let peeked = poll_fn(|cx| peek(response.body_mut(), waits, cx)).await;
+        Ok((response, peeked))
+    }
+
+    /// How long an attempt may take; only where it is tried again after that.
+    fn attempt_timeout(&self) -> Option<Duration> {
+        let retried = self.way == Way::Retried && !self.in_retry;
+        self.rules.retry.attempt_timeout().filter(|_| retried)
+    }
+
+    /// Whether the endpoint has as much time for this attempt as it needs.
+    fn is_fair(&self, picked: &Picked, asked: &Asked<'_>, time: Option<Duration>) -> bool {
+        let now = self.now(asked);
+        let left = |deadline: Deadline| deadline.instant().saturating_duration_since(now);
+        let left = asked.deadline.map(left);
+        let time = match (left, time) {
+            (Some(left), Some(time)) => Some(left.min(time)),
+            (left, time) => left.or(time),
+        };
+        time.is_none_or(|time| picked.is_fair(time))
+    }
+
+    /// The time, as exactly as an attempt's decisions need it: the first one begins with its call.
+    fn now(&self, asked: &Asked<'_>) -> Instant {
+        match asked.previous {
+            0 => self.began,
+            _ => Instant::now(),
+        }
+    }
+
+    fn slow(&self, addr: SocketAddr) -> Status {
+        let public = "no instance answered in time";
+        let text = format!("{}: {public}, {addr} last", self.target.name);
+        status::with_public(Refusal::AttemptTimeout.status(text), public)
+    }
+}
+
+fn peek(incoming: &mut Incoming, waits: bool, cx: &mut Context<'_>) -> Poll<Peeked> {
+    match Pin::new(incoming).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending if waits => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    }
+}
+
+/// Which requests that reached no handler are sent again (gRFC A6).
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    refused: u32,
+    left_behind: u32,
+}
+
+impl Repeats {
+    /// Whether one with this fate is; counts it.
+    fn allow(&mut self, fate: Option<Fate>) -> bool {
+        let (count, max) = match fate {
+            Some(Fate::NotSent) => return true,
+            Some(Fate::Refused) => (&mut self.refused, REFUSED_MAX),
+            Some(Fate::LeftBehind) => (&mut self.left_behind, LEFT_BEHIND_MAX),
+            Some(Fate::MaybeProcessed) | None => return false,
+        };
+        *count += 1;
+        *count <= max
+    }
+}
+
+/// The request of one attempt: what the caller wrote, and what the platform owns. The latter is
+/// written into `head`, where the next attempt overwrites it: the copy has the right size then.
+fn on_the_wire(
+    head: &mut http::request::Parts,
+    asked: &Asked<'_>,
+    attempt: &Attempt,
+) -> Request<()> {
+    let headers = &mut head.headers;
+    if let Some(deadline) = asked.deadline {
+        let mut timeout = deadline::format_timeout(deadline.remaining());
+        // Never the same twice: in HPACK's table it would only push out what is.
+        timeout.set_sensitive(true);
+        headers.insert(&GRPC_TIMEOUT, timeout);
+    }
+    match asked.previous {
+        0 => drop(headers.remove(&PREVIOUS_ATTEMPTS)),
+        previous => {
+            let previous = HeaderValue::from(u16::from(previous));
+            headers.insert(&PREVIOUS_ATTEMPTS, previous);
+        }
+    }
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    attempt.inject(headers);
+    let mut request = Request::new(());
+    *request.headers_mut() = headers.clone();
+    *request.uri_mut() = head.uri.clone();
+    request
+}
+
+fn no_endpoint(error: &NoEndpoint) -> Status {
+    let text = status::chain(error);
+    let status = Refusal::NoEndpoint.status_with_pause(text, NO_ENDPOINT_PAUSE);
+    let public = match error {
+        NoEndpoint::NotReady { .. } => "no instance is ready",
+        NoEndpoint::Full { .. } => "too many calls wait already",
+    };
+    status::with_public(status, public)
+}

@@ -1,0 +1,80 @@
+//! What is known of the methods that are called through a channel.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::Target;
+use crate::{
+    config::Live,
+    contract::Method,
+    limit::throttle::Throttle,
+    policy::{Policies, Policy},
+    telemetry::rpc::ClientMethod,
+};
+
+/// The methods of a channel.
+#[derive(Debug)]
+pub(super) struct Methods {
+    known: Vec<Called>,
+    /// All others, as one to those who measure.
+    other: Called,
+    policies: Policies,
+}
+
+/// One method as it is called at one target.
+#[derive(Debug)]
+pub(super) struct Called {
+    pub(super) method: Option<&'static Method>,
+    pub(super) measured: ClientMethod,
+    pub(super) throttle: Arc<Throttle>,
+    /// Followed where there is a contract; looked up by the path where not.
+    policy: Option<Live<Policy>>,
+}
+
+impl Methods {
+    pub(super) fn new(methods: &'static [Method], target: &Target, policies: &Policies) -> Self {
+        let known = methods.iter().map(|method| Called {
+            method: Some(method),
+            measured: ClientMethod::new(method, &target.name),
+            throttle: target.throttles.of(method.path),
+            policy: Some(policies.follow(method.full_name())),
+        });
+        Self {
+            known: known.collect(),
+            other: Called {
+                method: None,
+                measured: ClientMethod::other(&target.name),
+                throttle: target.throttles.of(""),
+                policy: None,
+            },
+            policies: policies.clone(),
+        }
+    }
+
+    /// What is known of the method at `path`, and its policy as it is now.
+    pub(super) fn find(&self, path: &str) -> (&Called, Arc<Policy>) {
+        let is_it = |called: &&Called| called.method.is_some_and(|method| method.path == path);
+        let called = self.known.iter().find(is_it).unwrap_or(&self.other);
+        let policy = match &called.policy {
+            Some(policy) => policy.load(),
+            None => self.policies.find(path.strip_prefix('/').unwrap_or(path)),
+        };
+        (called, policy)
+    }
+}
+
+/// What is known of how calls fail, by method: channels to one target share it.
+#[derive(Debug, Default)]
+pub(super) struct Throttles {
+    /// As many as contracts name, and one for all that none names.
+    by_path: Mutex<HashMap<&'static str, Arc<Throttle>>>,
+}
+
+impl Throttles {
+    fn of(&self, path: &'static str) -> Arc<Throttle> {
+        let mut by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(by_path.entry(path).or_default())
+    }
+}

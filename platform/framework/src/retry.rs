@@ -1,0 +1,97 @@
+//! Whether and when a failed call is tried again (gRFC A6).
+//!
+//! All here is about decisions; the client's stack makes the attempts. A call is tried once,
+//! retried, or hedged, by what its contract says of a second try: [`Policy::way`]. Retried, each
+//! failure is put to [`Course::after`]; hedged, to [`hedge::Plan`]. Both ask the target's
+//! [`Allowance`] first, which keeps retries from making an outage worse:
+//!
+//! - [`Tokens`]: too many failures at one target, and nothing is tried again there.
+//! - [`Budget`]: retries are a small share of the calls to a target, whatever each call may do.
+//! - A server that says when, or not to, is obeyed: [`pushback::read`].
+//! - A call that serves one which is itself tried again is not: else each layer multiplies the
+//!   tries of those above it.
+//!
+//! Requests that provably reached no handler are another matter: they are sent again by the
+//! client's stack whatever the method promises, and count for nothing here.
+
+mod budget;
+mod course;
+pub mod hedge;
+pub mod pushback;
+mod settings;
+mod tokens;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use self::{
+    budget::{Budget, Share},
+    course::{Circumstances, Course, Failure, Next, Stop},
+    settings::{Code, Config, Hedge, Policy, Way},
+    tokens::Tokens,
+};
+use crate::telemetry::platform::{Refusals, RefusedRetry};
+
+/// What one target allows all calls to it together.
+#[derive(Debug)]
+pub struct Allowance {
+    tokens: Tokens,
+    budget: Budget,
+    refusals: Refusals,
+}
+
+impl Allowance {
+    /// That of `target`, the name of a configured client.
+    #[must_use]
+    pub fn new(target: &Arc<str>) -> Self {
+        Self {
+            tokens: Tokens::default(),
+            budget: Budget::default(),
+            refusals: Refusals::register(target),
+        }
+    }
+
+    /// The same with these bounds.
+    #[must_use]
+    pub fn with(self, tokens: Tokens, budget: Budget) -> Self {
+        Self {
+            tokens,
+            budget,
+            ..self
+        }
+    }
+
+    /// A call begins, whatever becomes of it.
+    pub fn call(&self, now: Instant) {
+        self.budget.call(now);
+    }
+
+    /// A call ended with OK.
+    pub fn succeeded(&self) {
+        self.tokens.succeeded();
+    }
+
+    /// What was refused to calls to the target.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// An attempt failed in a way that is tried again; whether anything is at this target.
+    fn failed(&self) -> bool {
+        self.tokens.failed()
+    }
+
+    fn withdraw(&self, now: Instant) -> bool {
+        self.budget.withdraw(now)
+    }
+
+    /// Counts why something is not tried again.
+    pub fn refuse(&self, reason: RefusedRetry) {
+        self.refusals.retry(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests;

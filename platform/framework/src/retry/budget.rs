@@ -1,0 +1,90 @@
+//! Bounds retries to a share of the calls to a target.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::window::Window;
+
+/// How much may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Retries for each call of the window.
+    pub ratio: f64,
+    /// Retries in each second beside those, so that a target with few calls has some.
+    pub reserve: u32,
+    /// How long calls and retries count; held to 1 s to 60 s.
+    pub window: Duration,
+}
+
+impl Default for Share {
+    /// A fifth of the calls of ten seconds, and ten a second.
+    fn default() -> Self {
+        Self {
+            ratio: 0.2,
+            reserve: 10,
+            window: Duration::from_secs(10),
+        }
+    }
+}
+
+const SLICES: u32 = 10;
+
+/// Calls to one target, and how many of them were retries.
+#[derive(Debug)]
+pub struct Budget {
+    share: Share,
+    reserve: f64,
+    calls: Window,
+    retries: Window,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Share::default())
+    }
+}
+
+impl Budget {
+    /// With nothing spent.
+    #[must_use]
+    pub fn new(share: Share) -> Self {
+        let bounds = (Duration::from_secs(1), Duration::from_mins(1));
+        let window = share.window.clamp(bounds.0, bounds.1);
+        Self {
+            reserve: f64::from(share.reserve) * window.as_secs_f64(),
+            share: Share { window, ..share },
+            calls: Window::new(window, SLICES),
+            retries: Window::new(window, SLICES),
+        }
+    }
+
+    /// How much may be tried again, as it is held to.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.share
+    }
+
+    /// Counts a call.
+    pub fn call(&self, now: Instant) {
+        self.calls.count(now);
+    }
+
+    /// Counts a retry, if there is one left.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of a minute are far below 2^52"
+    )]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        // Counted before it is known whether it may: of several at once, none takes what another
+        // was given.
+        self.retries.count(now);
+        let spent = self.retries.sum(now) as f64;
+        let fits = spent <= self.share.ratio * self.calls.sum(now) as f64 + self.reserve;
+        if !fits {
+            self.retries.take_back(now);
+        }
+        fits
+    }
+}

@@ -1,0 +1,283 @@
+//! How calls are tried again, as people write it and as a call reads it.
+
+use std::time::Duration;
+
+use crate::{
+    config::{self, Check, LONGEST},
+    contract::Idempotency,
+};
+
+config::section! {
+    /// How often and how patiently a failed call is tried again. Only methods whose contract says
+    /// that a second try does no harm (`idempotency_level`) are.
+    pub struct Config {
+        /// Attempts in total, the first included; 1 switches retries off.
+        pub attempts_max: u8 = 3, in 1..=5, live;
+        /// Pause before the second attempt; spread by a fifth, as all are.
+        pub backoff_min: Duration = Duration::from_millis(50), in Duration::ZERO..=LONGEST, live;
+        /// Longest pause between attempts.
+        pub backoff_max: Duration = Duration::from_secs(2), in Duration::ZERO..=LONGEST, live;
+        /// Growth from one pause to the next.
+        pub multiplier: f64 = 2.0, in 1.0..=10.0, live;
+        /// Codes that are tried again. `RESOURCE_EXHAUSTED` is only where the server says when.
+        pub codes: Vec<Code> = vec![Code::Unavailable], live;
+        /// How long one attempt may wait for the beginning of its answer before the next one is
+        /// made; 0s leaves each attempt all the time of the call.
+        pub attempt_timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
+        /// Treat all methods of the target as idempotent, although their contracts do not say so.
+        pub idempotent: bool = false, live;
+    }
+    validate = Config::check;
+}
+
+config::section! {
+    /// Calls that are sent to several instances in turn, without waiting for one to fail. Only
+    /// methods whose contract says that they have no side effects are; those are not retried
+    /// then.
+    pub struct Hedge {
+        /// Attempts in total, the first included; 1 switches hedging off.
+        pub attempts_max: u8 = 1, in 1..=5, live;
+        /// How long there is no answer before the next attempt is made; sensible is what all but
+        /// the slowest calls take.
+        pub delay: Duration = Duration::from_millis(500),
+            in Duration::from_millis(5)..=Duration::from_mins(1), live;
+        /// Codes after which the other attempts go on and the next one is made at once; any other
+        /// ends the call.
+        pub codes_not_fatal: Vec<Code> = vec![Code::Unavailable], live;
+    }
+}
+
+config::choice! {
+    /// A code that says that another try may do better.
+    pub enum Code {
+        /// The instance is not there, or has no time.
+        Unavailable = "UNAVAILABLE",
+        /// Another call was in the way.
+        Aborted = "ABORTED",
+        /// Something broke.
+        Internal = "INTERNAL",
+        /// Something broke, and nobody says what.
+        Unknown = "UNKNOWN",
+        /// The server ran out of time.
+        DeadlineExceeded = "DEADLINE_EXCEEDED",
+        /// A quota is spent.
+        ResourceExhausted = "RESOURCE_EXHAUSTED",
+    }
+}
+
+impl Code {
+    fn grpc(self) -> tonic::Code {
+        match self {
+            Self::Unavailable => tonic::Code::Unavailable,
+            Self::Aborted => tonic::Code::Aborted,
+            Self::Internal => tonic::Code::Internal,
+            Self::Unknown => tonic::Code::Unknown,
+            Self::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+            Self::ResourceExhausted => tonic::Code::ResourceExhausted,
+        }
+    }
+}
+
+impl Config {
+    fn check(&self, check: &mut Check<'_, '_>) {
+        if self.backoff_min.is_zero() {
+            check.refuse("backoff_min", "expected more than 0s");
+        }
+        if self.backoff_max < self.backoff_min {
+            check.refuse("backoff_max", "expected no less than backoff_min");
+        }
+        if self.codes.is_empty() && self.attempts_max > 1 {
+            let reason = "expected a code, as UNAVAILABLE; attempts_max = 1 switches retries off";
+            check.refuse("codes", reason);
+        }
+    }
+
+    /// What no retry could do in calls of `timeout`, as the key of this section and what to change.
+    /// `whole` is what the setting of that time is called.
+    #[must_use]
+    pub fn does_not_fit(&self, timeout: Duration, whole: &str) -> Option<(&'static str, String)> {
+        let shown = humantime::format_duration(timeout);
+        if self.attempt_timeout > timeout {
+            let reason = format!(
+                "expected no more than {whole}, which is {shown}: no attempt outlasts its call"
+            );
+            return Some(("attempt_timeout", reason));
+        }
+        // What is not set does not stand against a short time: such retries are just not made.
+        if *self == Self::default() {
+            return None;
+        }
+        let policy = Policy::new(self, &Hedge::default());
+        let pauses: Duration = (0..self.attempts_max - 1)
+            .map(|number| policy.pause(number))
+            .sum();
+        (pauses >= timeout).then(|| {
+            let pauses = humantime::format_duration(pauses);
+            let reason = format!(
+                "expected pauses that fit {whole}, which is {shown}: those between {} attempts \
+                 take {pauses}; lower attempts_max, backoff_min or multiplier, or raise {whole}",
+                self.attempts_max
+            );
+            ("attempts_max", reason)
+        })
+    }
+}
+
+/// A set of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Codes(u32);
+
+impl Codes {
+    fn of(codes: &[Code]) -> Self {
+        let bit = |code: &Code| 1 << (code.grpc() as u32);
+        Self(codes.iter().map(bit).fold(0, |all, bit: u32| all | bit))
+    }
+
+    fn contain(self, code: tonic::Code) -> bool {
+        self.0 & (1 << (code as u32)) != 0
+    }
+}
+
+/// How often a call is sent, by what its contract and its policy say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Once.
+    Once,
+    /// Again after a failure.
+    Retried,
+    /// To several instances in turn.
+    Hedged,
+}
+
+/// What holds for the calls of a method: settings, ready to be read by each call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    attempts_max: u8,
+    hedges_max: u8,
+    idempotent: bool,
+    codes: Codes,
+    not_fatal: Codes,
+    backoff_min: Duration,
+    backoff_max: Duration,
+    multiplier: f64,
+    attempt_timeout: Option<Duration>,
+    hedge_delay: Duration,
+}
+
+impl Policy {
+    /// As these settings say.
+    #[must_use]
+    pub fn new(retry: &Config, hedge: &Hedge) -> Self {
+        Self {
+            attempts_max: retry.attempts_max,
+            hedges_max: hedge.attempts_max,
+            idempotent: retry.idempotent,
+            codes: Codes::of(&retry.codes),
+            not_fatal: Codes::of(&hedge.codes_not_fatal),
+            backoff_min: retry.backoff_min,
+            backoff_max: retry.backoff_max,
+            multiplier: retry.multiplier,
+            attempt_timeout: Some(retry.attempt_timeout).filter(|timeout| !timeout.is_zero()),
+            hedge_delay: hedge.delay,
+        }
+    }
+
+    /// How often a call is sent whose contract says this of a second try.
+    #[must_use]
+    pub fn way(&self, idempotency: Idempotency) -> Way {
+        match idempotency {
+            Idempotency::NoSideEffects if self.hedges_max > 1 => Way::Hedged,
+            Idempotency::NoSideEffects | Idempotency::Idempotent if self.attempts_max > 1 => {
+                Way::Retried
+            }
+            Idempotency::Unknown if self.attempts_max > 1 && self.idempotent => Way::Retried,
+            _ => Way::Once,
+        }
+    }
+
+    /// How long one attempt of a retried call may take to the beginning of its answer.
+    #[must_use]
+    pub fn attempt_timeout(&self) -> Option<Duration> {
+        self.attempt_timeout
+    }
+
+    pub(super) fn attempts_max(&self) -> u8 {
+        self.attempts_max
+    }
+
+    pub(super) fn hedges_max(&self) -> u8 {
+        self.hedges_max
+    }
+
+    pub(super) fn hedge_delay(&self) -> Duration {
+        self.hedge_delay
+    }
+
+    pub(super) fn retries(&self, code: tonic::Code) -> bool {
+        self.codes.contain(code)
+    }
+
+    pub(super) fn is_fatal(&self, code: tonic::Code) -> bool {
+        !self.not_fatal.contain(code)
+    }
+
+    /// The pause after so many retries, before it is spread.
+    pub(super) fn pause(&self, retries: u8) -> Duration {
+        let grown = self.backoff_min.as_secs_f64() * self.multiplier.powi(retries.into());
+        Duration::try_from_secs_f64(grown)
+            .unwrap_or(self.backoff_max)
+            .min(self.backoff_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn five() -> Config {
+        Config {
+            attempts_max: 5,
+            ..Config::default()
+        }
+    }
+
+    /// Goal: settings that could do nothing are refused with what to change, and the defaults stand
+    /// against no time.
+    /// Method: what is said of each.
+    #[test]
+    fn settings_that_cannot_work_say_what_to_change() {
+        let fits = |config: &Config, millis| config.does_not_fit(millis * MS, "timeout_default");
+        assert_eq!(None, fits(&Config::default(), 1));
+        let slow = Config {
+            attempt_timeout: 200 * MS,
+            ..Config::default()
+        };
+        assert_eq!(None, fits(&slow, 200));
+        let (key, reason) = fits(&slow, 199).unwrap();
+        assert_eq!("attempt_timeout", key);
+        assert!(
+            reason.contains("timeout_default, which is 199ms"),
+            "{reason}"
+        );
+        // 50 + 100 + 200 + 400.
+        assert_eq!(None, fits(&five(), 751));
+        let (key, reason) = fits(&five(), 750).unwrap();
+        assert_eq!("attempts_max", key);
+        assert!(reason.contains("take 750ms"), "{reason}");
+
+        let refused = |toml: &str| {
+            let sources = crate::config::Sources::new().text("a.toml", toml);
+            let faults = crate::config::load::<Config>(sources).expect_err("at fault");
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            vec!["a.toml:1: backoff_max = \"10ms\": expected no less than backoff_min"],
+            refused("backoff_max = '10ms'")
+        );
+        let codes = refused("codes = ['NOT_FOUND']");
+        assert!(codes[0].contains("UNAVAILABLE"), "{codes:?}");
+        assert_eq!(2, refused("attempts_max = 6\nbackoff_min = '1'").len());
+    }
+}
