@@ -23,6 +23,7 @@ mod exports;
 mod identity;
 mod inside;
 mod process;
+mod protection;
 mod reflection;
 mod registry;
 mod settings;

@@ -23,7 +23,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    caller::Peer,
+    caller::{Criticality, Peer},
     contract::Method,
     deadline::{Deadline, GRPC_TIMEOUT, MalformedTimeout, parse_timeout},
 };
@@ -45,6 +45,8 @@ pub struct Context {
     pub trace: TraceContext,
     /// How often the caller had tried before (`grpc-previous-rpc-attempts`).
     pub previous_attempts: u32,
+    /// How much it matters that this call is served, and whatever is called for it.
+    pub criticality: Criticality,
     /// Whether and when the call ends, in any way.
     pub ended: Ended,
 }
@@ -129,6 +131,14 @@ pub fn current() -> Option<Arc<Context>> {
 /// Reads the current context without cloning it.
 pub fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
     CURRENT.with_borrow(|context| read(context.as_deref()))
+}
+
+/// Makes a request that is sent for the call being served, where there is one, say how much that
+/// matters.
+pub fn pass_on_criticality(headers: &mut HeaderMap) {
+    if let Some(criticality) = with_current(|call| call.map(|call| call.criticality)) {
+        criticality.pass_on(headers);
+    }
 }
 
 /// Whether a call is being served here; may be asked anywhere, even while a thread ends.

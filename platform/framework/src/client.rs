@@ -154,6 +154,7 @@ impl Service<Request<Body>> for Channel {
         if let Some((name, value)) = self.said.as_deref() {
             request.headers_mut().append(name, value.clone());
         }
+        call::pass_on_criticality(request.headers_mut());
         let (called, policy) = self.methods.find(request.uri().path());
         let rules = self.target.policy_of(called.method);
         let idempotency = called

@@ -75,6 +75,8 @@ pub enum Kind {
     Policy,
     /// A limit on connections was reached, or is so no more.
     Limit,
+    /// The process began to refuse calls that matter less, or others, or none any more.
+    Shedding,
 }
 
 impl Kind {
@@ -102,6 +104,7 @@ impl Kind {
             Self::Fault => "fault",
             Self::Policy => "policy",
             Self::Limit => "limit",
+            Self::Shedding => "shedding",
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     config::{self, LONGEST, Live},
     contract::{Pattern, Patterns},
     fault,
+    limit::concurrency,
 };
 
 pub use explain::{Explained, Value, explain};
@@ -39,6 +40,8 @@ config::section! {
         pub timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
         /// What is done to calls that are served here, on purpose.
         pub fault: section fault::Config;
+        /// How many calls are in flight where the method is served.
+        pub concurrency: section concurrency::Policy;
     }
     member = Policy::inherited;
 }

@@ -28,18 +28,22 @@ use crate::{
     auth::Verifier,
     config::Live,
     contract::Method,
+    limit::concurrency::{Held, Place},
     policy::Policy,
     telemetry::{Sampling, platform::InjectedFaults, rpc::ServerMethod},
     transport::server::{LiveLimits, Protocols},
 };
 
+mod bound;
 mod deadline;
 mod dispatch;
 mod fault;
+mod holding;
 mod http;
 mod messages;
 mod named;
 mod observe;
+mod protect;
 mod protocol;
 pub mod reflection;
 mod rescue;
@@ -48,11 +52,13 @@ mod trailers;
 mod verify;
 mod wire;
 
+use bound::Bound;
 use deadline::{Bounds, Deadline};
 use dispatch::Dispatch;
 use fault::Faulty;
 use http::Http;
 use observe::Observe;
+use protect::Protect;
 use protocol::Protocol;
 use rescue::Rescue;
 use verify::Verify;
@@ -60,15 +66,19 @@ use wire::Wire;
 
 pub use http::{Calls, HttpService};
 pub use named::Named;
+pub use protect::Protection;
 pub use router::{DescriptorError, Generated, Router};
 pub use trailers::Trailers;
 pub use verify::GATEWAYS;
 
 /// The layers of one method around its handler, outermost first.
-type Layered = Observe<Rescue<Protocol<Deadline<Verify<Dispatch>>>>>;
+type Layered = Observe<Rescue<Protocol<Deadline<Protect<Verify<Bound<Dispatch>>>>>>>;
 
 /// The body of an answer that passed all layers.
-type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<dispatch::Answered>>>;
+type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<Kept>>>;
+
+/// The body of an answer that holds its places, in the process and in the method.
+type Kept = holding::Holding<holding::Holding<dispatch::Answered, Place>, Held>;
 
 /// A request's body as generated services see it.
 pub type Inbound = messages::Measured<deadline::Received<Wire>>;
@@ -78,27 +88,30 @@ pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 /// Read from the last line up, a call passes: what traces and measures it, so that every refusal
 /// below is seen; what turns errors and panics into a status, so that it sees one for every call;
 /// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
-/// further in is part of it; who calls, before the handler sees anything. Next to the handler,
-/// messages are measured as they pass, and faults are made that are wanted.
-fn layered(
-    known: Known,
-    handler: Arc<dyn dispatch::Handler>,
-    bounds: &Arc<Bounds>,
-    tokens: Option<&Verifier>,
-) -> Layered {
+/// further in is part of it; what the process refuses as it is full or overloaded, before a signature
+/// is judged; who calls, before the handler sees anything; what the method has no room for, which is
+/// known only where its calls begin. Next to the handler, messages are measured as they pass, and faults
+/// are made that are wanted.
+fn layered(known: Known, handler: Arc<dyn dispatch::Handler>, around: &Around) -> Layered {
     let Known {
         method,
         observed,
         policy,
     } = known;
+    let bounds = &around.bounds;
     let handler = if method.is_for_operation() {
         handler
     } else {
         Arc::new(Faulty::new(handler, policy.clone(), Arc::clone(bounds)))
     };
     let dispatch = Dispatch::new(handler, Arc::clone(bounds));
-    let verify = Verify::new(dispatch, method, tokens);
-    let deadline = Deadline::new(verify, method, policy, Arc::clone(bounds));
+    // What somebody else serves is for them to bound, and to know the callers of.
+    let is_ours = *method != router::UNKNOWN;
+    let limiter = || around.protection.limiter(method, &policy);
+    let bound = Bound::new(dispatch, is_ours.then(limiter).flatten());
+    let verify = Verify::new(bound, method, around.tokens.as_ref().filter(|_| is_ours));
+    let protect = Protect::new(verify, method, &around.protection);
+    let deadline = Deadline::new(protect, method, policy, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);
     Observe::new(rescue, observed)
@@ -110,6 +123,14 @@ struct Known {
     method: &'static Method,
     observed: ServerMethod,
     policy: Live<Policy>,
+}
+
+/// What the layers of all methods share.
+#[derive(Debug)]
+struct Around {
+    bounds: Arc<Bounds>,
+    protection: Arc<Protection>,
+    tokens: Option<Verifier>,
 }
 
 /// Who answers for methods that nothing here serves, and what those are called.
@@ -137,7 +158,7 @@ struct Shared {
     http: Option<Http>,
     /// Chooses which traces are recorded, where callers do not.
     strangers: Option<Sampling>,
-    bounds: Arc<Bounds>,
+    around: Around,
 }
 
 impl Stack {
@@ -149,9 +170,14 @@ impl Stack {
             faults: services.faults,
             injected: InjectedFaults::register(),
             held: Arc::default(),
+            strangers: services.strangers.is_some(),
             end: CancellationToken::new(),
         });
-        let tokens = services.tokens.as_ref();
+        let around = Around {
+            bounds,
+            protection: Arc::new(services.protection.unwrap_or_default()),
+            tokens: services.tokens,
+        };
         let policies = &services.policies;
         let known = |method: &'static Method, observed| Known {
             method,
@@ -162,12 +188,12 @@ impl Stack {
         let methods = routes
             .map(|(method, handler)| {
                 let known = known(method, ServerMethod::new(method));
-                (method.path, layered(known, handler, &bounds, tokens))
+                (method.path, layered(known, handler, &around))
             })
             .collect();
         let other = known(&router::UNKNOWN, ServerMethod::other());
         let others = services.others.map(|(handler, named)| Others {
-            layers: layered(other.clone(), handler, &bounds, None),
+            layers: layered(other.clone(), handler, &around),
             named,
         });
         Self {
@@ -178,7 +204,7 @@ impl Stack {
                 other,
                 http: services.http.map(Http::new),
                 strangers: services.strangers,
-                bounds,
+                around,
             }),
         }
     }
@@ -206,17 +232,17 @@ impl Stack {
         }
         let unknown = router::unimplemented(path, &self.shared.services);
         let known = self.shared.other.clone();
-        layered(known, unknown, &self.shared.bounds, None).call(request)
+        layered(known, unknown, &self.shared.around).call(request)
     }
 
     fn bounds(&self) -> &Arc<Bounds> {
-        &self.shared.bounds
+        &self.shared.around.bounds
     }
 
     /// Ends every call in flight, and those that still arrive, with UNAVAILABLE and a pushback of
     /// zero: come back at once, elsewhere.
     pub fn end_calls(&self) {
-        self.shared.bounds.end.cancel();
+        self.bounds().end.cancel();
     }
 }
 

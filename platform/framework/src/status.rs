@@ -143,6 +143,10 @@ pub enum Refusal {
     Throttled,
     /// No attempt was answered within the time of one.
     AttemptTimeout,
+    /// As many calls are in flight as there may be.
+    Concurrency,
+    /// The process is overloaded, and other calls matter more.
+    Overload,
 }
 
 impl Refusal {
@@ -177,6 +181,8 @@ impl Refusal {
             Self::Bulkhead => "BULKHEAD",
             Self::Throttled => "THROTTLED",
             Self::AttemptTimeout => "ATTEMPT_TIMEOUT",
+            Self::Concurrency => "CONCURRENCY",
+            Self::Overload => "OVERLOAD",
         }
     }
 
@@ -200,7 +206,9 @@ impl Refusal {
             | Self::NoKeys
             | Self::Bulkhead
             | Self::Throttled
-            | Self::AttemptTimeout => Code::Unavailable,
+            | Self::AttemptTimeout
+            | Self::Concurrency
+            | Self::Overload => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote | Self::InternalMethod | Self::MissingRole => Code::PermissionDenied,

@@ -23,7 +23,7 @@ use super::{
     drain::{Ending, Serving},
     exports::Exports,
     inside::View,
-    reflection,
+    protection, reflection,
     registry::{Registering, Registry},
     settings::Settings,
     upkeep,
@@ -372,6 +372,7 @@ impl<C: Section> Process<C> {
             let served: Vec<_> = router.methods().collect();
             upkeep::tell_of_unmatched_policies(&self, &app.clients, served);
         }
+        router = router.protect(protection::start(self));
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router.follow(self.policies()).meet(app.faults), limits);
         drop(served.set(stack.clone()));

@@ -6,6 +6,7 @@ use crate::{
     config::{self, Both, Live},
     discovery::registration,
     health,
+    limit::{concurrency, shed},
     policy::Policy,
     telemetry,
     transport::server,
@@ -18,6 +19,10 @@ config::section! {
         pub listen: section server::Config;
         /// How much is taken on.
         pub limits: section server::Limits;
+        /// How many calls are in flight.
+        pub concurrency: section concurrency::Config;
+        /// What is refused while the process is overloaded.
+        pub shed: section shed::Config;
         /// Whom the service calls, by the names it uses in `app.client(…)`.
         pub clients: map of client::Config, restart;
         /// What holds for the calls of each method, served here or called from here:

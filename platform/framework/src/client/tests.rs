@@ -1,6 +1,7 @@
 //! Tests of the whole client stack against peers that do exactly as told.
 
 mod balancing;
+mod criticality;
 mod deadlines;
 mod endings;
 mod guards;

@@ -20,6 +20,8 @@ pub const HTTP_STATUS: &str = "http_response_status_code";
 pub const REASON: &str = "reason";
 /// What was done to a call on purpose.
 pub const FAULT: &str = "fault";
+/// How much a call matters, as a word of its header: `SHEDDABLE`.
+pub const CRITICALITY: &str = "criticality";
 /// A state out of a few.
 pub const STATE: &str = "state";
 /// The name of a health check, fixed in the program.

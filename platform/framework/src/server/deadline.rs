@@ -27,7 +27,7 @@ use super::messages::Held;
 use crate::{
     BoxError,
     call::{self, Arrival, TraceContext},
-    caller::Peer,
+    caller::{Criticality, Peer},
     config::Live,
     contract::Method,
     deadline::{self as wire, MalformedTimeout},
@@ -60,6 +60,8 @@ pub(super) struct Bounds {
     pub(super) injected: InjectedFaults,
     /// What is held of large messages.
     pub(super) held: Arc<Held>,
+    /// Whether callers are strangers, and nobody is trusted.
+    pub(super) strangers: bool,
     /// Once cancelled, calls in flight end as UNAVAILABLE.
     pub(super) end: CancellationToken,
 }
@@ -124,9 +126,11 @@ where
             return Ending::refused(expired());
         }
         // A caller that does not read keeps the stream from being polled; below it is not seen.
-        if let (Some(deadline), Some(writing)) = (deadline, request.extensions().get::<Writing>()) {
+        let writing = request.extensions().get::<Writing>();
+        if let (Some(deadline), Some(writing)) = (deadline, writing) {
             writing.not_beyond(deadline.instant(), arrival.at);
         }
+        let trusted = !self.bounds.strangers && writing.is_some_and(Writing::is_trusted);
         let headers = request.headers();
         let context = Arc::new(call::Context {
             method: self.method,
@@ -134,6 +138,7 @@ where
             deadline,
             trace: arrival.trace,
             previous_attempts: previous_attempts(headers),
+            criticality: Criticality::of(headers, trusted),
             ended: call::Ended::default(),
         });
         request.extensions_mut().insert(Arc::clone(&context));
@@ -157,7 +162,7 @@ fn previous_attempts(headers: &HeaderMap) -> u32 {
         .unwrap_or(0)
 }
 
-fn expired() -> Status {
+pub(super) fn expired() -> Status {
     Refusal::DeadlineExceeded.status("deadline exceeded")
 }
 

@@ -8,7 +8,7 @@ use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::Idem
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 
-use super::{HttpService, Inbound, Named, dispatch::Handler, http};
+use super::{HttpService, Inbound, Named, Protection, dispatch::Handler, http};
 use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
@@ -43,6 +43,7 @@ pub struct Router {
     pub(super) strangers: Option<Sampling>,
     pub(super) policies: Policies,
     pub(super) faults: Faults,
+    pub(super) protection: Option<Protection>,
 }
 
 impl fmt::Debug for Router {
@@ -204,7 +205,16 @@ impl Router {
         self
     }
 
-    /// Has `sampling` choose which traces are recorded, whatever callers say.
+    /// Refuses calls as `protection` says, in place of what ships. Health, reflection and the
+    /// platform's own services are never refused.
+    #[must_use]
+    pub fn protect(mut self, protection: Protection) -> Self {
+        self.protection = Some(protection);
+        self
+    }
+
+    /// Has `sampling` choose which traces are recorded, whatever callers say. They are strangers
+    /// then, and no word of theirs makes a call matter more than others.
     #[must_use]
     pub fn sample_by(mut self, sampling: Sampling) -> Self {
         self.strangers = Some(sampling);

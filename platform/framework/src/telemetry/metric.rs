@@ -16,7 +16,10 @@ use metrics::{Key, Level, Metadata};
 /// The text of a label: out of the program or its configuration, never out of a call.
 pub use metrics::{SharedString as Value, Unit};
 
-use crate::names::{Kind, Metric};
+use crate::{
+    caller::Criticality,
+    names::{Kind, Metric},
+};
 
 /// Where handles come from, for the recorder.
 const SOURCE: Metadata<'static> = Metadata::new("gantry", Level::INFO, None);
@@ -193,6 +196,22 @@ impl Label for tonic::Code {
 
     fn all() -> Vec<Self> {
         (0..17).map(Self::from_i32).collect()
+    }
+}
+
+impl Label for Criticality {
+    const COUNT: usize = Self::ALL.len();
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn write(self, values: &mut Vec<Value>) {
+        values.push(self.as_str().into());
+    }
+
+    fn all() -> Vec<Self> {
+        Self::ALL.to_vec()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::metric::{Counter, Family, Gauge, Held, Histogram, Value, series};
-use crate::names::metric;
+use crate::{caller::Criticality, names::metric};
 
 super::label! {
     /// Why a connection was closed before it carried a call.
@@ -70,6 +70,10 @@ super::label! {
         Quota = "quota",
         /// There was no room to count the address, and those like it have nothing left.
         Clients = "clients",
+        /// As many calls were in flight as may be, of the process or of the method.
+        Concurrency = "concurrency",
+        /// The process was overloaded, and other calls mattered more.
+        Overload = "overload",
     }
 }
 
@@ -185,6 +189,93 @@ impl Refusals {
     /// Counts a call that was not sent.
     pub fn call(&self, reason: RefusedCall) {
         self.calls.with(reason).increment();
+    }
+}
+
+/// The calls of one method, as far as they are bounded.
+#[derive(Debug, Clone)]
+pub struct Concurrency {
+    limit: Gauge,
+    waiting: Gauge,
+    would_refuse: Counter,
+}
+
+impl Concurrency {
+    /// Looks the handles up; `method` is one that is served.
+    #[must_use]
+    pub fn register(method: &'static str) -> Self {
+        let method = [method.into()];
+        Self {
+            limit: series(&metric::CONCURRENCY_LIMIT, &method),
+            waiting: series(&metric::CONCURRENCY_WAITING, &method),
+            would_refuse: series(&metric::CONCURRENCY_WOULD_REFUSE, &method),
+        }
+    }
+
+    /// Says which limit was found by measuring.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn found(&self, limit: usize) {
+        self.limit.set(limit as f64);
+    }
+
+    /// Counts a call that waits, until the answer is dropped.
+    #[must_use]
+    pub fn wait(&self) -> Held {
+        self.waiting.hold()
+    }
+
+    /// Counts a call that would have been refused.
+    pub fn would_refuse(&self) {
+        self.would_refuse.increment();
+    }
+}
+
+/// How loaded the process is, and what it refuses for that.
+#[derive(Debug, Clone)]
+pub struct Load {
+    lag: Gauge,
+    cpu: Gauge,
+    memory: Gauge,
+    refusing: Family<Gauge, Criticality>,
+    refused: Family<Counter, Criticality>,
+}
+
+impl Load {
+    /// Looks the handles up.
+    #[must_use]
+    pub fn register() -> Self {
+        Self {
+            lag: series(&metric::LOAD_LAG, &[]),
+            cpu: series(&metric::LOAD_CPU, &[]),
+            memory: series(&metric::LOAD_MEMORY, &[]),
+            refusing: Family::register(&metric::SHED_SHARE, &[]).visible(),
+            refused: Family::register(&metric::SHED_REFUSED, &[]).visible(),
+        }
+    }
+
+    /// Says how late tasks begin to run.
+    pub fn lag(&self, lag: Duration) {
+        self.lag.set(lag.as_secs_f64());
+    }
+
+    /// Says how much of its processors the process uses, from 0 to 1.
+    pub fn cpu(&self, share: f64) {
+        self.cpu.set(share);
+    }
+
+    /// Says how much of its memory the process uses, from 0 to 1.
+    pub fn memory(&self, share: f64) {
+        self.memory.set(share);
+    }
+
+    /// Says which share of calls of a criticality is refused now.
+    pub fn refusing(&self, criticality: Criticality, share: f64) {
+        self.refusing.with(criticality).set(share);
+    }
+
+    /// Counts a call as refused, or as one that would be.
+    pub fn refuse(&self, criticality: Criticality) {
+        self.refused.with(criticality).increment();
     }
 }
 

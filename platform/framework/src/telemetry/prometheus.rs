@@ -12,6 +12,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::names::{Kind, Metric, metric};
 
+pub(crate) use process::cpu_seconds;
+
 /// Bounds of times, in seconds: those of the OpenTelemetry conventions for calls.
 const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,

@@ -174,6 +174,7 @@ async fn a_stream_that_never_waits_ends_at_the_deadline() {
         faults: Faults::default(),
         injected: InjectedFaults::register(),
         held: Arc::default(),
+        strangers: false,
         end: CancellationToken::new(),
     });
     let mut layer = deadline::Deadline::new(

@@ -34,6 +34,12 @@ pub(super) const UNARY: &str = "/test.Probe/Unary";
 /// A method of streams both ways.
 pub(super) const STREAM: &str = "/test.Probe/Stream";
 
+/// A method of a stream from the caller alone.
+pub(super) const UP: &str = "/test.Probe/Up";
+
+/// A method of a stream to the caller alone.
+pub(super) const DOWN: &str = "/test.Probe/Down";
+
 /// A method of one message each way, which has rules.
 pub(super) const STAFF: &str = "/test.Probe/Staff";
 pub(super) const MISTAKEN: &str = "/test.Probe/Mistaken";
@@ -166,6 +172,22 @@ impl Server for Probe {
             access: Access::Public,
             role: None,
         },
+        Method {
+            path: UP,
+            client_streaming: true,
+            server_streaming: false,
+            idempotency: Idempotency::Unknown,
+            access: Access::Public,
+            role: None,
+        },
+        Method {
+            path: DOWN,
+            client_streaming: false,
+            server_streaming: true,
+            idempotency: Idempotency::Unknown,
+            access: Access::Public,
+            role: None,
+        },
     ];
     const DESCRIPTORS: &'static [u8] = &[];
 
@@ -202,7 +224,7 @@ impl Service<HttpRequest<Inbound>> for Probe {
         }
         let Self { unary, stream, .. } = self.clone();
         Box::pin(async move {
-            Ok(if request.uri().path() == STREAM {
+            Ok(if [STREAM, UP, DOWN].contains(&request.uri().path()) {
                 let handler = tower::service_fn(move |request| stream(request));
                 grpc.streaming(handler, request).await
             } else {

@@ -30,6 +30,11 @@ pub(super) fn write(text: &mut String) {
     }
 }
 
+/// The CPU time in the text of `/proc/self/stat`, in seconds.
+pub(crate) fn cpu_seconds(stat: &str) -> Option<f64> {
+    Stat::parse(stat).map(|stat| stat.cpu_seconds)
+}
+
 /// Fields of `/proc/self/stat` (proc(5)).
 #[derive(Debug, PartialEq)]
 struct Stat {

@@ -46,6 +46,7 @@ fn context(call: &ServerCall) -> Arc<call::Context> {
         deadline: None,
         trace: call.trace().clone(),
         previous_attempts: 0,
+        criticality: crate::caller::Criticality::default(),
         ended: call::Ended::default(),
     })
 }

@@ -84,13 +84,21 @@ impl Drop for Stream {
     }
 }
 
-/// How long an answer may wait for its caller to read; in the extensions of each request.
+/// The call as its connection knows it; in the extensions of each request. It says how long an answer
+/// may wait for its caller to read.
 #[derive(Debug, Clone)]
 pub struct Writing {
     stream: Arc<Stream>,
 }
 
 impl Writing {
+    /// Whether the connection proves that its peer belongs to the system: by a client certificate, or,
+    /// in plaintext, by being on this machine.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.stream.connection.trusted
+    }
+
     /// Resets the call if it waits for its caller at `deadline`. The first one given holds. A caller
     /// that gives up halfway from `arrival` to there or later has only stopped waiting in time.
     ///

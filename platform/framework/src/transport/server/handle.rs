@@ -49,6 +49,8 @@ pub(super) struct Shared {
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) tls: bool,
+    /// Whether the peer has proved that it belongs to the system.
+    pub(super) trusted: bool,
     accepted: Instant,
     pub(super) usage: Arc<Usage>,
     /// Whether the peer speaks HTTP/1.1, as far as it has asked for anything.
@@ -192,6 +194,11 @@ impl Shared {
         let connection = Arc::new(Connection {
             peer,
             tls: self.tls.is_some(),
+            trusted: match &self.tls {
+                // Whoever shows no certificate is refused then, before its first request.
+                Some(tls) => tls.files().client_ca.is_some(),
+                None => peer.is_loopback(),
+            },
             accepted,
             usage: place.usage(),
             http1: AtomicBool::new(false),

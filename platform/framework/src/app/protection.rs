@@ -1,0 +1,25 @@
+//! What a process refuses as it is full or overloaded.
+
+use super::process::Process;
+use crate::{
+    config::Section,
+    limit::{
+        concurrency::Cap,
+        shed::{Linux, Shedder},
+    },
+    server::Protection,
+};
+
+/// Begins to watch how loaded the process is, and decides by that.
+pub(super) fn start<C: Section>(process: &Process<C>) -> Protection {
+    let settings = &process.settings.live;
+    let cap = Cap::new(settings.map(|settings| &settings.first.concurrency));
+    let shed = settings.map(|settings| &settings.first.shed);
+    let shedder = Shedder::new(shed, cap.clone());
+    let tasks = &process.platform;
+    let watch = shedder
+        .clone()
+        .watch(Linux::default(), process.journal.clone(), tasks.stopping());
+    tasks.spawn("load", watch);
+    Protection::new(cap, shedder)
+}

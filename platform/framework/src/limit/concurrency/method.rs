@@ -1,0 +1,271 @@
+//! The calls of one method.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    Mode, Policy,
+    gradient::{Gradient, Sample},
+    refuse,
+    shares::Counts,
+};
+use crate::{
+    caller::Criticality,
+    config::Live,
+    contract::Method,
+    limit::{
+        queue::{self, Queue},
+        throughput::Throughput,
+    },
+    telemetry::{
+        metric::Held,
+        platform::{Concurrency, Limits},
+    },
+};
+
+/// More calls than there can be, of which percentages can be taken.
+const UNBOUNDED: usize = usize::MAX >> 16;
+
+/// Admits the calls of one method; clones share the count.
+#[derive(Debug, Clone)]
+pub struct Limiter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    policy: Live<Policy>,
+    /// Whether its calls can be measured: a stream takes as long as its caller wants.
+    measurable: bool,
+    counts: Counts,
+    gradient: Gradient,
+    queue: Queue<Place>,
+    throughput: Throughput,
+    metrics: Concurrency,
+    refused: Limits,
+}
+
+/// What becomes of a call that is not refused.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is let in.
+    Admitted(Place),
+    /// It may be, in a moment.
+    Waits(Waiting),
+}
+
+impl Policy {
+    fn queue(&self, limit: usize) -> queue::Rules {
+        queue::Rules {
+            calls_max: limit * self.queue_percent / 100,
+            target: self.queue_target,
+            interval: self.queue_interval,
+        }
+    }
+}
+
+impl Limiter {
+    /// Holds calls of `method` to the `policy` of the moment. Its answers count in `throughput`.
+    #[must_use]
+    pub fn new(method: &'static Method, policy: Live<Policy>, throughput: Throughput) -> Self {
+        let metrics = Concurrency::register(method.full_name());
+        let gradient = Gradient::default();
+        if method.is_unary() {
+            policy.read(|policy| metrics.found(gradient.limit(policy.adaptive_max)));
+        }
+        Self {
+            shared: Arc::new(Shared {
+                policy,
+                measurable: method.is_unary(),
+                counts: Counts::default(),
+                gradient,
+                queue: Queue::default(),
+                throughput,
+                metrics,
+                refused: Limits::register(),
+            }),
+        }
+    }
+
+    /// Lets a call in, or has it wait. How much it matters is asked for where that is of any matter.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if there is no room, neither among those in flight nor among those that wait.
+    pub fn admit(&self, criticality: impl FnOnce() -> Criticality) -> Result<Admission, Status> {
+        let shared = &self.shared;
+        shared.policy.read(|policy| {
+            if let Some(limit) = shared.limit(policy) {
+                return self.admit_within(limit, policy, criticality());
+            }
+            let in_flight = shared.counts.add();
+            shared.watch(policy, in_flight);
+            Ok(Admission::Admitted(self.place(policy, None)))
+        })
+    }
+
+    fn admit_within(
+        &self,
+        limit: usize,
+        policy: &Policy,
+        criticality: Criticality,
+    ) -> Result<Admission, Status> {
+        let shared = &self.shared;
+        // Whoever comes passes nobody who waits, except by a share of its own.
+        let taken = if shared.queue.is_empty() {
+            shared.counts.take(criticality, limit, &policy.shares)
+        } else {
+            let counts = &shared.counts;
+            counts.take_own(criticality, limit, &policy.shares)
+        };
+        if taken {
+            return Ok(Admission::Admitted(self.place(policy, Some(criticality))));
+        }
+        let line = shared.queue.join(criticality, policy.queue(limit));
+        let line = line.map_err(|_| self.refuse())?;
+        let waiting = Waiting {
+            line: Some(line),
+            limiter: self.clone(),
+            counted: Some(shared.metrics.wait()),
+        };
+        self.serve(policy);
+        Ok(Admission::Waits(waiting))
+    }
+
+    /// Gives places to those who wait, as far as there are any.
+    fn serve(&self, policy: &Policy) {
+        let shared = &self.shared;
+        // Without a limit any more, nobody shall go on waiting.
+        let limit = shared.limit(policy).unwrap_or(UNBOUNDED);
+        shared.queue.serve(policy.queue(limit), |criticality| {
+            let taken = shared.counts.take(criticality, limit, &policy.shares);
+            taken.then(|| self.place(policy, Some(criticality)))
+        });
+    }
+
+    fn place(&self, policy: &Policy, criticality: Option<Criticality>) -> Place {
+        Place {
+            limiter: self.clone(),
+            criticality,
+            began: Instant::now(),
+            adaptive_max: (policy.adaptive != Mode::Off).then_some(policy.adaptive_max),
+        }
+    }
+
+    fn refuse(&self) -> Status {
+        let text = "too many calls of the method are in flight";
+        refuse(&self.shared.refused, text)
+    }
+
+    /// Calls in flight now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.counts.all()
+    }
+
+    /// Calls that wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.queue.len()
+    }
+}
+
+impl Shared {
+    /// How many may be in flight, if there is a bound.
+    fn limit(&self, policy: &Policy) -> Option<usize> {
+        let found = (policy.adaptive == Mode::On && self.measurable)
+            .then(|| self.gradient.limit(policy.adaptive_max));
+        match (policy.calls_max, found) {
+            (Some(fixed), Some(found)) => Some(fixed.min(found)),
+            (fixed, found) => fixed.or(found),
+        }
+    }
+
+    /// Counts a call that was let in and would not be, if what is measured were held to. Those that
+    /// would wait are in flight here.
+    fn watch(&self, policy: &Policy, in_flight: usize) {
+        if policy.adaptive != Mode::Shadow || !self.measurable {
+            return;
+        }
+        let limit = self.gradient.limit(policy.adaptive_max);
+        if in_flight > limit + policy.queue(limit).calls_max {
+            self.metrics.would_refuse();
+        }
+    }
+}
+
+/// The place of one call, until dropped.
+#[derive(Debug)]
+pub struct Place {
+    limiter: Limiter,
+    /// Whose share it is counted in; nobody's where there was no limit.
+    criticality: Option<Criticality>,
+    began: Instant,
+    /// What a limit that is measured is at most, if one is.
+    adaptive_max: Option<usize>,
+}
+
+impl Place {
+    /// The handler has answered, and well: how long it took says how much there is to do. Of other
+    /// ends nothing is said.
+    pub fn answered(&self) {
+        let shared = &self.limiter.shared;
+        if !shared.measurable {
+            return;
+        }
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.began);
+        shared.throughput.add(took, now);
+        if let Some(max) = self.adaptive_max {
+            let sample = Sample {
+                took,
+                now,
+                in_flight: shared.counts.all(),
+            };
+            if let Some(limit) = shared.gradient.take(sample, max) {
+                shared.metrics.found(limit);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let shared = &self.limiter.shared;
+        shared.counts.free(self.criticality);
+        if !shared.queue.is_empty() {
+            shared.policy.read(|policy| self.limiter.serve(policy));
+        }
+    }
+}
+
+/// A call that waits for its place; dropped, it does so no longer.
+#[derive(Debug)]
+pub struct Waiting {
+    line: Option<queue::Waiting<Place>>,
+    limiter: Limiter,
+    /// Counts it among those that wait.
+    counted: Option<Held>,
+}
+
+impl Future for Waiting {
+    type Output = Result<Place, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let line = this.line.as_mut().expect("polled after it was ready");
+        let place = ready!(Pin::new(line).poll(cx));
+        this.line = None;
+        this.counted = None;
+        let mut place = place.map_err(|_| this.limiter.refuse())?;
+        // Waiting is no work.
+        place.began = Instant::now();
+        Poll::Ready(Ok(place))
+    }
+}

@@ -1,0 +1,162 @@
+//! Refuses calls that matter less while the process is overloaded.
+//!
+//! Three signs say that it is: tasks begin to run late, which is what a queue is where nobody sees one;
+//! its processors are busy, and more calls are in flight than it needs to be as fast as it was at its
+//! best; its memory is nearly used up. While one of them holds, more and more is refused, from what matters
+//! least on; when none does, it is let in again, slower.
+//!
+//! ```text
+//! watch (task) ──lag, Machine──▶ Level ──steps──▶ Shedder ◀── each call
+//!                                  ▲                 │
+//!                                  └── throughput ◀──┘ each answer
+//! ```
+
+mod level;
+mod machine;
+mod watch;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::Status;
+
+use super::scattered;
+use crate::{
+    caller::Criticality,
+    config::{self, LONGEST, Live},
+    limit::{concurrency::Cap, throughput::Throughput},
+    status::Refusal,
+    telemetry::platform::{Limits, Load, RefusedByLimit},
+};
+
+pub use machine::{Linux, Machine};
+
+use level::Level;
+
+/// When a call that was refused is worth another try, give or take a half: a tenth of its kind is let
+/// in again in a tenth of that at the earliest.
+const PAUSE: Duration = Duration::from_secs(1);
+
+config::choice! {
+    /// What is done with what is found.
+    pub enum Mode {
+        /// Nothing is refused, and nothing measured.
+        Off = "off",
+        /// Metrics say what would be refused.
+        Shadow = "shadow",
+        /// It is refused.
+        On = "on",
+    }
+}
+
+config::section! {
+    /// When a process is overloaded, and refuses calls that matter less.
+    pub struct Config {
+        /// Whether it does.
+        pub mode: Mode = Mode::On, live;
+        /// How late tasks may begin to run, as a moving mean. Beyond it the two lesser criticalities are
+        /// refused more and more; beyond five times as much, all but the highest.
+        pub lag_max: Duration = Duration::from_millis(20),
+            in Duration::from_millis(1)..=LONGEST, live;
+        /// Processor time used, in percent of what the process may use, from which on no more calls may be
+        /// in flight than it needs; beyond that the two lesser criticalities are refused.
+        pub cpu_max_percent: u32 = 85, in 1..=100, live;
+        /// Memory used, in percent of what its control group may have, from which on the two lesser
+        /// criticalities are refused.
+        pub memory_soft_percent: u32 = 92, in 1..=100, live;
+        /// The same, from which on all calls are refused.
+        pub memory_max_percent: u32 = 95, in 1..=100, live;
+    }
+    validate = Config::check;
+}
+
+impl Config {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.memory_max_percent < self.memory_soft_percent {
+            let text = "expected no less than memory_soft_percent";
+            check.refuse("memory_max_percent", text);
+        }
+    }
+}
+
+/// Decides of each call whether it is let in; clones decide alike.
+#[derive(Debug, Clone)]
+pub struct Shedder {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Live<Config>,
+    /// How many calls there are.
+    cap: Cap,
+    /// What [`Level`] has come to.
+    steps: AtomicU32,
+    throughput: Throughput,
+    load: Load,
+    refused: Limits,
+}
+
+impl Shedder {
+    /// Lets everything in until somebody [watches](Self::watch). `cap` counts the calls of the process.
+    #[must_use]
+    pub fn new(config: Live<Config>, cap: Cap) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                cap,
+                steps: AtomicU32::new(0),
+                throughput: Throughput::default(),
+                load: Load::register(),
+                refused: Limits::register(),
+            }),
+        }
+    }
+
+    /// Lets a call in. How much it matters is asked for where that is of any matter.
+    ///
+    /// # Errors
+    ///
+    /// UNAVAILABLE if others matter more at this moment.
+    pub fn admit(&self, criticality: impl FnOnce() -> Criticality) -> Result<(), Status> {
+        match self.shared.steps.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            steps => self.admit_at(steps, criticality()),
+        }
+    }
+
+    fn admit_at(&self, steps: u32, criticality: Criticality) -> Result<(), Status> {
+        let shared = &self.shared;
+        let tenths = level::tenths(steps, criticality);
+        if tenths == 0 || fastrand::u32(..level::CLASS) >= tenths {
+            return Ok(());
+        }
+        shared.load.refuse(criticality);
+        if shared.config.read(|config| config.mode) != Mode::On {
+            return Ok(());
+        }
+        shared.refused.refuse(RefusedByLimit::Overload);
+        let text = format!("the process is overloaded; calls that are {criticality} are refused");
+        Err(Refusal::Overload.status_with_pause(text, scattered(PAUSE)))
+    }
+
+    /// Where answers are counted.
+    #[must_use]
+    pub fn throughput(&self) -> Throughput {
+        self.shared.throughput.clone()
+    }
+}
+
+impl Default for Shedder {
+    fn default() -> Self {
+        Self::new(Live::fixed(Config::default()), Cap::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

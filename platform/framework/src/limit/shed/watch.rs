@@ -1,0 +1,148 @@
+//! Looks at how loaded the process is, again and again.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Level, Machine, Mode, Shedder, level};
+use crate::{
+    caller::Criticality,
+    journal::{Journal, Kind},
+};
+
+/// How often it is looked whether tasks begin in time. While nothing is to do, that does not matter.
+const PULSE: Duration = Duration::from_millis(5);
+const PULSE_IDLE: Duration = Duration::from_millis(100);
+/// How much of the mean one more look is.
+const PULSE_WEIGHT: f64 = 0.1;
+/// What a clock of milliseconds is late by, without anybody being late.
+const PULSE_GRAIN: Duration = Duration::from_millis(1);
+/// How often the level follows.
+const STEP: Duration = Duration::from_millis(100);
+/// How often the machine is asked.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Shedder {
+    /// Watches the process until told to stop. What changes is written to `journal`.
+    pub async fn watch(self, machine: impl Machine, journal: Journal, stopping: CancellationToken) {
+        let watch = Watch::new(self, machine, journal);
+        let _ = stopping.run_until_cancelled(watch.run()).await;
+    }
+}
+
+struct Watch<M> {
+    shedder: Shedder,
+    machine: M,
+    journal: Journal,
+    level: Level,
+    signs: level::Signs,
+    /// In seconds.
+    lag: f64,
+    followed: Instant,
+    looked: Instant,
+}
+
+impl<M: Machine> Watch<M> {
+    fn new(shedder: Shedder, machine: M, journal: Journal) -> Self {
+        let now = Instant::now();
+        Self {
+            shedder,
+            machine,
+            journal,
+            level: Level::default(),
+            signs: level::Signs::default(),
+            lag: 0.0,
+            followed: now,
+            looked: now,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let pause = if self.is_idle() { PULSE_IDLE } else { PULSE };
+            let due = Instant::now() + pause;
+            time::sleep_until(due).await;
+            let now = Instant::now();
+            let late = (now - due).saturating_sub(PULSE_GRAIN);
+            self.lag += (late.as_secs_f64() - self.lag) * PULSE_WEIGHT;
+            if now - self.followed >= STEP {
+                self.followed = now;
+                self.follow(now);
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let shared = &self.shedder.shared;
+        shared.steps.load(Ordering::Relaxed) == 0 && shared.cap.in_flight() == 0
+    }
+
+    fn follow(&mut self, now: Instant) {
+        let shared = &self.shedder.shared;
+        let config = shared.config.load();
+        if now - self.looked >= LOOK {
+            let passed = now - self.looked;
+            self.looked = now;
+            self.signs.cpu = self.machine.cpu(passed).unwrap_or(0.0);
+            self.signs.memory = self.machine.memory().unwrap_or(0.0);
+            shared.load.cpu(self.signs.cpu);
+            shared.load.memory(self.signs.memory);
+        }
+        self.signs.lag = Duration::from_secs_f64(self.lag.max(0.0));
+        shared.load.lag(self.signs.lag);
+        self.signs.crowded = shared.throughput.is_crowded(shared.cap.in_flight());
+        let steps = if config.mode == Mode::Off {
+            self.level = Level::default();
+            0
+        } else {
+            self.level.follow(self.signs, &config, now)
+        };
+        let before = shared.steps.swap(steps, Ordering::Relaxed);
+        if before != steps {
+            self.tell(before, steps, config.mode);
+        }
+    }
+
+    fn tell(&self, before: u32, steps: u32, mode: Mode) {
+        for criticality in Criticality::ALL {
+            let share = f64::from(level::tenths(steps, criticality)) / f64::from(level::CLASS);
+            self.shedder.shared.load.refusing(criticality, share);
+        }
+        let refused = level::in_words(steps);
+        if level::in_words(before) == refused {
+            return;
+        }
+        let level::Signs {
+            lag, cpu, memory, ..
+        } = self.signs;
+        let tried = mode != Mode::On;
+        if steps > before {
+            tracing::warn!(
+                refused,
+                tried,
+                ?lag,
+                cpu,
+                memory,
+                "the process is overloaded"
+            );
+        } else {
+            tracing::info!(
+                refused,
+                tried,
+                ?lag,
+                cpu,
+                memory,
+                "the process is less loaded"
+            );
+        }
+        let signs = format!("lag {lag:.1?}, cpu {cpu:.2}, memory {memory:.2}");
+        let signs = if tried {
+            format!("{signs}; tried only")
+        } else {
+            signs
+        };
+        let detail = format!("{refused}: {signs}");
+        self.journal.record(Kind::Shedding, "calls", detail);
+    }
+}
