@@ -62,9 +62,9 @@ config::choice! {
 config::section! {
     /// How many calls of one method are in flight at once, and which of them wait or are refused.
     pub struct Policy {
-        /// Calls in flight; without it, as many as come. A call within the share of its criticality
-        /// is let in although others hold its place, so that there may be twice as many for a moment.
-        pub calls_max: Option<usize> = None, live;
+        /// Calls in flight; 0 is as many as come. A call within the share of its criticality is let in
+        /// although others hold its place, so that there may be twice as many for a moment.
+        pub calls_max: usize = 0, live;
         /// A limit found by how long calls take, as more of them are in flight (unary methods alone).
         pub adaptive: Mode = Mode::Shadow, live;
         /// The most that is found. The least is 4.
@@ -82,7 +82,6 @@ config::section! {
         /// beside it.
         pub shares: section Shares;
     }
-    validate = Policy::check;
 }
 
 config::section! {
@@ -101,10 +100,9 @@ config::section! {
 }
 
 impl Policy {
-    fn check(&self, check: &mut config::Check<'_, '_>) {
-        if self.calls_max == Some(0) {
-            check.refuse("calls_max", "expected at least 1: none would be served");
-        }
+    /// How many calls may be in flight, where that is fixed.
+    fn fixed(&self) -> Option<usize> {
+        (self.calls_max > 0).then_some(self.calls_max)
     }
 }
 

@@ -57,7 +57,7 @@ config::choice! {
 config::section! {
     /// When a process is overloaded, and refuses calls that matter less.
     pub struct Config {
-        /// Whether it does.
+        /// Whether it does; `shadow` counts what it would refuse.
         pub mode: Mode = Mode::On, live;
         /// How late tasks may begin to run, as a moving mean. Beyond it the two lesser criticalities are
         /// refused more and more; beyond five times as much, all but the highest.

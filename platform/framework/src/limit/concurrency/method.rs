@@ -181,7 +181,7 @@ impl Shared {
     fn limit(&self, policy: &Policy) -> Option<usize> {
         let found = (policy.adaptive == Mode::On && self.measurable)
             .then(|| self.gradient.limit(policy.adaptive_max));
-        match (policy.calls_max, found) {
+        match (policy.fixed(), found) {
             (Some(fixed), Some(found)) => Some(fixed.min(found)),
             (fixed, found) => fixed.or(found),
         }

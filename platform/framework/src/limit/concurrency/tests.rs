@@ -23,7 +23,7 @@ static METHOD: Method = Method {
 
 fn fixed(calls_max: usize) -> Policy {
     Policy {
-        calls_max: Some(calls_max),
+        calls_max,
         adaptive: Mode::Off,
         queue_percent: 0,
         ..Policy::default()
@@ -97,7 +97,7 @@ async fn a_method_is_not_bounded_as_it_ships() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_changes_while_calls_run() {
     let mut publisher = Publisher::new(Policy {
-        calls_max: None,
+        calls_max: 0,
         ..fixed(1)
     });
     let limiter = Limiter::new(&METHOD, publisher.live(), Throughput::default());
@@ -115,7 +115,7 @@ async fn a_limit_changes_while_calls_run() {
         assert!((&mut waiting).now_or_never().is_none(), "still two");
     }
     publisher.publish(Policy {
-        calls_max: None,
+        calls_max: 0,
         ..fixed(1)
     });
     places.pop();
@@ -190,7 +190,7 @@ async fn window(limiter: &Limiter, took: Duration, calls: usize) {
 async fn what_is_measured_is_held_to_where_that_is_on() {
     for (adaptive, in_flight) in [(Mode::On, 20), (Mode::Shadow, 100), (Mode::Off, 100)] {
         let limiter = limiter(Policy {
-            calls_max: None,
+            calls_max: 0,
             adaptive,
             ..fixed(1)
         });
@@ -241,7 +241,6 @@ fn settings_that_cannot_hold_are_refused() {
     let sources = |text: &str| config::Sources::new().text("test", text);
     assert!(config::load::<Config>(sources("calls_max = 0")).is_err());
     for wrong in [
-        "calls_max = 0",
         "queue_percent = 51",
         "adaptive_max = 3",
         "[shares]\ncritical = 90",
@@ -250,5 +249,5 @@ fn settings_that_cannot_hold_are_refused() {
     }
     let right = sources("calls_max = 5\nadaptive = 'on'\n[shares]\ncritical = 60");
     let right = config::load::<Policy>(right).unwrap();
-    assert_eq!(Some(5), right.config().calls_max);
+    assert_eq!(5, right.config().calls_max);
 }

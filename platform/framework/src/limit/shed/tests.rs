@@ -219,13 +219,16 @@ async fn it_can_be_tried_and_switched_off() {
     assert_eq!([10, 10, 10, 10], watched.refused());
 }
 
-/// Goal: the watch ends with its owner.
-/// Method: stop it.
+/// Goal: the watch ends with its owner, and leaves nothing refused behind, as nobody would end that.
+/// Method: stop it while all is refused; one that is told before it begins.
 #[tokio::test(start_paused = true)]
 async fn the_watch_ends_when_told() {
     let watched = Watched::new();
-    settle().await;
+    watched.machine.memory(99);
+    watched.late(ON_TIME, SECOND).await;
+    assert_eq!([10, 10, 10, 10], watched.refused());
     assert!(watched.tasks.stop_within(SECOND).await.is_empty());
+    assert_eq!([0, 0, 0, 0], watched.refused());
 
     let told = CancellationToken::new();
     told.cancel();

@@ -118,7 +118,7 @@ fn good(ends: &[End], criticality: Option<Criticality>) -> f64 {
 
 fn protected() -> Policy {
     Policy {
-        calls_max: Some(WORKERS),
+        calls_max: WORKERS,
         adaptive: Mode::Off,
         ..Policy::default()
     }
@@ -178,7 +178,7 @@ async fn an_overloaded_process_goes_on_for_those_that_matter() {
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_what_matters_fails_with_the_rest() {
     let policy = Policy {
-        calls_max: None,
+        calls_max: 0,
         ..protected()
     };
     let stack = process(policy);

@@ -1,6 +1,7 @@
 //! What a process, and a method, has no room for.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -8,20 +9,25 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderValue, Request};
+use http_body_util::Empty;
 use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
+use tower::Service as _;
 
 use super::probe::{DOWN, Messages, Probe, STREAM, Served, UNARY, UP};
 use crate::{
     call,
     caller::{CRITICALITY, Criticality},
     config::Live,
+    contract::Server as _,
+    deadline::Deadline,
     health::{self, Health},
     journal::Journal,
     limit::{
@@ -29,8 +35,9 @@ use crate::{
         shed::{self, Machine, Shedder},
     },
     policy::{self, Policies},
-    server::{Protection, Router},
+    server::{Protection, Router, bound},
     shutdown::Tasks,
+    status::code_in,
     telemetry::Sampling,
     transport::{
         server::Limits,
@@ -40,7 +47,7 @@ use crate::{
 
 fn fixed(calls_max: usize) -> Policy {
     Policy {
-        calls_max: Some(calls_max),
+        calls_max,
         adaptive: Mode::Off,
         queue_percent: 0,
         ..Policy::default()
@@ -223,6 +230,53 @@ async fn waiting_counts_to_the_deadline() {
     assert_eq!(2, begun.load(Ordering::SeqCst), "the others never began");
 }
 
+/// Goal: a call that gets its place too late does not begin, although nobody else looks at the clock, and
+/// its place is free for the next.
+/// Method: the layer alone; a place that is freed after the deadline of the one that waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_gets_its_place_too_late_does_not_begin() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&begun);
+    let handler = tower::service_fn(move |_: Request<()>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new())) }
+    });
+    let policy = Live::fixed(policy::Policy {
+        concurrency: Policy {
+            queue_percent: 200,
+            queue_interval: Duration::from_secs(9),
+            ..fixed(1)
+        },
+        ..policy::Policy::default()
+    });
+    let limiter = Protection::default().limiter(&Probe::METHODS[0], &policy);
+    let mut layer = bound::Bound::new(handler, limiter);
+    let mut call = |deadline| {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Arc::new(call::Context {
+            method: &Probe::METHODS[0],
+            peer: None,
+            deadline: Deadline::after(deadline),
+            trace: call::TraceContext::root(false),
+            previous_attempts: 0,
+            criticality: Criticality::default(),
+            ended: call::Ended::default(),
+        }));
+        layer.call(request)
+    };
+    let first = call(Duration::from_secs(9)).await.unwrap();
+    let late = call(Duration::from_millis(100));
+    let next = call(Duration::from_secs(9));
+    time::advance(Duration::from_millis(100)).await;
+    drop(first);
+    let late = late.await.unwrap();
+    assert_eq!(Some(Code::DeadlineExceeded), code_in(late.headers()));
+    assert_eq!(1, begun.load(Ordering::SeqCst));
+    let next = next.await.unwrap();
+    assert_eq!(None, code_in(next.headers()));
+    assert_eq!(2, begun.load(Ordering::SeqCst));
+}
+
 /// Goal: a standing line refuses within milliseconds, with a pushback; it does not make everybody late.
 /// Method: one place that is taken, and a line of five.
 #[tokio::test(start_paused = true)]
@@ -372,7 +426,7 @@ impl Sent {
         Reply {
             status: head.status,
             headers: head.headers,
-            data: bytes::Bytes::new(),
+            data: Bytes::new(),
             trailers: http::HeaderMap::new(),
         }
     }

@@ -45,6 +45,10 @@ const BIG_PATH: &str = "/big";
 
 const BIG: usize = 256 << 10;
 
+/// A path that is answered with a byte where its caller is known to belong to the system, and with
+/// nothing where not.
+const TRUSTED_PATH: &str = "/trusted";
+
 /// A path that is answered at once.
 const PATH: &str = "/";
 
@@ -65,8 +69,9 @@ impl Service<Request<Incoming>> for Answer {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let path = request.uri().path().to_owned();
+        let writing = request.extensions().get::<Writing>().unwrap();
+        let trusted = writing.is_trusted();
         if path == PATIENT_PATH {
-            let writing = request.extensions().get::<Writing>().unwrap();
             writing.not_beyond(Instant::now() + PATIENCE, Instant::now());
         }
         Box::pin(async move {
@@ -76,7 +81,11 @@ impl Service<Request<Incoming>> for Answer {
                 READ_PATH => drop(request.into_body().collect().await),
                 _ => {}
             }
-            let length = if path == BIG_PATH { BIG } else { 0 };
+            let length = match path.as_str() {
+                BIG_PATH => BIG,
+                TRUSTED_PATH => usize::from(trusted),
+                _ => 0,
+            };
             Ok(Response::new(Full::from(vec![b'x'; length])))
         })
     }

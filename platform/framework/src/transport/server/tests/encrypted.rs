@@ -157,8 +157,31 @@ async fn clients_prove_themselves_where_asked_to() {
     let proven = dial(address, &authority, Some(present(&authority)))
         .await
         .unwrap();
-    let wire = Wire::over(proven).await;
-    wire.call(Wire::request(PATH), b"").await.unwrap();
+    assert!(is_trusted(proven).await);
+}
+
+async fn is_trusted<I>(io: I) -> bool
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let wire = Wire::over(io).await;
+    let reply = wire.call(Wire::request(TRUSTED_PATH), b"").await.unwrap();
+    !reply.data.is_empty()
+}
+
+/// Goal: by being on this machine a peer is known where nothing is encrypted; over TLS a certificate of
+/// its own is what makes it known, and without one it is a stranger.
+/// Method: who connects from here, to a listener in plaintext and to one that asks for no certificate.
+#[tokio::test]
+async fn over_tls_only_a_certificate_makes_known() {
+    let (address, _plain) = on_loopback(&Config::default(), limits());
+    assert!(is_trusted(TcpStream::connect(address).await.unwrap()).await);
+
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let config = certify(&authority, folder.path());
+    let (address, _encrypted) = on_loopback(&config, limits());
+    assert!(!is_trusted(dial(address, &authority, None).await.unwrap()).await);
 }
 
 /// Goal: a peer that does not finish the handshake is cut in time.
