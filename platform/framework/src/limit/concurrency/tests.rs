@@ -150,6 +150,40 @@ async fn who_waits_is_passed_by_nobody() {
     assert_eq!(0, limiter.in_flight());
 }
 
+/// Goal: no place is lost and nobody waits for ever, however calls meet.
+/// Method: on two threads at once, many calls that wait for one of three places, hold it for a moment, and
+/// go away now and then before they have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_place_is_lost_between_threads() {
+    let limiter = limiter(Policy {
+        queue_percent: 10_000,
+        queue_interval: Duration::from_hours(1),
+        ..fixed(3)
+    });
+    let mut calls = tokio::task::JoinSet::new();
+    for caller in 0..32_usize {
+        let limiter = limiter.clone();
+        calls.spawn(async move {
+            for call in 0..500 {
+                let criticality = Criticality::ALL[(caller + call) % 4];
+                let place = match limiter.admit(|| criticality).unwrap() {
+                    Admission::Admitted(place) => place,
+                    Admission::Waits(waiting) if call % 7 == 0 => {
+                        drop(waiting);
+                        continue;
+                    }
+                    Admission::Waits(waiting) => waiting.await.unwrap(),
+                };
+                tokio::task::yield_now().await;
+                drop(place);
+            }
+        });
+    }
+    let ended = time::timeout(Duration::from_mins(1), calls.join_all()).await;
+    assert!(ended.is_ok(), "{limiter:?}");
+    assert_eq!((0, 0), (limiter.in_flight(), limiter.waiting()));
+}
+
 /// Goal: a share is had at once, whoever borrowed it and whoever waits.
 /// Method: calls of one kind have everything and wait for more; one of another comes.
 #[tokio::test(start_paused = true)]

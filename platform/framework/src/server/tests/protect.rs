@@ -1,6 +1,7 @@
 //! What a process, and a method, has no room for.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::{
         Arc,
@@ -25,7 +26,7 @@ use super::probe::{DOWN, Messages, Probe, STREAM, Served, UNARY, UP};
 use crate::{
     call,
     caller::{CRITICALITY, Criticality},
-    config::Live,
+    config::{Live, Publisher},
     contract::Server as _,
     deadline::Deadline,
     health::{self, Health},
@@ -163,6 +164,39 @@ async fn a_stream_counts_to_its_end() {
             let reply = begin(&wire, path).await.reply().await.unwrap();
             assert_eq!(Some(Code::Ok), reply.code(), "after trailers");
         }
+    }
+}
+
+/// Goal: a policy bounds the methods of its pattern and no others, and changes while calls run.
+/// Method: one stream where one may be, others of that method and of another; then no bound any more.
+#[tokio::test(start_paused = true)]
+async fn a_policy_bounds_its_own_methods() {
+    let table = |calls_max| {
+        let policy = policy::Policy {
+            concurrency: fixed(calls_max),
+            ..policy::Policy::default()
+        };
+        BTreeMap::from([("test.Probe/Down".to_owned(), policy)])
+    };
+    let mut publisher = Publisher::new(table(1));
+    let router = Router::new().follow(Policies::new(&publisher.live()));
+    let (_over, until) = watch::channel(false);
+    let (_served, wire) = serve(open(until), router).await;
+    let mut held = Vec::new();
+    let mut admitted = async |path| {
+        let response = begin(&wire, path).await.response.await.unwrap();
+        let admitted = code_in(response.headers()).is_none();
+        held.push(response);
+        admitted
+    };
+    assert!(admitted(DOWN).await);
+    assert!(!admitted(DOWN).await);
+    for _ in 0..3 {
+        assert!(admitted(UP).await);
+    }
+    publisher.publish(table(0));
+    for _ in 0..3 {
+        assert!(admitted(DOWN).await);
     }
 }
 
