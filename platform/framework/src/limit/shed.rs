@@ -60,7 +60,8 @@ config::section! {
         /// Whether it does; `shadow` counts what it would refuse.
         pub mode: Mode = Mode::On, live;
         /// How late tasks may begin to run, as a moving mean. Beyond it the two lesser criticalities are
-        /// refused more and more; beyond five times as much, all but the highest.
+        /// refused more and more; beyond five times as much, all but the highest, where more calls are in
+        /// flight than are needed, and more than 16.
         pub lag_max: Duration = Duration::from_millis(20),
             in Duration::from_millis(1)..=LONGEST, live;
         /// Processor time used, in percent of what the process may use, from which on no more calls may be

@@ -23,6 +23,9 @@ const ALL: u32 = 4 * CLASS;
 const UP: u32 = 2;
 /// How many times as late as they may be tasks must begin for calls to be refused that somebody waits for.
 const SEVERE: u32 = 5;
+/// With so few calls in flight it is not these that make a process late, but others on its machine, and
+/// to refuse what somebody waits for would help nobody.
+const FEW: usize = 16;
 /// How long the rule for busy processors holds after it has last refused something.
 const COOL: Duration = Duration::from_secs(1);
 
@@ -40,7 +43,9 @@ pub(super) struct Signs {
     pub(super) cpu: f64,
     /// Memory used, from 0 to 1.
     pub(super) memory: f64,
-    /// Whether more calls are in flight than the process needs.
+    /// How many calls are in flight.
+    pub(super) in_flight: usize,
+    /// Whether that is more than the process needs.
     pub(super) crowded: bool,
 }
 
@@ -61,7 +66,8 @@ impl Level {
             self.steps = ALL;
             return self.steps;
         }
-        let ceiling = if signs.lag >= config.lag_max * SEVERE {
+        let too_many = signs.crowded && signs.in_flight > FEW;
+        let ceiling = if signs.lag >= config.lag_max * SEVERE && too_many {
             ALL_BUT_ONE
         } else if signs.lag >= config.lag_max || busy || memory >= config.memory_soft_percent {
             SHEDDABLE
@@ -121,12 +127,15 @@ mod tests {
         lag: Duration::ZERO,
         cpu: 0.0,
         memory: 0.0,
+        in_flight: 1,
         crowded: false,
     };
 
     fn lag(millis: u64) -> Signs {
         Signs {
             lag: Duration::from_millis(millis),
+            in_flight: 17,
+            crowded: true,
             ..QUIET
         }
     }
@@ -176,6 +185,24 @@ mod tests {
             after(level, lag(9), 19, &mut now),
             "two seconds for all of it"
         );
+    }
+
+    /// Goal: what somebody waits for is not refused as others on the machine make the process late.
+    /// Method: far too late, with few calls in flight, and with no more than it needs.
+    #[tokio::test(start_paused = true)]
+    async fn with_few_calls_being_late_is_no_fault_of_theirs() {
+        let (mut level, mut now) = (Level::default(), Instant::now());
+        let few = Signs {
+            in_flight: 16,
+            ..lag(900)
+        };
+        let needed = Signs {
+            crowded: false,
+            ..lag(900)
+        };
+        assert_eq!(20, after(&mut level, few, 50, &mut now));
+        assert_eq!(20, after(&mut level, needed, 50, &mut now));
+        assert_eq!(22, after(&mut level, lag(900), 1, &mut now));
     }
 
     /// Goal: tenths are of one criticality after the other.

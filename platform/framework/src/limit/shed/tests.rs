@@ -105,11 +105,11 @@ const ON_TIME: Duration = Duration::ZERO;
 
 /// Goal: a process whose tasks begin late refuses what matters less, and far too late, all but the
 /// most; it is told once for each, and it recovers in less than five seconds.
-/// Method: advance the clock in leaps while a call is in flight.
+/// Method: advance the clock in leaps while more calls are in flight than are answered.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_is_late_refuses_what_matters_less() {
     let watched = Watched::new();
-    let _call = watched.cap.admit().unwrap();
+    let _calls: Vec<_> = (0..17).map(|_| watched.cap.admit().unwrap()).collect();
     settle().await;
     watched.late(Duration::from_millis(15), SECOND * 3).await;
     assert_eq!([0, 0, 0, 0], watched.refused());

@@ -98,7 +98,8 @@ impl<M: Machine> Watch<M> {
         }
         self.signs.lag = Duration::from_secs_f64(self.lag.max(0.0));
         shared.load.lag(self.signs.lag);
-        self.signs.crowded = shared.throughput.is_crowded(shared.cap.in_flight());
+        self.signs.in_flight = shared.cap.in_flight();
+        self.signs.crowded = shared.throughput.is_crowded(self.signs.in_flight);
         let steps = if config.mode == Mode::Off {
             self.level = Level::default();
             0
