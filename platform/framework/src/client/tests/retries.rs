@@ -372,6 +372,7 @@ async fn no_retry_of_a_retry() {
             deadline: None,
             trace: TraceContext::root(false),
             previous_attempts,
+            criticality: crate::caller::Criticality::default(),
             ended: call::Ended::default(),
         });
         let calls = call::Scoped::new(served, caller.say_once(UNARY));
