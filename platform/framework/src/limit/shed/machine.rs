@@ -110,14 +110,13 @@ impl<F: Files> From<F> {
     }
 
     fn cpu(&mut self, passed: Duration) -> Option<f64> {
-        let (now, processors) = if let Some(group) = &self.cpu {
-            let bound = group.processors(&self.files);
-            let processors = bound.map_or(self.processors, |it| it.min(self.processors));
-            (group.processor_time(&self.files)?, processors)
-        } else {
-            let own = self.files.read(OWN_TIME)?;
-            (prometheus::cpu_seconds(&own)?, self.processors)
-        };
+        let (files, group) = (&self.files, self.cpu.as_ref());
+        let bound = group.and_then(|group| group.processors(files));
+        let processors = bound.map_or(self.processors, |it| it.min(self.processors));
+        // In version 1 the time may be counted elsewhere; that of the process is part of it.
+        let now = group.and_then(|group| group.processor_time(files));
+        let own = || prometheus::cpu_seconds(&files.read(OWN_TIME)?);
+        let now = now.or_else(own)?;
         let before = self.used.replace(now)?;
         let possible = passed.as_secs_f64() * processors;
         (possible > 0.0).then(|| ((now - before) / possible).clamp(0.0, 1.0))

@@ -119,13 +119,30 @@ fn a_group_of_version_one_is_read() {
     assert_near(0.5, From::new(files, 4).memory());
 }
 
+/// Goal: where version 1 counts time apart from its bound, the time of the process counts, of what the
+/// group may use.
+/// Method: a group that has a bound and no count.
+#[test]
+fn a_group_without_a_count_bounds_the_process() {
+    let files = Written::new(&[
+        ("/proc/self/cgroup", "2:cpuacct:/\n1:cpu:/a\n"),
+        ("/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "200000\n"),
+        ("/sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000\n"),
+    ]);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let used = cpu(&files, OWN_TIME, &line(ticks), &line(ticks * 2));
+    assert_near(0.5, used);
+}
+
+/// What Linux says of a process that has used so much.
+fn line(ticks: u64) -> String {
+    format!("7 (a b) R 1 1 1 0 -1 4194560 1 0 0 0 {ticks} 0 0 0 20 0 7 0 500 8192 2 0")
+}
+
 /// Goal: without a bound, the time of the process counts, of all processors; without anything, nothing.
 /// Method: its line before and after; no file at all.
 #[test]
 fn without_a_group_the_process_counts() {
-    let line = |ticks: u64| {
-        format!("7 (a b) R 1 1 1 0 -1 4194560 1 0 0 0 {ticks} 0 0 0 20 0 7 0 500 8192 2 0")
-    };
     let ticks = rustix::param::clock_ticks_per_second();
     let files = Written::new(&[("/proc/self/cgroup", "0::/\n")]);
     let used = cpu(&files, OWN_TIME, &line(ticks), &line(ticks * 3));
