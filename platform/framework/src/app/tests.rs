@@ -1,5 +1,6 @@
 //! A whole service in one process: over real sockets, with other implementations' clients.
 
+mod ages;
 mod certificate;
 mod drain;
 mod policies;
