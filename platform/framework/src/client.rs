@@ -23,10 +23,10 @@ mod attempt;
 mod body;
 mod config;
 mod endpoint;
-mod hedge;
+mod hedged;
 mod methods;
 mod reflection;
-mod retry;
+mod retried;
 mod rules;
 mod targets;
 mod timer;
@@ -46,7 +46,7 @@ use tower::Service;
 use self::{
     attempt::Begun,
     methods::{Methods, Throttles},
-    rules::Rules,
+    rules::{Guards, Rules},
     timer::Timer,
 };
 use crate::{
@@ -59,8 +59,8 @@ use crate::{
         bulkhead::{Bulkhead, Permit},
         throttle::Throttle,
     },
-    policy::{Policies, Policy},
-    retry::{Allowance, Way},
+    policy::Policies,
+    retry::{self, Allowance, Way},
     status::{self, Refusal},
     telemetry::{platform::RefusedCall, rpc::ClientCall},
     transport::subchannel::Outgoing,
@@ -81,6 +81,10 @@ const MARGIN: Duration = Duration::from_millis(1);
 /// The virtual connection to one target; clones are cheap and share everything.
 ///
 /// Always ready: a call that finds no endpoint waits within its bounds and then fails alone.
+///
+/// Of a method that it has no contract of, whoever calls may tell what a second try would do by an
+/// [`Idempotency`] in the extensions of a request; without, nothing is tried again that may have been
+/// seen by a handler.
 #[derive(Debug, Clone)]
 pub struct Channel {
     target: Arc<Target>,
@@ -95,7 +99,7 @@ struct Target {
     name: Arc<str>,
     balancer: Balancer,
     timeout_default: Duration,
-    rules: Live<Rules>,
+    guards: Live<Guards>,
     bulkhead: Bulkhead,
     allowance: Allowance,
     throttles: Throttles,
@@ -155,24 +159,24 @@ impl Service<Request<Body>> for Channel {
             request.headers_mut().append(name, value.clone());
         }
         call::pass_on_criticality(request.headers_mut());
-        let (called, policy) = self.methods.find(request.uri().path());
-        let rules = self.target.policy_of(called.method);
-        let idempotency = called
-            .method
-            .map_or(Idempotency::Unknown, |it| it.idempotency);
+        let (called, rules) = self.methods.find(request.uri().path());
+        let idempotency = called.method.map(|method| method.idempotency);
+        let told = || request.extensions().get::<Idempotency>().copied();
+        let idempotency = idempotency.or_else(told).unwrap_or(Idempotency::Unknown);
         // Here and not in the future: what is inherited is the context of whoever calls.
         let call = Call {
             measured: called.measured.start(),
             throttle: Arc::clone(&called.throttle),
             method: called.method,
             way: rules.retry.way(idempotency),
-            rules,
+            retry: rules.retry,
+            guards: self.target.guards.read(|guards| *guards),
             in_retry: call::with_current(|current| {
                 current.is_some_and(|served| served.previous_attempts > 0)
             }),
             deadline: self
                 .target
-                .deadline_of(called.method, &policy, request.headers()),
+                .deadline_of(called.method, &rules, request.headers()),
             began: Instant::now(),
             target: Arc::clone(&self.target),
         };
@@ -187,11 +191,11 @@ impl Target {
     fn deadline_of(
         &self,
         method: Option<&Method>,
-        policy: &Policy,
+        rules: &Rules,
         headers: &HeaderMap,
     ) -> Result<Option<Deadline>, deadline::MalformedTimeout> {
         let said = headers.get(&GRPC_TIMEOUT).map(deadline::parse_timeout);
-        let own = match (said.transpose()?, policy.timeout()) {
+        let own = match (said.transpose()?, rules.timeout) {
             (Some(said), Some(longest)) => Some(said.min(longest)),
             (Some(timeout), None) | (None, Some(timeout)) => Some(timeout),
             (None, None) => method
@@ -210,7 +214,8 @@ struct Call {
     measured: ClientCall,
     throttle: Arc<Throttle>,
     method: Option<&'static Method>,
-    rules: Rules,
+    guards: Guards,
+    retry: retry::Policy,
     way: Way,
     /// Whether it is made for a call that is itself tried again: those above do it already.
     in_retry: bool,
@@ -265,10 +270,13 @@ impl Call {
 
     fn place_of_its_own(&self) -> Result<Permit, Status> {
         let target = &*self.target;
-        target.bulkhead.enter(self.rules.calls_max).map_err(|full| {
-            target.allowance.refusals().call(RefusedCall::Bulkhead);
-            full.status(&target.name)
-        })
+        target
+            .bulkhead
+            .enter(self.guards.calls_max)
+            .map_err(|full| {
+                target.allowance.refusals().call(RefusedCall::Bulkhead);
+                full.status(&target.name)
+            })
     }
 
     fn too_late(&self, when: &str) -> Status {

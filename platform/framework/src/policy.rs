@@ -26,6 +26,7 @@ use crate::{
     contract::{Pattern, Patterns},
     fault,
     limit::concurrency,
+    retry,
 };
 
 pub use explain::{Explained, Value, explain};
@@ -38,15 +39,29 @@ config::section! {
         /// sets none, in place of `timeout_default`; its server ends it then, in place of
         /// `limits.unary_deadline_max`. Streams are bounded as well then. 0s is none.
         pub timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
+        /// What happens to calls made from here that fail.
+        pub retry: section retry::Config;
+        /// Calls made from here that are sent to several instances.
+        pub hedge: section retry::Hedge;
         /// What is done to calls that are served here, on purpose.
         pub fault: section fault::Config;
         /// How many calls are in flight where the method is served.
         pub concurrency: section concurrency::Policy;
     }
+    validate = Policy::check;
     member = Policy::inherited;
 }
 
 impl Policy {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        let Some(timeout) = self.timeout() else {
+            return;
+        };
+        if let Some((key, reason)) = self.retry.does_not_fit(timeout, "timeout") {
+            check.refuse(&format!("retry.{key}"), reason);
+        }
+    }
+
     /// Longest time of a call, where there is one.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {

@@ -225,7 +225,7 @@ impl Call {
     async fn place(&self, timer: &mut Timer, asked: &Asked<'_>) -> Result<(Picked, Slot), Broken> {
         let target = &*self.target;
         // What reached nobody is no request more.
-        let throttled = self.is_guarded() && self.rules.throttled;
+        let throttled = self.is_guarded() && self.guards.throttled;
         let throttled = throttled && asked.which != Try::Transparent;
         if throttled && let Err(refused) = self.throttle.admit(self.now(asked)) {
             target.allowance.refusals().call(RefusedCall::Throttle);
@@ -327,7 +327,7 @@ impl Call {
     /// How long an attempt may take; only where it is tried again after that.
     fn attempt_timeout(&self) -> Option<Duration> {
         let retried = self.way == Way::Retried && !self.in_retry;
-        self.rules.retry.attempt_timeout().filter(|_| retried)
+        self.retry.attempt_timeout().filter(|_| retried)
     }
 
     /// Whether the endpoint has as much time for this attempt as it needs.

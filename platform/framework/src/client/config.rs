@@ -7,7 +7,6 @@ use crate::{
     config::{self, Check, LONGEST},
     discovery::Target,
     limit::{bulkhead, throttle},
-    retry,
     transport::subchannel,
 };
 
@@ -47,10 +46,6 @@ config::section! {
         pub health: bool = true, restart;
         /// The service whose health counts; empty is the endpoint as a whole.
         pub health_service: String = String::new(), restart;
-        /// What happens to calls that fail.
-        pub retry: section retry::Config;
-        /// Calls that are sent to several instances.
-        pub hedge: section retry::Hedge;
         /// How many calls may be in flight.
         pub bulkhead: section bulkhead::Config;
         /// How calls that fail spare the target others.
@@ -100,7 +95,6 @@ impl Config {
             };
             check.refuse(key, error.to_string());
         }
-        self.check_retry(check);
         for (key, value) in [
             ("timeout_default", self.timeout_default),
             ("connect_timeout", self.connect_timeout),
@@ -109,13 +103,6 @@ impl Config {
             if value.is_zero() {
                 check.refuse(key, "expected more than 0s");
             }
-        }
-    }
-
-    fn check_retry(&self, check: &mut Check<'_, '_>) {
-        let whole = "timeout_default";
-        if let Some((key, reason)) = self.retry.does_not_fit(self.timeout_default, whole) {
-            check.refuse(&format!("retry.{key}"), reason);
         }
     }
 

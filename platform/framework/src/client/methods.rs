@@ -5,12 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::Target;
+use super::{Target, rules::Rules};
 use crate::{
-    config::Live,
-    contract::Method,
-    limit::throttle::Throttle,
-    policy::{Policies, Policy},
+    config::Live, contract::Method, limit::throttle::Throttle, policy::Policies,
     telemetry::rpc::ClientMethod,
 };
 
@@ -30,7 +27,7 @@ pub(super) struct Called {
     pub(super) measured: ClientMethod,
     pub(super) throttle: Arc<Throttle>,
     /// Followed where there is a contract; looked up by the path where not.
-    policy: Option<Live<Policy>>,
+    rules: Option<Live<Rules>>,
 }
 
 impl Methods {
@@ -39,7 +36,7 @@ impl Methods {
             method: Some(method),
             measured: ClientMethod::new(method, &target.name),
             throttle: target.throttles.of(method.path),
-            policy: Some(policies.follow(method.full_name())),
+            rules: Some(policies.follow(method.full_name()).derive(Rules::new)),
         });
         Self {
             known: known.collect(),
@@ -47,21 +44,21 @@ impl Methods {
                 method: None,
                 measured: ClientMethod::other(&target.name),
                 throttle: target.throttles.of(""),
-                policy: None,
+                rules: None,
             },
             policies: policies.clone(),
         }
     }
 
-    /// What is known of the method at `path`, and its policy as it is now.
-    pub(super) fn find(&self, path: &str) -> (&Called, Arc<Policy>) {
+    /// What is known of the method at `path`, and what holds for its calls now.
+    pub(super) fn find(&self, path: &str) -> (&Called, Rules) {
         let is_it = |called: &&Called| called.method.is_some_and(|method| method.path == path);
         let called = self.known.iter().find(is_it).unwrap_or(&self.other);
-        let policy = match &called.policy {
-            Some(policy) => policy.load(),
-            None => self.policies.find(path.strip_prefix('/').unwrap_or(path)),
+        let rules = match &called.rules {
+            Some(rules) => rules.read(|rules| *rules),
+            None => Rules::new(&self.policies.find(path.strip_prefix('/').unwrap_or(path))),
         };
-        (called, policy)
+        (called, rules)
     }
 }
 

@@ -1,24 +1,22 @@
-//! What holds for calls that fail, and for how many there may be.
+//! What holds for calls, read once by each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{Config, Target};
-use crate::{config::Live, contract::Method, retry};
+use super::Config;
+use crate::{config::Live, policy::Policy, retry};
 
-/// Settings of calls that may change while the process runs; a call sees one version of them.
+/// What holds for the calls to a target together.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rules {
-    pub(super) retry: retry::Policy,
-    /// Calls to the target that may be in flight.
+pub(super) struct Guards {
+    /// Calls that may be in flight.
     pub(super) calls_max: usize,
     /// Whether calls are spared where most fail.
     pub(super) throttled: bool,
 }
 
-impl Rules {
+impl Guards {
     fn new(config: &Config) -> Self {
         Self {
-            retry: retry::Policy::new(&config.retry, &config.hedge),
             calls_max: config.bulkhead.calls_max,
             throttled: config.throttle.enabled,
         }
@@ -34,9 +32,19 @@ impl Rules {
     }
 }
 
-impl Target {
-    /// What holds for a call of `method`, by now the same for all of them.
-    pub(super) fn policy_of(&self, _method: Option<&Method>) -> Rules {
-        self.rules.read(|rules| *rules)
+/// What the policy of a method says of its calls, ready to be read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rules {
+    /// Longest time of a call.
+    pub(super) timeout: Option<Duration>,
+    pub(super) retry: retry::Policy,
+}
+
+impl Rules {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            timeout: policy.timeout(),
+            retry: retry::Policy::new(&policy.retry, &policy.hedge),
+        }
     }
 }

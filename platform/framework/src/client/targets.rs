@@ -9,7 +9,7 @@ use std::{
 use http::uri::Authority;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{Channel, Config, Target, methods::Throttles, rules::Rules};
+use super::{Channel, Config, Target, methods::Throttles, rules::Guards};
 use crate::{
     balance::{self, Balancer, Snapshot},
     config::Live,
@@ -248,7 +248,7 @@ impl Shared {
         Target {
             balancer,
             timeout_default: config.timeout_default,
-            rules: Rules::follow(&self.live, name),
+            guards: Guards::follow(&self.live, name),
             bulkhead: Bulkhead::default(),
             allowance: Allowance::new(&target),
             throttles: Throttles::default(),

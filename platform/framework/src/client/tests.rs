@@ -27,6 +27,7 @@ use crate::{
     contract::{Access, Idempotency, Method},
     discovery::Resolve,
     journal::Journal,
+    policy::Policy,
     shutdown::Tasks,
     transport::subchannel::Connectivity,
 };
@@ -64,6 +65,11 @@ struct Caller {
     kinds: std::sync::OnceLock<Channel>,
 }
 
+/// The same policy for every method.
+fn always(policy: Policy) -> Policies {
+    Policies::new(&Live::fixed(BTreeMap::from([("*".to_owned(), policy)])))
+}
+
 impl Caller {
     /// Calls `addrs` over `net`. Endpoints are taken for healthy.
     fn new(net: &Net, addrs: &[SocketAddr]) -> Self {
@@ -71,15 +77,29 @@ impl Caller {
     }
 
     fn with(net: &Net, addrs: &[SocketAddr], change: impl FnOnce(&mut Config)) -> Self {
+        // What is tried again is for those tests that are about it.
+        let once = crate::retry::Config {
+            attempts_max: 1,
+            ..crate::retry::Config::default()
+        };
+        let policy = Policy {
+            retry: once,
+            ..Policy::default()
+        };
+        Self::under(net, addrs, policy, change)
+    }
+
+    /// With a policy for all methods.
+    fn under(
+        net: &Net,
+        addrs: &[SocketAddr],
+        policy: Policy,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let target: Vec<_> = addrs.iter().map(ToString::to_string).collect();
         let mut config = Config {
             health: false,
             keepalive_always: true,
-            // What is tried again is for those tests that are about it.
-            retry: crate::retry::Config {
-                attempts_max: 1,
-                ..crate::retry::Config::default()
-            },
             ..Config::to(target.join(","))
         };
         change(&mut config);
@@ -87,7 +107,8 @@ impl Caller {
         let tasks = Tasks::new(journal.clone());
         let configs = BTreeMap::from([("peer".to_owned(), config)]);
         let clients = Clients::new(configs, tasks.clone(), journal.clone())
-            .with_connector(Arc::new(net.clone()));
+            .with_connector(Arc::new(net.clone()))
+            .with_policies(always(policy));
         Self {
             clients,
             tasks,

@@ -148,3 +148,26 @@ fn a_pattern_for_nothing_is_found() {
     ];
     assert_eq!(expected, *found);
 }
+
+/// Goal: retries that do not fit the time of a call are refused when the configuration is read.
+/// Method: an attempt longer than its call, and pauses that are; the time from a less specific pattern.
+#[test]
+fn retries_fit_the_time_of_a_call() {
+    let toml = |rest: &str| format!("[policies.'*']\ntimeout = '5s'\n{rest}");
+    assert_eq!(
+        [
+            "orders.toml:4: policies.\"*\".retry.attempt_timeout = \"6s\": expected no more than \
+             timeout, which is 5s: no attempt outlasts its call"
+        ],
+        *faults(&toml("[policies.'*'.retry]\nattempt_timeout = '6s'")),
+    );
+    let pauses = faults(&toml(
+        "[policies.'a.B/C'.retry]\nattempts_max = 5\nbackoff_min = '1s'",
+    ));
+    let expected = "orders.toml:4: policies.\"a.B/C\".retry.attempts_max = 5: expected pauses that fit \
+                    timeout, which is 5s: those between 5 attempts";
+    assert_eq!(1, pauses.len());
+    assert!(pauses[0].starts_with(expected), "{pauses:?}");
+    // Nobody asked for retries here.
+    load("[policies.'*']\ntimeout = '20ms'").unwrap();
+}

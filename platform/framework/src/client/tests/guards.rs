@@ -25,8 +25,7 @@ async fn calls_in_flight_are_bounded_to_their_end() {
     let script = Script::start(&net, &[addr(1)], |_| {
         Reply::FailsAfterHeaders(Duration::from_mins(1), Code::Ok)
     });
-    let caller = Caller::with(&net, &[addr(1)], |config| {
-        config.retry = retry::Config::default();
+    let caller = Caller::under(&net, &[addr(1)], Policy::default(), |config| {
         config.bulkhead.calls_max = 2;
     });
     let mut client = caller.client();
@@ -117,31 +116,6 @@ async fn calls_of_others_are_not_guarded() {
     assert_eq!(102, script.begun());
     drop(streams);
     caller.stop().await;
-}
-
-/// Goal: retries that do not fit the time of a call are refused when the configuration is read.
-/// Method: an attempt longer than its call, and pauses that are.
-#[test]
-fn retries_fit_the_time_of_a_call() {
-    let refused = |toml: &str| {
-        let sources = crate::config::Sources::new().text("a.toml", toml);
-        let faults = crate::config::load::<Config>(sources).expect_err("at fault");
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    assert_eq!(
-        vec![
-            "a.toml:2: retry.attempt_timeout = \"6s\": expected no more than timeout_default, which is 5s: \
-             no attempt outlasts its call"
-        ],
-        refused("[retry]\nattempt_timeout = '6s'")
-    );
-    let pauses = refused("[retry]\nattempts_max = 5\nbackoff_min = '1s'");
-    assert_eq!(1, pauses.len());
-    let expected = "a.toml:2: retry.attempts_max = 5: expected pauses that fit timeout_default";
-    assert!(pauses[0].starts_with(expected), "{pauses:?}");
-    // Nobody asked for retries here.
-    let sources = crate::config::Sources::new().text("a.toml", "timeout_default = '20ms'");
-    crate::config::load::<Config>(sources).unwrap();
 }
 
 /// Goal: an outage is not made worse by those who call, and its end is seen soon.

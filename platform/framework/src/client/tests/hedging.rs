@@ -16,12 +16,14 @@ type Answers = fn(usize) -> Reply;
 async fn hedging(net: &Net, answers: Answers) -> (Caller, Script) {
     let addrs = ADDRS.map(addr);
     let script = Script::start(net, &addrs, answers);
-    let caller = Caller::with(net, &addrs, |config| {
-        config.hedge = retry::Hedge {
+    let policy = Policy {
+        hedge: retry::Hedge {
             attempts_max: 4,
             ..retry::Hedge::default()
-        };
-    });
+        },
+        ..Policy::default()
+    };
+    let caller = Caller::under(net, &addrs, policy, |_| {});
     for addr in addrs {
         caller.until(addr, Connectivity::Ready).await;
     }

@@ -53,7 +53,14 @@ const UNAVAILABLE: Reply = Reply::Fails(Code::Unavailable, &[]);
 
 /// Calls `addrs` with the retries of `config`.
 pub(super) fn retrying(net: &Net, addrs: &[SocketAddr], config: retry::Config) -> Caller {
-    Caller::with(net, addrs, |it| it.retry = config)
+    Caller::under(net, addrs, retried_by(config), |_| {})
+}
+
+fn retried_by(retry: retry::Config) -> Policy {
+    Policy {
+        retry,
+        ..Policy::default()
+    }
 }
 
 fn attempts(attempts_max: u8) -> retry::Config {
@@ -316,8 +323,7 @@ async fn no_pause_goes_past_the_deadline() {
     let script = Script::start(&net, &[addr(1)], |_| {
         Reply::Fails(Code::Unavailable, &["1000"])
     });
-    let caller = Caller::with(&net, &[addr(1)], |config| {
-        config.retry = retry::Config::default();
+    let caller = Caller::under(&net, &[addr(1)], Policy::default(), |config| {
         config.timeout_default = 500 * MS;
     });
     caller.until(addr(1), Connectivity::Ready).await;
@@ -392,8 +398,7 @@ async fn another_attempt_goes_to_another_endpoint() {
         2 => SERVES,
         _ => UNAVAILABLE,
     });
-    let caller = Caller::with(&net, &addrs, |config| {
-        config.retry = retry::Config::default();
+    let caller = Caller::under(&net, &addrs, Policy::default(), |config| {
         // Two of three fail here.
         config.throttle.enabled = false;
     });
@@ -443,22 +448,18 @@ async fn retries_are_counted() {
 async fn settings_change_while_calls_are_made() {
     let net = Net::default();
     let script = Script::start(&net, &[addr(1)], |_| UNAVAILABLE);
-    let config = |attempts_max| {
-        let config = Config {
-            health: false,
-            retry: attempts(attempts_max),
-            ..Config::to(addr(1).to_string())
-        };
-        BTreeMap::from([("peer".to_owned(), config)])
+    let policies = |attempts_max| {
+        let policy = retried_by(attempts(attempts_max));
+        BTreeMap::from([("*".to_owned(), policy)])
     };
-    let mut publisher = crate::config::Publisher::new(config(3));
+    let mut publisher = crate::config::Publisher::new(policies(3));
     let mut caller = retrying(&net, &[addr(1)], attempts(3));
-    caller.clients = Clients::new(config(3), caller.tasks.clone(), caller.journal.clone())
-        .with_connector(Arc::new(net.clone()))
-        .following(publisher.live());
+    caller.clients = caller
+        .clients
+        .with_policies(Policies::new(&publisher.live()));
     caller.say_once(UNARY).await.unwrap_err();
     assert_eq!(3, script.begun());
-    publisher.publish(config(1));
+    publisher.publish(policies(1));
     caller.say_once(UNARY).await.unwrap_err();
     assert_eq!(4, script.begun());
     caller.stop().await;

@@ -112,7 +112,7 @@ impl Call {
             replayable: outgoing.is_replayable(),
             left: deadline.map(Deadline::remaining),
         };
-        let (policy, allowance) = (&self.rules.retry, &self.target.allowance);
+        let (policy, allowance) = (&self.retry, &self.target.allowance);
         let course = &mut memory.course;
         match course.after(failure, policy, circumstances, allowance, Instant::now()) {
             Next::Retry(pause) => Some(pause),

@@ -80,7 +80,7 @@ impl Call {
 
     /// `kept` holds the whole request.
     async fn race(&self, origin: &Origin, kept: Outgoing) -> Ended {
-        let (policy, allowance) = (&self.rules.retry, &self.target.allowance);
+        let (policy, allowance) = (&self.retry, &self.target.allowance);
         let mut plan = Plan::begin(policy, Instant::now());
         let mut running = FuturesUnordered::new();
         running.push(self.hedge(origin, kept.copy(), Try::First, 0));
