@@ -413,6 +413,10 @@ pub(crate) struct Load {
     /// With --rate: a call that is due while so many are in flight is dropped, and counted
     #[arg(long, value_name = "CALLS", default_value_t = 10_000)]
     pub(crate) in_flight_max: usize,
+    /// Try calls that end with these codes again as services do, where the contract says that it does
+    /// no harm; UNAVAILABLE alone without any
+    #[arg(long, value_name = "CODES", value_delimiter = ',', num_args = 0..=1, default_missing_value = "UNAVAILABLE")]
+    pub(crate) retry: Option<Vec<String>>,
     /// Exit with 1 if any call failed or was dropped
     #[arg(long)]
     pub(crate) fail_on_error: bool,

@@ -21,7 +21,7 @@ mod text;
 
 use std::{cell::RefCell, fs, path::Path, time::Duration};
 
-use gantry::client::Tls;
+use gantry::{client::Tls, retry};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -64,16 +64,39 @@ pub(crate) async fn run(args: Load) -> Outcome {
         let opened = fs::OpenOptions::new().create(true).append(true).open(path);
         opened.map_err(|error| Failure::usage(format!("write {}: {error}", path.display())))?;
     }
+    let retry = retried(args.retry.as_deref())?;
     let tls = target::tls(args.ca.clone(), args.server_name.clone());
     let plan = plan(&args, tls.clone(), wanted).await?;
     let places = match pace {
         Pace::Open { in_flight_max, .. } => in_flight_max,
         Pace::Closed { concurrency } => concurrency,
     };
-    let target = Target::follow(&args.target, tls, &args.etcd, places).await?;
+    let target = Target::follow(&args.target, tls, &args.etcd, places, retry).await?;
     let measured = measure(&args, &target, plan, pace, limits).await;
     target.close().await;
     finish(&args, &measured?)
+}
+
+/// How failed calls are tried again: not at all, where nobody asks for it.
+fn retried(codes: Option<&[String]>) -> Result<retry::Config, Failure> {
+    let Some(codes) = codes else {
+        return Ok(retry::Config {
+            attempts_max: 1,
+            ..retry::Config::default()
+        });
+    };
+    let codes = codes.iter().map(|name| {
+        let mut known = retry::Code::ALL.iter();
+        let code = known.find(|code| code.as_str() == name);
+        code.copied().ok_or_else(|| {
+            let known = retry::Code::ALL.map(retry::Code::as_str).join(", ");
+            Failure::usage(format!("--retry {name}: expected one of {known}"))
+        })
+    });
+    Ok(retry::Config {
+        codes: codes.collect::<Result<_, _>>()?,
+        ..retry::Config::default()
+    })
 }
 
 /// Asks the target about the methods.

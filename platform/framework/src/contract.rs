@@ -10,6 +10,7 @@ mod violations;
 use std::marker::PhantomData;
 
 use prost::Message;
+use prost_types::method_options::IdempotencyLevel;
 use tonic::{
     Status,
     codec::{DecodeBuf, Decoder},
@@ -107,6 +108,18 @@ pub enum Idempotency {
     NoSideEffects,
     /// It has the effect of one try, however often it is tried.
     Idempotent,
+}
+
+impl Idempotency {
+    /// What the options of a described method say.
+    #[must_use]
+    pub fn of(options: Option<&prost_types::MethodOptions>) -> Self {
+        match options.map(prost_types::MethodOptions::idempotency_level) {
+            Some(IdempotencyLevel::NoSideEffects) => Self::NoSideEffects,
+            Some(IdempotencyLevel::Idempotent) => Self::Idempotent,
+            Some(IdempotencyLevel::IdempotencyUnknown) | None => Self::Unknown,
+        }
+    }
 }
 
 /// Who may call a method (`gantry.access.v1.Access`).

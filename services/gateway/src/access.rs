@@ -12,7 +12,7 @@ use std::time::Duration;
 use gantry::{
     auth::{Denied, Verifier},
     config::Live,
-    contract,
+    contract::{self, Idempotency},
     status::Refusal,
 };
 use http::HeaderMap;
@@ -31,6 +31,15 @@ const KEYS_PAUSE: Duration = Duration::from_millis(100);
 pub struct Access {
     catalogue: Catalogue,
     tokens: Option<Verifier>,
+}
+
+/// What is known of a method that is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Whether it may be a stream, either way.
+    pub is_stream: bool,
+    /// What a second try would do.
+    pub idempotency: Idempotency,
 }
 
 impl Access {
@@ -59,14 +68,14 @@ impl Access {
         }
     }
 
-    /// Whether a call of the method at `path` with these `headers` may be handed on; answers whether it
-    /// may be a stream, either way.
+    /// Whether a call of the method at `path` with these `headers` may be handed on; answers what is
+    /// known of it.
     ///
     /// # Errors
     ///
     /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone, and
     /// without the role that is wanted; UNAUTHENTICATED without a valid token where one is wanted.
-    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<bool, Status> {
+    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<Known, Status> {
         let (service, name) = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
@@ -84,7 +93,10 @@ impl Access {
             let verified = Box::pin(self.verify(headers, None)).await;
             return match (verified, service) {
                 // What nobody describes may be anything.
-                (Ok(()), _) => Ok(true),
+                (Ok(()), _) => Ok(Known {
+                    is_stream: true,
+                    idempotency: Idempotency::Unknown,
+                }),
                 // What is described as not there is told to anyone.
                 (Err(_), Some(_)) => Err(missing(path)),
                 (Err(refused), None) => Err(refused),
@@ -97,7 +109,10 @@ impl Access {
             // In a box: calls that need no token carry no room for it.
             contract::Access::Token => Box::pin(self.verify(headers, role)).await?,
         }
-        Ok(!method.is_unary())
+        Ok(Known {
+            is_stream: !method.is_unary(),
+            idempotency: method.idempotency(),
+        })
     }
 
     async fn verify(&self, headers: &HeaderMap, role: Option<&str>) -> Result<(), Status> {

@@ -10,6 +10,7 @@ use base64::{
 use bytes::Bytes;
 use gantry::{
     config::Live,
+    contract::Idempotency,
     server::Calls,
     status::{self, Refusal},
 };
@@ -114,9 +115,11 @@ impl Connect {
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let is_get = head.method == Verb::GET;
-        if !(head.method == Verb::POST || is_get && method.is_without_side_effects()) {
+        if !(head.method == Verb::POST
+            || is_get && method.idempotency() == Idempotency::NoSideEffects)
+        {
             let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
-            let allowed = if method.is_without_side_effects() {
+            let allowed = if method.idempotency() == Idempotency::NoSideEffects {
                 "GET, POST"
             } else {
                 "POST"

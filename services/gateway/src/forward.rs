@@ -128,8 +128,10 @@ impl Service<Request<Inbound>> for Forward {
             let checked = shared.access.check(path.path(), &head.headers).await;
             let streams = &shared.streams;
             let client = Key::of(client);
-            let open = checked.and_then(|is_stream| {
-                let open = is_stream.then(|| streams.open(client));
+            let open = checked.and_then(|known| {
+                // So that the channel knows whether it may try again.
+                head.extensions.insert(known.idempotency);
+                let open = known.is_stream.then(|| streams.open(client));
                 open.transpose()
             });
             let (open, body) = match open {

@@ -11,8 +11,11 @@ use std::{
 use gantry::{
     app,
     client::{Clients, Config, Tls},
+    config::Live,
     discovery::{Layout, Memory},
     journal::Journal,
+    policy::{Policies, Policy},
+    retry,
     shutdown::Tasks,
     transport::subchannel::Connectivity,
 };
@@ -65,7 +68,7 @@ impl Target {
             let access = ls::access(etcd).await?;
             // Why it cannot be read is told here; a call would only tell that it knows nobody.
             registry::look(&access, name).await?;
-            return Self::registered(name, config(name, tls)?, &access);
+            return Self::registered(name, config(name, tls)?, &access, |it| it);
         }
         if name.contains(':') {
             return Self::at(name, tls);
@@ -87,31 +90,45 @@ impl Target {
     }
 
     /// Whoever `name`, with its scheme, stands for in etcd, as a service would find it.
-    fn registered(name: &str, config: Config, access: &Access) -> Result<Self, Failure> {
+    fn registered(
+        name: &str,
+        config: Config,
+        access: &Access,
+        teach: impl FnOnce(Clients) -> Clients,
+    ) -> Result<Self, Failure> {
         let etcd = access.config()?;
         let tasks = Tasks::new(Journal::new());
         let owner = tasks.clone();
         Ok(Self::open(name, config, tasks, |clients| {
-            app::discovering(&etcd, clients, &owner, &Journal::new())
+            app::discovering(&etcd, teach(clients), &owner, &Journal::new())
         }))
     }
 
     /// As [`Target::find`], for as long as calls go on: of a name, every instance that serves is
     /// called, also those that come later. Health, waiting and connections are as services have
-    /// them, but for the calls in line, of which there may be `waiting_max`.
+    /// them, but for the calls in line, of which there may be `waiting_max`, and for `retry`.
     pub(crate) async fn follow(
         name: &str,
         tls: Option<Tls>,
         etcd: &EtcdOptions,
         waiting_max: usize,
+        retry: retry::Config,
     ) -> Result<Self, Failure> {
+        let retried = |clients: Clients| {
+            let policy = Policy {
+                retry,
+                ..Policy::default()
+            };
+            let all = BTreeMap::from([("*".to_owned(), policy)]);
+            clients.with_policies(Policies::new(&Live::fixed(all)))
+        };
         if is_registered_name(name) {
             let config = Config {
                 tls,
                 waiting_max,
                 ..Config::to(name)
             };
-            return Self::registered(name, config, &ls::access(etcd).await?);
+            return Self::registered(name, config, &ls::access(etcd).await?, retried);
         }
         let tasks = Tasks::new(Journal::new());
         let (target, resolver) = if name.contains(':') {
@@ -136,8 +153,8 @@ impl Target {
             ..Config::to(target)
         };
         Ok(Self::open(name, config, tasks, |clients| match resolver {
-            Some(up) => clients.with_resolver(UP, Arc::new(up)),
-            None => clients,
+            Some(up) => retried(clients).with_resolver(UP, Arc::new(up)),
+            None => retried(clients),
         }))
     }
 

@@ -4,7 +4,10 @@
 use std::{future::Future, net::SocketAddr, pin::Pin};
 
 use bytes::{Buf as _, Bytes};
-use gantry::client::{Channel, PickedEndpoint};
+use gantry::{
+    client::{Channel, PickedEndpoint},
+    contract::Idempotency,
+};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Frame;
 use http_body_util::Full;
@@ -65,6 +68,8 @@ pub(crate) struct Exchange {
     pub(crate) volume: Volume,
     /// Whether exactly one message is the answer.
     pub(crate) one_answer: bool,
+    /// What a second try would do.
+    pub(crate) idempotency: Idempotency,
 }
 
 impl Exchange {
@@ -78,6 +83,7 @@ impl Exchange {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         request.extensions_mut().insert(picked.clone());
+        request.extensions_mut().insert(self.idempotency);
         async move {
             let mut answer = Answer::default();
             let status = match channel.call(request).await {

@@ -3,7 +3,7 @@
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
-use gantry::{client::Channel, deadline};
+use gantry::{client::Channel, contract::Idempotency, deadline};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use prost_reflect::MethodDescriptor;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
@@ -74,6 +74,7 @@ pub(crate) struct Method {
     headers_filled: Vec<(HeaderName, Text)>,
     payloads: Vec<Payload>,
     one_answer: bool,
+    idempotency: Idempotency,
     /// Which payload is next.
     next: usize,
     /// What the weights have given it and calls have not used yet.
@@ -161,6 +162,7 @@ impl Method {
             headers_filled,
             payloads,
             one_answer: !method.is_server_streaming(),
+            idempotency: Idempotency::of(method.method_descriptor_proto().options.as_ref()),
             next: 0,
             credit: 0,
         })
@@ -186,6 +188,7 @@ impl Method {
             requests,
             volume,
             one_answer: self.one_answer,
+            idempotency: self.idempotency,
         })
     }
 }

@@ -66,6 +66,16 @@ config::choice! {
 }
 
 impl Code {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Unavailable,
+        Self::Aborted,
+        Self::Internal,
+        Self::Unknown,
+        Self::DeadlineExceeded,
+        Self::ResourceExhausted,
+    ];
+
     fn grpc(self) -> tonic::Code {
         match self {
             Self::Unavailable => tonic::Code::Unavailable,

@@ -4,7 +4,7 @@ use std::{collections::HashSet, convert::Infallible, fmt, sync::Arc};
 
 use ::http::{Request, Response};
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::IdempotencyLevel};
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 
@@ -347,19 +347,11 @@ fn describe(
 
 fn facts(service: &str, method: &MethodDescriptorProto) -> Method {
     let path = format!("/{service}/{}", method.name());
-    let level = method
-        .options
-        .as_ref()
-        .map(prost_types::MethodOptions::idempotency_level);
     Method {
         path: Box::leak(path.into_boxed_str()),
         client_streaming: method.client_streaming(),
         server_streaming: method.server_streaming(),
-        idempotency: match level {
-            Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
-            Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
-            Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::Unknown,
-        },
+        idempotency: Idempotency::of(method.options.as_ref()),
         // What gRPC defines for everybody, health and reflection; of others, plain descriptors keep
         // no option that would say.
         access: if service.starts_with("grpc.") {

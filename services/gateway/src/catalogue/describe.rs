@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use gantry::contract::{Access, prost_types::method_options::IdempotencyLevel};
+use gantry::contract::{Access, Idempotency};
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -37,11 +37,10 @@ pub struct Method {
 }
 
 impl Method {
-    /// Whether calling it changes nothing, so that a GET may.
+    /// What a second try would do; one without side effects may be a GET.
     #[must_use]
-    pub fn is_without_side_effects(&self) -> bool {
-        let options = self.descriptor.method_descriptor_proto().options.as_ref();
-        options.is_some_and(|it| it.idempotency_level() == IdempotencyLevel::NoSideEffects)
+    pub fn idempotency(&self) -> Idempotency {
+        Idempotency::of(self.descriptor.method_descriptor_proto().options.as_ref())
     }
 
     /// Whether it takes one message and gives one.

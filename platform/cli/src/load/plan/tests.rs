@@ -13,6 +13,7 @@ fn plan(weights: &[u32]) -> Plan {
         headers_filled: Vec::new(),
         payloads: Vec::new(),
         one_answer: true,
+        idempotency: Idempotency::Unknown,
         next: 0,
         credit: 0,
     });
