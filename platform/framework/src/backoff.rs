@@ -31,6 +31,26 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The pause after `before` others, jittered: for whoever keeps their number, and no [`Backoff`].
+    ///
+    /// # Panics
+    ///
+    /// If [`Backoff::new`] would refuse this.
+    #[must_use]
+    pub fn pause_after(&self, before: u32) -> Duration {
+        let exponent = i32::try_from(before).unwrap_or(i32::MAX);
+        let grown = self.min.as_secs_f64() * self.multiplier.powi(exponent);
+        let grown = Duration::try_from_secs_f64(grown).unwrap_or(self.max);
+        self.spread(grown.min(self.max))
+    }
+
+    fn spread(&self, pause: Duration) -> Duration {
+        let spread = self.jitter * (2.0 * fastrand::f64() - 1.0);
+        pause.mul_f64(1.0 + spread)
+    }
+}
+
 /// What is wrong with a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -84,8 +104,7 @@ impl Backoff {
     pub fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = pause.mul_f64(self.config.multiplier).min(self.config.max);
-        let spread = self.config.jitter * (2.0 * fastrand::f64() - 1.0);
-        pause.mul_f64(1.0 + spread)
+        self.config.spread(pause)
     }
 
     /// Begins again at the first pause, after a success.
@@ -112,6 +131,9 @@ mod tests {
 
         let pauses: Vec<_> = (0..4).map(|_| backoff.next_pause().as_secs()).collect();
         assert_eq!(vec![1, 2, 3, 3], pauses);
+        let numbers = [0, 1, 2, 3, 1_000, u32::MAX];
+        let pauses = numbers.map(|before| config.pause_after(before).as_secs());
+        assert_eq!([1, 2, 3, 3, 3, 3], pauses);
 
         backoff.reset();
         assert_eq!(1, backoff.next_pause().as_secs());

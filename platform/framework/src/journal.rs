@@ -77,6 +77,8 @@ pub enum Kind {
     Limit,
     /// The process began to refuse calls that matter less, or others, or none any more.
     Shedding,
+    /// A breaker opened, lets a call try again, or closed.
+    BreakerChanged,
 }
 
 impl Kind {
@@ -105,6 +107,7 @@ impl Kind {
             Self::Policy => "policy",
             Self::Limit => "limit",
             Self::Shedding => "shedding",
+            Self::BreakerChanged => "breaker_changed",
         }
     }
 }

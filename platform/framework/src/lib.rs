@@ -27,8 +27,9 @@ pub mod telemetry;
 // Layer 3.
 pub mod transport;
 
-// Layer 4: policies. Breaker belongs here as well.
+// Layer 4: policies.
 pub mod auth;
+pub mod breaker;
 pub mod fault;
 pub mod limit;
 pub mod retry;

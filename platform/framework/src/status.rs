@@ -85,6 +85,13 @@ pub fn injected(code: Code) -> Status {
     Status::with_error_details(code, "failed on purpose: a fault is switched on", details)
 }
 
+/// What the call needs failed of late, and is not asked now: UNAVAILABLE, nothing was done, and
+/// worth another try in `pause`.
+#[must_use]
+pub fn breaker_open(message: impl Into<String>, pause: Duration) -> Status {
+    Refusal::BreakerOpen.status_with_pause(message, pause)
+}
+
 /// Why the platform answered in the handler's place; the `reason` of `google.rpc.ErrorInfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -147,6 +154,8 @@ pub enum Refusal {
     Concurrency,
     /// The process is overloaded, and other calls matter more.
     Overload,
+    /// Calls of this kind failed, and are not made for a while.
+    BreakerOpen,
 }
 
 impl Refusal {
@@ -183,6 +192,7 @@ impl Refusal {
             Self::AttemptTimeout => "ATTEMPT_TIMEOUT",
             Self::Concurrency => "CONCURRENCY",
             Self::Overload => "OVERLOAD",
+            Self::BreakerOpen => "BREAKER_OPEN",
         }
     }
 
@@ -208,7 +218,8 @@ impl Refusal {
             | Self::Throttled
             | Self::AttemptTimeout
             | Self::Concurrency
-            | Self::Overload => Code::Unavailable,
+            | Self::Overload 
+            | Self::BreakerOpen => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
             Self::Remote | Self::InternalMethod | Self::MissingRole => Code::PermissionDenied,
@@ -341,6 +352,12 @@ mod tests {
                 "BUSY",
                 Duration::from_micros(1),
                 "1",
+            ),
+            (
+                breaker_open("away", Duration::from_millis(700)),
+                "BREAKER_OPEN",
+                Duration::from_millis(700),
+                "700",
             ),
         ] {
             assert_eq!(Code::Unavailable, status.code());

@@ -28,3 +28,5 @@ pub const STATE: &str = "state";
 pub const CHECK: &str = "check";
 /// How something ended.
 pub const OUTCOME: &str = "outcome";
+/// The name of a breaker, fixed in the program.
+pub const BREAKER: &str = "breaker";

@@ -180,6 +180,42 @@ pub const FAULTS_INJECTED: Metric = Metric::new(
 )
 .by(&[label::FAULT]);
 
+/// What each breaker is.
+pub const BREAKER_STATE: Metric = Metric::new(
+    Gauge,
+    "gantry_breaker_state",
+    Unit::Count,
+    "1 for the state that a breaker is in, 0 for the others.",
+)
+.by(&[label::BREAKER, label::STATE]);
+
+/// How often each breaker changed.
+pub const BREAKER_TRANSITIONS: Metric = Metric::new(
+    Counter,
+    "gantry_breaker_transitions_total",
+    Unit::Count,
+    "How often a breaker came to a state.",
+)
+.by(&[label::BREAKER, label::STATE]);
+
+/// Calls refused by a breaker.
+pub const BREAKER_REFUSED: Metric = Metric::new(
+    Counter,
+    "gantry_breaker_refused_total",
+    Unit::Count,
+    "Calls refused because those before them failed.",
+)
+.by(&[label::BREAKER]);
+
+/// Calls that a breaker would have refused.
+pub const BREAKER_WOULD_REFUSE: Metric = Metric::new(
+    Counter,
+    "gantry_breaker_would_refuse_total",
+    Unit::Count,
+    "Calls let pass by a breaker that only counts, and would have refused them.",
+)
+.by(&[label::BREAKER]);
+
 /// Connections refused or cut because of their peer.
 pub const CONNECTIONS_REFUSED: Metric = Metric::new(
     Counter,
@@ -452,6 +488,10 @@ pub const ALL: &[Metric] = &[
     LOAD_MEMORY,
     SHED_SHARE,
     SHED_REFUSED,
+    BREAKER_STATE,
+    BREAKER_TRANSITIONS,
+    BREAKER_REFUSED,
+    BREAKER_WOULD_REFUSE,
     CONNECTIONS_REFUSED,
     CONNECTIONS_EVICTED,
     ENDPOINTS,

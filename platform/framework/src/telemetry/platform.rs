@@ -112,6 +112,68 @@ impl InjectedFaults {
     }
 }
 
+super::label! {
+    /// What a breaker is.
+    pub enum BreakerState {
+        /// Calls pass.
+        Closed = "closed",
+        /// They are refused for a time.
+        Open = "open",
+        /// One passes, to find out whether all may.
+        HalfOpen = "half_open",
+        /// They are refused because somebody wants it so.
+        ForcedOpen = "forced_open",
+        /// They pass, and nothing is counted.
+        Disabled = "disabled",
+    }
+}
+
+/// One breaker.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    state: Family<Gauge, BreakerState>,
+    transitions: Family<Counter, BreakerState>,
+    refused: Counter,
+    would_refuse: Counter,
+}
+
+impl Breaker {
+    /// Looks the handles up; `name` is fixed in the program.
+    #[must_use]
+    pub fn register(name: Value) -> Self {
+        let name = [name];
+        Self {
+            state: Family::register(&metric::BREAKER_STATE, &name).visible(),
+            transitions: Family::register(&metric::BREAKER_TRANSITIONS, &name).visible(),
+            refused: series(&metric::BREAKER_REFUSED, &name),
+            would_refuse: series(&metric::BREAKER_WOULD_REFUSE, &name),
+        }
+    }
+
+    /// Says what it is, and so what it is not.
+    pub fn state(&self, state: BreakerState) {
+        for other in BreakerState::ALL {
+            let is = if *other == state { 1.0 } else { 0.0 };
+            self.state.with(*other).set(is);
+        }
+    }
+
+    /// Counts that it came to `state`.
+    pub fn transition(&self, state: BreakerState) {
+        self.transitions.with(state).increment();
+    }
+
+    /// Counts a call that it refused.
+    pub fn refuse(&self) {
+        self.refused.increment();
+    }
+
+    /// Counts a call that it would have refused.
+    pub fn would_refuse(&self) {
+        self.would_refuse.increment();
+    }
+}
+
 /// Calls that limits refused.
 #[derive(Debug, Clone)]
 pub struct Limits {

@@ -1,0 +1,361 @@
+//! Stops calling what keeps failing, and finds out when it works again.
+//!
+//! A [`Breaker`] stands in front of anything that can be away: a bank's API, a file server, a peer.
+//!
+//! ```text
+//!            failures in a row, or too many of those in the window
+//!   closed ───────────────────────────────────────────────────────▶ open ◀──────────┐
+//!      ▲                                                              │ its pause    │ it fails:
+//!      │ it succeeds                                                  ▼ is over      │ a pause twice
+//!      └───────────────────────────────────────────────────────── half-open ────────┘ as long
+//!                                                            (one call tries again)
+//! ```
+//!
+//! | verdict | while closed | of the call that tries again |
+//! | --- | --- | --- |
+//! | success | counts, ends a row of failures | closes, unless it was slow |
+//! | hard | counts as failed, and in a row | opens |
+//! | soft | counts as failed | opens, at least for as long as was asked for |
+//! | ignored, unserved | nothing | the next call tries |
+//!
+//! A call that passed before the state last changed is told from those after it: its end changes nothing.
+//! Nothing waits and nothing runs beside the calls: what is due happens when the next one comes.
+//! [`Core`] is the same without name, journal and metrics, for whoever has many.
+
+mod config;
+mod core;
+mod state;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::sync::{
+    self, Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::{
+    classify::Verdict,
+    config::Live,
+    journal::{Journal, Kind},
+    status,
+    telemetry::{metric::Value, platform},
+};
+
+pub use self::{
+    config::{Config, Mode},
+    core::{Admission, Admits, Cause, Change, Core, Ended, Open, Ticket},
+    window::Counts,
+};
+pub use crate::telemetry::platform::BreakerState as State;
+
+/// Admits calls until they fail too often, then refuses them for a while; clones are the same.
+///
+/// Refused calls fail at once with [`Open`]; they are never made and do not count as failures. While
+/// half-open exactly one is under way. Dropping a [`Permit`] ends its call as one that says nothing.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: Value,
+    core: Core,
+    config: Live<Config>,
+    journal: Journal,
+    metrics: platform::Breaker,
+    /// Version of the settings that were last looked at.
+    version: AtomicU64,
+    shown: Mutex<Shown>,
+}
+
+/// What was last told of it.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    state: State,
+    since: Instant,
+    trips: u64,
+}
+
+/// What a breaker is, and why.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Snapshot {
+    /// Who decides.
+    pub mode: Mode,
+    /// What it is; where it only counts, what it would be. It stays open until the next call comes.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+    /// When a call may try again, where it is open or half-open.
+    pub next_probe_at: Option<Instant>,
+    /// Calls within the window, as long as it is closed.
+    pub counts: Counts,
+    /// Hard failures since the last success, as long as it is closed.
+    pub failures_in_a_row: u64,
+    /// How often it opened that was closed.
+    pub trips: u64,
+}
+
+/// Why a guarded call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error<E> {
+    /// It was not made.
+    #[error(transparent)]
+    Refused(#[from] Open),
+    /// It was, and failed.
+    #[error(transparent)]
+    Failed(E),
+}
+
+impl Open {
+    /// What a caller is told for whom the call would have been made: `message`, and when another
+    /// try is worth while.
+    #[must_use]
+    pub fn status(&self, message: impl Into<String>) -> Status {
+        status::breaker_open(message, self.pause)
+    }
+}
+
+impl Breaker {
+    /// A closed one. `name` stands in metrics and the journal: fixed in the program, like `bank`.
+    #[must_use]
+    pub fn new(name: impl Into<Value>, config: Live<Config>, journal: Journal) -> Self {
+        let name = name.into();
+        let metrics = platform::Breaker::register(name.clone());
+        let now = Instant::now();
+        let core = Core::new(now);
+        let state = core.state(&config.load());
+        metrics.state(state);
+        let shown = Shown {
+            state,
+            since: now,
+            trips: 0,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                name,
+                core,
+                version: AtomicU64::new(config.version()),
+                config,
+                journal,
+                metrics,
+                shown: Mutex::new(shown),
+            }),
+        }
+    }
+
+    /// Makes a call, if it may be made. `judge` says what its outcome tells about whom it was made to.
+    ///
+    /// ```
+    /// # async fn example(breaker: &gantry::breaker::Breaker) {
+    /// use gantry::{breaker::Error, classify::Verdict};
+    ///
+    /// let judge = |read: &Result<String, std::io::Error>| match read {
+    ///     Ok(_) => Verdict::Success,
+    ///     Err(_) => Verdict::Hard,
+    /// };
+    /// let read = breaker.call(|| tokio::fs::read_to_string("/mnt/prices"), judge).await;
+    /// let prices = match read {
+    ///     Ok(prices) => prices,
+    ///     Err(Error::Refused(_)) => "as of yesterday".to_owned(),
+    ///     Err(Error::Failed(error)) => error.to_string(),
+    /// };
+    /// # }
+    /// ```
+    ///
+    /// Dropped while it waits, the call says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it was not made, and else as `work` fails.
+    pub async fn call<T, E, F>(
+        &self,
+        work: impl FnOnce() -> F,
+        judge: impl FnOnce(&Result<T, E>) -> Verdict,
+    ) -> Result<T, Error<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let permit = self.admit()?;
+        let outcome = work().await;
+        permit.end(judge(&outcome));
+        outcome.map_err(Error::Failed)
+    }
+
+    /// Lets a call pass, for whoever cannot say it with [`Breaker::call`].
+    ///
+    /// # Errors
+    ///
+    /// While it is open, and while another call tries again.
+    pub fn admit(&self) -> Result<Permit, Open> {
+        let shared = &self.shared;
+        let now = Instant::now();
+        shared.follow(now);
+        let admitted = shared.config.read(|config| shared.core.admit(now, config));
+        let admission = admitted.inspect_err(|_| shared.metrics.refuse())?;
+        if admission.would_refuse.is_some() {
+            shared.metrics.would_refuse();
+        }
+        if admission.change.is_some() {
+            shared.tell(admission.change, now);
+        }
+        Ok(Permit {
+            shared: Arc::clone(shared),
+            ticket: Some(admission.ticket),
+            since: now,
+        })
+    }
+
+    /// Whether a call at `now` would be refused.
+    #[must_use]
+    pub fn is_open(&self, now: Instant) -> bool {
+        let shared = &self.shared;
+        let admits = shared
+            .config
+            .read(|config| shared.core.admits_at(now, config));
+        matches!(admits, Admits::No(_))
+    }
+
+    /// When the next call may try again, where it is not closed.
+    #[must_use]
+    pub fn next_probe_at(&self) -> Option<Instant> {
+        self.shared.core.next_probe_at()
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let shared = &self.shared;
+        shared.config.read(|config| shared.core.state(config))
+    }
+
+    /// What it is, and why.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.shared;
+        let now = Instant::now();
+        shared.follow(now);
+        let shown = *shared.lock();
+        shared.config.read(|config| Snapshot {
+            mode: shared.core.mode(config),
+            state: shown.state,
+            since: shown.since,
+            next_probe_at: shared.core.next_probe_at(),
+            counts: shared.core.counts(now, config),
+            failures_in_a_row: shared.core.failures_in_a_row(),
+            trips: shown.trips,
+        })
+    }
+
+    /// Decides in the place of the configuration, until that is taken back with `None`.
+    pub fn force(&self, mode: Option<Mode>) {
+        self.shared.core.force(mode);
+        self.shared.tell(None, Instant::now());
+    }
+
+    /// Closes it at once, and forgets what failed.
+    pub fn close(&self) {
+        let change = self.shared.core.close();
+        self.shared.tell(change, Instant::now());
+    }
+}
+
+/// A call that may be made, until it ends.
+#[derive(Debug)]
+#[must_use = "dropped, its call says nothing"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    ticket: Option<Ticket>,
+    since: Instant,
+}
+
+impl Permit {
+    /// Says how the call ended. How long it took is known: since it was let pass.
+    pub fn end(mut self, verdict: Verdict) {
+        self.ended(verdict);
+    }
+
+    fn ended(&mut self, verdict: Verdict) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let shared = &self.shared;
+        let now = Instant::now();
+        let ended = Ended {
+            verdict,
+            took: now - self.since,
+            now,
+        };
+        let change = shared
+            .config
+            .read(|config| shared.core.end(ticket, ended, config));
+        if change.is_some() {
+            shared.tell(change, now);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.ended(Verdict::Ignored);
+    }
+}
+
+impl Shared {
+    /// Tells what changed of settings that say who decides.
+    fn follow(&self, now: Instant) {
+        let version = self.config.version();
+        if self.version.swap(version, Ordering::AcqRel) != version {
+            self.tell(None, now);
+        }
+    }
+
+    /// Tells what changed: by calls, or without one by hand.
+    fn tell(&self, change: Option<Change>, now: Instant) {
+        let mut shown = self.lock();
+        // Read under the lock: of two that tell at once, the later tells what it is.
+        let state = self.config.read(|config| self.core.state(config));
+        let change = change.or((shown.state != state).then_some(Change {
+            from: shown.state,
+            to: state,
+            cause: Cause::ByHand,
+            time: None,
+        }));
+        if state != shown.state {
+            (shown.state, shown.since) = (state, now);
+            self.metrics.state(state);
+        }
+        let Some(change) = change.filter(|change| change.from != change.to) else {
+            return;
+        };
+        self.metrics.transition(change.to);
+        if (change.from, change.to) == (State::Closed, State::Open) {
+            shown.trips += 1;
+        }
+        self.record(&change);
+    }
+
+    fn record(&self, change: &Change) {
+        let Change { to, cause, .. } = change;
+        let name = &*self.name;
+        let time = change.time.filter(|_| *to == State::Open);
+        let time = time.map(|time| format!(" for {}", humantime::format_duration(time)));
+        let time = time.unwrap_or_default();
+        let detail = format!("{}{time}: {cause}", to.as_str());
+        match to {
+            State::Open | State::ForcedOpen => {
+                tracing::warn!(breaker = name, detail, "breaker opened");
+            }
+            _ => tracing::info!(breaker = name, detail, "breaker changed"),
+        }
+        self.journal.record(Kind::BreakerChanged, name, detail);
+    }
+
+    fn lock(&self) -> sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
