@@ -29,9 +29,12 @@ mod state;
 mod tests;
 mod window;
 
-use std::sync::{
-    self, Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        self, Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -210,6 +213,26 @@ impl Breaker {
         })
     }
 
+    /// Refuses what [`Breaker::admit`] would refuse now, and lets nothing pass: for whoever has to wait
+    /// for something else before a call, and need not where that would not be made.
+    ///
+    /// # Errors
+    ///
+    /// While it is open, and while another call tries again.
+    pub fn check(&self) -> Result<(), Open> {
+        let shared = &self.shared;
+        let now = Instant::now();
+        shared.follow(now);
+        let admits = shared
+            .config
+            .read(|config| shared.core.admits_at(now, config));
+        let Admits::No(open) = admits else {
+            return Ok(());
+        };
+        shared.metrics.refuse();
+        Err(open)
+    }
+
     /// Whether a call at `now` would be refused.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {
@@ -339,15 +362,26 @@ impl Shared {
         self.record(&change);
     }
 
+    /// Writes down what begins and what ends. What is tried in between would fill the log and the
+    /// journal of a long outage; the metrics count it.
     fn record(&self, change: &Change) {
-        let Change { to, cause, .. } = change;
         let name = &*self.name;
-        let time = change.time.filter(|_| *to == State::Open);
-        let time = time.map(|time| format!(" for {}", humantime::format_duration(time)));
-        let time = time.unwrap_or_default();
-        let detail = format!("{}{time}: {cause}", to.as_str());
-        match to {
-            State::Open | State::ForcedOpen => {
+        let cause = change.cause;
+        let detail = match change.time.filter(|_| change.to == State::Open) {
+            Some(time) => {
+                let time =
+                    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                let time = humantime::format_duration(time);
+                format!("open for {time}: {cause}")
+            }
+            None => format!("{}: {cause}", change.to.as_str()),
+        };
+        match (change.from, change.to) {
+            (State::Open, State::HalfOpen) | (State::HalfOpen, State::Open) => {
+                tracing::debug!(breaker = name, detail, "breaker tries");
+                return;
+            }
+            (_, State::Open | State::ForcedOpen) => {
                 tracing::warn!(breaker = name, detail, "breaker opened");
             }
             _ => tracing::info!(breaker = name, detail, "breaker changed"),

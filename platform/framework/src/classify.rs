@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use h2::Reason;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use tonic::Code;
 
 use crate::status;
@@ -126,6 +126,26 @@ fn judge_code(code: Code, pushback: impl Fn() -> Option<Pushback>, fair: bool) -
     }
 }
 
+/// Judges an answer over HTTP that is not gRPC: what its status says about whoever gave it.
+///
+/// | status | verdict |
+/// | --- | --- |
+/// | 429; 503 with `Retry-After` | soft, with the pause where that is a number of seconds |
+/// | any other from 500 | hard |
+/// | any below | success: the server works, whatever it thinks of the request |
+#[must_use]
+pub fn judge_http(status: StatusCode, headers: &HeaderMap) -> Verdict {
+    let asked = headers.get(RETRY_AFTER);
+    let seconds = asked.and_then(|text| text.to_str().ok()?.trim().parse::<u32>().ok());
+    let pause = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Soft(pause),
+        StatusCode::SERVICE_UNAVAILABLE if asked.is_some() => Verdict::Soft(pause),
+        status if status.is_server_error() => Verdict::Hard,
+        _ => Verdict::Success,
+    }
+}
+
 /// When a server says to try again (gRFC A6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushback {
@@ -222,6 +242,34 @@ mod tests {
         assert_eq!(Verdict::Soft(None), soft(&["-1"]));
         assert_eq!(Verdict::Soft(None), soft(&["soon"]));
         assert_eq!(Verdict::Soft(None), soft(&["250", "250"]));
+    }
+
+    /// Goal: an answer of HTTP says about its server what its status and its header say.
+    /// Method: statuses of each kind, with no pause, with seconds, with a date, and with nonsense.
+    #[test]
+    fn answers_of_http_are_judged_by_status_and_pause() {
+        use Verdict::{Hard, Soft, Success};
+        let pause = Soft(Some(Duration::from_secs(7)));
+        let date = "Wed, 21 Oct 2026 07:28:00 GMT";
+        for (status, plain, seconds, other) in [
+            (200, Success, Success, Success),
+            (302, Success, Success, Success),
+            (402, Success, Success, Success),
+            (429, Soft(None), pause, Soft(None)),
+            (500, Hard, Hard, Hard),
+            (502, Hard, Hard, Hard),
+            (503, Hard, pause, Soft(None)),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let mut headers = HeaderMap::new();
+            assert_eq!(plain, judge_http(status, &headers), "{status}");
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
+            assert_eq!(seconds, judge_http(status, &headers), "{status}");
+            for text in [date, "-1", "soon"] {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+                assert_eq!(other, judge_http(status, &headers), "{status} {text}");
+            }
+        }
     }
 
     /// Goal: ends without a code are judged by what the endpoint did.

@@ -77,7 +77,7 @@ pub enum Kind {
     Limit,
     /// The process began to refuse calls that matter less, or others, or none any more.
     Shedding,
-    /// A breaker opened, lets a call try again, or closed.
+    /// A breaker opened, or closed.
     BreakerChanged,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use gantry::{app::Platform, config};
+use gantry::{app::Platform, breaker, config};
 
 const HEAD: &str = "\
 # Configuration
@@ -18,12 +18,27 @@ change is refused as a whole: the last good configuration stays, and the log say
 
 ";
 
+const BREAKERS: &str = "
+### Breakers: `[….breaker]`
+
+A service that stops asking what keeps failing says so in a section of these keys, as payments in `[bank.breaker]`; its
+defaults may be others.
+
+";
+
+/// All of it.
+fn page() -> String {
+    let platform = config::markdown::<Platform>();
+    let breaker = config::markdown::<breaker::Config>();
+    format!("{HEAD}{platform}{BREAKERS}{breaker}")
+}
+
 /// Goal: the page and the code never disagree.
 /// Method: write it anew; where that changes it, it is mended and the test fails once.
 #[test]
 fn the_page_says_what_the_code_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let fresh = format!("{HEAD}{}", config::markdown::<Platform>());
+    let fresh = page();
     let kept = fs::read_to_string(&path).unwrap_or_default();
     if fresh != kept {
         fs::write(&path, &fresh).expect("write the page");
@@ -35,7 +50,7 @@ fn the_page_says_what_the_code_says() {
 /// Method: every key that holds a duration says its longest.
 #[test]
 fn every_duration_is_bounded() {
-    let page = config::markdown::<Platform>();
+    let page = page();
     let durations: Vec<_> = page
         .lines()
         .filter(|row| row.contains("| duration"))

@@ -302,7 +302,7 @@ impl Core {
     }
 
     fn end_counted(&self, generation: u32, ended: Ended, config: &Config) -> Option<Change> {
-        let now = self.moment(ended.now);
+        let now = self.not_before(ended.now);
         let pause = |before| config.pauses().pause_after(before);
         let failed = match ended.verdict {
             Verdict::Ignored | Verdict::Unserved => return None,
@@ -345,7 +345,7 @@ impl Core {
     }
 
     fn end_probe(&self, generation: u32, ended: Ended, config: &Config) -> Option<Change> {
-        let now = self.moment(ended.now);
+        let now = self.not_before(ended.now);
         let from = State::HalfOpen;
         // Whoever asked for a pause is given it, within bounds.
         let asked = match ended.verdict {
@@ -413,6 +413,11 @@ impl Core {
 
     fn moment(&self, now: Instant) -> Moment {
         Moment::after(now.saturating_duration_since(self.origin))
+    }
+
+    /// From when on pauses are counted, so that none is too short.
+    fn not_before(&self, now: Instant) -> Moment {
+        Moment::not_before(now.saturating_duration_since(self.origin))
     }
 
     fn instant(&self, moment: Moment) -> Instant {

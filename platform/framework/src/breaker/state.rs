@@ -31,13 +31,19 @@ const HALF_OPEN: u64 = 2;
 pub(super) struct Moment(u64);
 
 impl Moment {
-    /// The one at which nothing has to be waited for.
+    /// The first: whoever waits for it waits for nothing.
     const BEGIN: Self = Self(0);
 
     /// After `time`; what is left of a millisecond does not count.
     #[must_use]
     pub(super) fn after(time: Duration) -> Self {
         Self::saturating(time.as_millis())
+    }
+
+    /// After `time` or later; what is begun of a millisecond counts as one.
+    #[must_use]
+    pub(super) fn not_before(time: Duration) -> Self {
+        Self::BEGIN.plus(time)
     }
 
     /// How long after the beginning.
@@ -370,7 +376,9 @@ mod tests {
     fn times_are_not_cut_short() {
         let half = Duration::from_micros(500);
         assert_eq!(Moment(0), Moment::after(half));
-        assert_eq!(Moment(1), Moment::after(half).plus(half));
+        assert_eq!(Moment(1), Moment::not_before(half));
+        assert_eq!(Moment(2), Moment::not_before(half).plus(half));
+        assert_eq!(Moment(1), Moment::not_before(2 * half));
         assert_eq!(Moment(VALUE_MAX), Moment::after(Duration::MAX));
         assert_eq!(Moment(VALUE_MAX), Moment(1).plus(Duration::MAX));
     }

@@ -4,8 +4,6 @@ mod settings;
 mod shown;
 mod trips;
 
-use std::time::Duration;
-
 use tokio::time;
 
 use super::*;

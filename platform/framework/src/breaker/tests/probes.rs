@@ -54,6 +54,19 @@ async fn pauses_double_and_begin_anew() {
     assert_eq!(SECOND, pause);
 }
 
+/// Goal: no pause is cut short by the parts of a millisecond.
+/// Method: failures between two of them; the pause less a moment, and the whole.
+#[tokio::test(start_paused = true)]
+async fn no_pause_is_cut_short() {
+    let breaker = breaker(in_a_row(1));
+    time::advance(Duration::from_micros(300)).await;
+    call(&breaker, Verdict::Hard);
+    time::advance(Duration::from_micros(999_900)).await;
+    assert_eq!(0, passing(&breaker, 10).len());
+    time::advance(Duration::from_millis(1)).await;
+    drop(probe(&breaker));
+}
+
 /// Goal: many breakers that open at once do not all try again at once.
 /// Method: a thousand, seeded; their pauses against 0.8 to 1.2 of the plain one.
 #[tokio::test(start_paused = true)]
@@ -226,6 +239,7 @@ async fn a_refusal_says_when_to_come_back() {
         time::advance(SECOND).await;
     }
     assert!(!breaker.is_open(Instant::now()));
+    assert!(breaker.check().is_ok(), "and none passed by that");
     let trying = probe(&breaker);
     assert!(breaker.is_open(Instant::now()));
     let open = breaker.admit().unwrap_err();
