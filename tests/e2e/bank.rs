@@ -49,8 +49,23 @@ async fn readiness(stand: &Stand) -> (String, String) {
     (head, answer)
 }
 
-/// Goal: while the bank is away orders wait, nobody waits for them, and they are paid once it is
-/// back.
+/// Whether payments ask the bank of all requests, or leave it alone.
+async fn bank_is_asked(stand: &Stand, asked: bool) {
+    let value = i32::from(asked);
+    let line = format!("gantry_breaker_state{{breaker=\"bank\",state=\"closed\"}} {value}\n");
+    wait::until(
+        "payments to leave the bank alone, or no more",
+        SOON,
+        async || {
+            let metrics = stand.payments.get("/metrics").await?;
+            metrics.contains(&line).then_some(())
+        },
+    )
+    .await;
+}
+
+/// Goal: while the bank is away it is left alone, orders wait, nobody waits for them, and they are
+/// paid once it is back.
 /// Method: an outage of seconds, of a minute on a quiet machine; orders in it, and the books after.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_waited_out() {
@@ -64,10 +79,12 @@ async fn an_outage_is_waited_out() {
     let states: Vec<_> = books.orders.values().map(|order| order.state).collect();
     assert_eq!(vec![State::Reserved; ORDERS], states);
     assert!(books.charges.is_empty(), "{:?}", books.charges);
+    bank_is_asked(&stand, false).await;
     time::sleep_until(over).await;
     customer.bank(json!({})).await;
     let books = customer.settled(ORDERS, "after an outage").await;
     assert!(all_confirmed(&books), "{books:#?}");
+    bank_is_asked(&stand, true).await;
 }
 
 /// Goal: a bank that takes three seconds is waited for by the order and not by its customer, and

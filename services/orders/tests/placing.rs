@@ -22,7 +22,7 @@ use catalog::{
 use gantry::{
     BoxError,
     app::{App, Identity, testing::Service},
-    config::Live,
+    config::{Live, Publisher},
     journal::Journal,
     shutdown::Tasks,
 };
@@ -80,6 +80,8 @@ struct Books {
     placing: Placing,
     /// The catalog and payments as they are called.
     service: Service,
+    /// How payments call the bank.
+    settings: Publisher<payments::config::Bank>,
     _bank: Service,
 }
 
@@ -105,11 +107,12 @@ impl Books {
         let reservations = Live::fixed(catalog::config::Reservations::default());
         let handler = CatalogHandler::new(catalog.clone(), reservations, CancellationToken::new());
         let payments = Database::open(&at("payments"), PAYMENTS).await.unwrap();
-        let config = Live::fixed(payments::config::Bank {
+        let settings = Publisher::new(payments::config::Bank {
             url: format!("http://{}", bank_service.address()),
             ..payments::config::Bank::default()
         });
-        let money = payments::bank::Bank::new(config, Tasks::new(Journal::new())).unwrap();
+        let (live, journal) = (settings.live(), Journal::new());
+        let money = payments::bank::Bank::new(live, Tasks::new(journal.clone()), journal).unwrap();
         let money = PaymentsHandler::new(PaymentsStore::new(payments), money);
         let (stock, money) = serve(handler, money);
         let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {
@@ -132,6 +135,7 @@ impl Books {
             store,
             placing,
             service,
+            settings,
             _bank: bank_service,
         }
     }

@@ -4,9 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gantry::{
-    call, config::Live, deadline::Deadline, shutdown::Tasks, telemetry::http::Client as Telemetry,
+    breaker::{self, Breaker, Open},
+    call,
+    classify::{self, End, Verdict},
+    config::Live,
+    deadline::Deadline,
+    journal::Journal,
+    shutdown::Tasks,
+    telemetry::http::Client as Telemetry,
 };
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -37,6 +44,7 @@ struct Shared {
     url: Url,
     client: Client<HttpConnector, Full<Bytes>>,
     turns: Semaphore,
+    breaker: Breaker,
     config: Live<config::Bank>,
     telemetry: Telemetry,
 }
@@ -73,6 +81,9 @@ pub struct UrlError {
 /// Why it is not known what the bank did. Asking again under the same key finds out.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
+    /// It failed before, and is left alone: nothing was sent.
+    #[error("the bank failed, and is not asked for a while")]
+    NotAsked(#[source] Open),
     /// No answer in time.
     #[error("the bank did not answer in time")]
     TimedOut,
@@ -98,6 +109,14 @@ pub enum Charged {
     Refunded,
 }
 
+/// What the bank said.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
 #[derive(Debug, Serialize)]
 struct ChargeRequest<'a> {
     amount_minor_units: i64,
@@ -118,12 +137,17 @@ struct Fault {
 }
 
 impl Bank {
-    /// Calls the bank at the address of `config`, over connections that `tasks` own. Does no I/O.
+    /// Calls the bank at the address of `config`, over connections that `tasks` own, and notes in
+    /// `journal` when it is left alone. Does no I/O.
     ///
     /// # Errors
     ///
     /// If that is no address.
-    pub fn new(config: Live<config::Bank>, tasks: Tasks) -> Result<Self, UrlError> {
+    pub fn new(
+        config: Live<config::Bank>,
+        tasks: Tasks,
+        journal: Journal,
+    ) -> Result<Self, UrlError> {
         let now = config.load();
         let url = parse(&now.url)?;
         let mut connector = HttpConnector::new();
@@ -135,11 +159,13 @@ impl Bank {
             .pool_max_idle_per_host(now.idle_max)
             .build(connector);
         let turns = Semaphore::new(now.requests_max);
+        let breaker = Breaker::new("bank", config.map(|config| &config.breaker), journal);
         Ok(Self {
             shared: Arc::new(Shared {
                 url,
                 client,
                 turns,
+                breaker,
                 config,
                 telemetry: Telemetry::default(),
             }),
@@ -163,7 +189,7 @@ impl Bank {
             currency_code: &amount.currency_code,
             reference: key,
         };
-        let (status, body) = self.post("/charges", key, &request).await?;
+        let Answer { status, body, .. } = self.post("/charges", key, &request).await?;
         match status {
             StatusCode::OK => Ok(Charged::Yes),
             StatusCode::PAYMENT_REQUIRED => Ok(Charged::Declined),
@@ -180,49 +206,83 @@ impl Bank {
     pub async fn refund(&self, key: &str) -> Result<(), Unanswered> {
         let request = RefundRequest { charge: key };
         let own_key = format!("refund-{key}");
-        let (status, body) = self.post("/refunds", &own_key, &request).await?;
+        let Answer { status, body, .. } = self.post("/refunds", &own_key, &request).await?;
         match status {
             StatusCode::OK => Ok(()),
             status => Err(failed(status, &body)),
         }
     }
 
-    /// One request, within its timeout and what is left to the call it is made for.
+    /// One request, within its timeout and what is left to the call it is made for; none, where
+    /// those before it failed.
     async fn post(
         &self,
         path: &str,
         key: &str,
         body: &impl Serialize,
-    ) -> Result<(StatusCode, Bytes), Unanswered> {
+    ) -> Result<Answer, Unanswered> {
         let shared = &*self.shared;
+        shared.breaker.check().map_err(Unanswered::NotAsked)?;
         let longest = Instant::now() + shared.config.load().timeout;
         let deadline = call::with_current(|call| call.and_then(|call| call.deadline));
         let left = deadline.map(Deadline::instant).map(|at| at - MARGIN);
         let until = left.map_or(longest, |left| left.min(longest));
+        // Before the breaker is asked again: of those in line, none is sent once it is open.
+        let turn = time::timeout_at(until, shared.turns.acquire()).await;
+        let _turn = turn.map_err(|_| Unanswered::TimedOut)?;
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        let exchange = || self.exchange(path, key, body, until);
+        // Somebody in a hurry says nothing about the bank.
+        let judge = |answered: &Result<_, _>| judge(answered, until == longest);
+        let answered = shared.breaker.call(exchange, judge).await;
+        answered.map_err(|error| match error {
+            breaker::Error::Refused(open) => Unanswered::NotAsked(open),
+            breaker::Error::Failed(error) => error,
+        })
+    }
+
+    /// Sends a request, and waits for the answer until then.
+    async fn exchange(
+        &self,
+        path: &str,
+        key: &str,
+        body: Vec<u8>,
+        until: Instant,
+    ) -> Result<Answer, Unanswered> {
+        let shared = &*self.shared;
         let measured = shared.telemetry.start(&Method::POST, &shared.url.host);
         let mut request = Request::post(format!("{}{path}", shared.url.base))
             .header(header::CONTENT_TYPE, "application/json")
             .header("idempotency-key", key)
-            .body(Full::from(serde_json::to_vec(body).unwrap_or_default()))
+            .body(Full::from(body))
             .expect("the address was parsed, and keys are of plain letters");
         measured.inject(request.headers_mut());
         let span = measured.span().clone();
         let exchange = async {
-            let turn = shared.turns.acquire().await;
             let response = shared.client.request(request).await;
             let response = response.map_err(Unanswered::Unreachable)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX)
-                .collect()
-                .await;
-            drop(turn);
-            Ok((status, body.map_err(Unanswered::Unread)?.to_bytes()))
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_MAX).collect().await;
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.map_err(Unanswered::Unread)?.to_bytes(),
+            })
         };
         // Dropping it closes its connection; what the bank does then is not known.
         let answered = time::timeout_at(until, exchange.instrument(span)).await;
-        let answered = answered.unwrap_or(Err(Unanswered::TimedOut))?;
-        measured.end(answered.0);
-        Ok(answered)
+        let answer = answered.unwrap_or(Err(Unanswered::TimedOut))?;
+        measured.end(answer.status);
+        Ok(answer)
+    }
+}
+
+/// What a request says about the bank, that had a `fair` time for it or not.
+fn judge(answered: &Result<Answer, Unanswered>, fair: bool) -> Verdict {
+    match answered {
+        Ok(answer) => classify::judge_http(answer.status, &answer.headers),
+        Err(Unanswered::TimedOut) => classify::judge(End::DeadlinePassed, fair),
+        Err(_) => Verdict::Hard,
     }
 }
 

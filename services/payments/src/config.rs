@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use gantry::config;
+use gantry::{
+    breaker,
+    config::{self, Check},
+};
 use gantry_store::Config as Database;
 
 config::section! {
@@ -29,5 +32,21 @@ config::section! {
         pub idle_max: usize = 16, in 0..=10_000, restart;
         /// How long its answer to a health check may take before it is told as slow.
         pub latency_max: Duration = Duration::from_millis(500), in Duration::from_millis(10)..=Duration::from_mins(1), restart;
+        /// When it is not asked, because it failed. The pauses are short, as orders wait for it.
+        pub breaker: section breaker::Config = breaker::Config {
+            pause_max: Duration::from_secs(3),
+            ..breaker::Config::default()
+        };
+    }
+    validate = Bank::check;
+}
+
+impl Bank {
+    fn check(&self, check: &mut Check<'_, '_>) {
+        if self.timeout > self.breaker.probe_time_max {
+            let text = "expected no more than breaker.probe_time_max, or a bank that is away is asked \
+                        by several requests at once";
+            check.refuse("timeout", text);
+        }
     }
 }

@@ -124,8 +124,13 @@ impl PaymentsService for Payments {
     }
 }
 
-/// Nobody knows what the bank did, and nobody pretends to.
+/// Nobody knows what the bank did, and nobody pretends to. Where it was not asked, it is worth asking
+/// again after a pause.
 fn unanswered(payment_id: &str, error: &Unanswered) -> Status {
+    if let Unanswered::NotAsked(open) = error {
+        tracing::debug!(payment_id, "the bank is left alone");
+        return open.status(error.to_string());
+    }
     let cause = status::chain(error);
     tracing::warn!(payment_id, cause, "what the bank did is not known");
     Status::unavailable(error.to_string())

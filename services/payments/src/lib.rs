@@ -23,7 +23,8 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let config = app.config();
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
-    let bank = Bank::new(config.map(|config| &config.bank), app.tasks())?;
+    let bank = config.map(|config| &config.bank);
+    let bank = Bank::new(bank, app.tasks(), app.journal())?;
     let latency_max = config.read(|config| config.bank.latency_max);
     app.check(Check::http("bank", &bank.health_url(), latency_max)?);
     app.serve(PaymentsServiceServer::new(Payments::new(

@@ -44,7 +44,8 @@ impl Books {
             .await
             .unwrap();
         let toml = format!(
-            "[database]\nurl = '{}'\n[bank]\nurl = 'http://{}'\ntimeout = '300ms'\n",
+            "[database]\nurl = '{}'\n[bank]\nurl = 'http://{}'\ntimeout = '300ms'\n\
+             breaker.state = 'disabled'\n",
             place.url_of("payments"),
             bank.address(),
         );

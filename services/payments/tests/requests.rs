@@ -3,6 +3,8 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "requests/alone.rs"]
+mod alone;
 #[path = "requests/desk.rs"]
 mod desk;
 
@@ -56,8 +58,13 @@ static CALL: Method = Method {
     role: None,
 };
 
-/// Payments over the bank at `desk`, of whose answers they wait long.
+/// Payments over the bank at `desk`, for whose answers they wait long.
 async fn payments(place: &Place, desk: &Desk) -> Service {
+    payments_with(place, desk, "").await
+}
+
+/// The same with further settings of the bank.
+async fn payments_with(place: &Place, desk: &Desk, settings: &str) -> Service {
     let identity = Identity {
         name: "payments",
         version: "0.0.0",
@@ -65,7 +72,7 @@ async fn payments(place: &Place, desk: &Desk) -> Service {
     };
     let toml = format!(
         "[database]\nurl = '{}'\n[bank]\nurl = 'http://{}'\ntimeout = '60s'\n\
-         requests_max = {REQUESTS_MAX}\nidle_max = {IDLE_MAX}\n",
+         requests_max = {REQUESTS_MAX}\nidle_max = {IDLE_MAX}\n{settings}",
         place.url(),
         desk.address,
     );
@@ -224,7 +231,9 @@ async fn the_bank_has_as_long_as_the_caller_waits() {
             timeout,
             ..config::Bank::default()
         };
-        let bank = Bank::new(Live::fixed(config), Tasks::new(Journal::new())).unwrap();
+        let journal = Journal::new();
+        let tasks = Tasks::new(journal.clone());
+        let bank = Bank::new(Live::fixed(config), tasks, journal).unwrap();
         let amount = Money {
             minor_units: 750,
             currency_code: "EUR".to_owned(),
@@ -254,8 +263,9 @@ async fn a_connection_that_rests_holds_up_no_end() {
         url: format!("http://{}", desk.address),
         ..config::Bank::default()
     };
-    let tasks = Tasks::new(Journal::new());
-    let bank = Bank::new(Live::fixed(config), tasks.clone()).unwrap();
+    let journal = Journal::new();
+    let tasks = Tasks::new(journal.clone());
+    let bank = Bank::new(Live::fixed(config), tasks.clone(), journal).unwrap();
     let amount = Money {
         minor_units: 750,
         currency_code: "EUR".to_owned(),

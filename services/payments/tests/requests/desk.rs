@@ -1,6 +1,9 @@
 //! A bank that answers when a test lets it, and remembers what it was asked.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use gantry_harness::wait::SOON;
 use tokio::{
@@ -29,6 +32,8 @@ pub(crate) struct Seen {
 struct Answers {
     charges: Semaphore,
     refunds: Semaphore,
+    /// What all are answered at once, where there is something.
+    refusal: Mutex<Option<&'static str>>,
 }
 
 /// The bank; ends when dropped.
@@ -56,6 +61,7 @@ impl Desk {
         let answers = Answers {
             charges: Semaphore::new(0),
             refunds: Semaphore::new(0),
+            refusal: Mutex::default(),
         };
         let (seen, answers) = (watch::Sender::default(), Arc::new(answers));
         let (noted, given) = (seen.clone(), Arc::clone(&answers));
@@ -82,6 +88,11 @@ impl Desk {
     /// The same for refunds.
     pub(crate) fn give_back(&self, count: usize) {
         self.answers.refunds.add_permits(count);
+    }
+
+    /// Answers all at once with this status and these headers, until told otherwise.
+    pub(crate) fn refuse(&self, head: Option<&'static str>) {
+        *self.answers.refusal.lock().unwrap() = head;
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -123,6 +134,15 @@ async fn serve(stream: TcpStream, seen: watch::Sender<Seen>, answers: Arc<Answer
             }
         });
         counted = true;
+        let refusal = *answers.refusal.lock().unwrap();
+        if let Some(head) = refusal {
+            seen.send_modify(|seen| seen.waiting.0 -= 1);
+            let no = format!("HTTP/1.1 {head}\r\nContent-Length: 2\r\n\r\n{{}}");
+            if stream.write_all(no.as_bytes()).await.is_err() {
+                break;
+            }
+            continue;
+        }
         let answered = tokio::select! {
             answer = answer.acquire() => { answer.unwrap().forget(); true }
             // Nothing more comes before the answer, but an end.
