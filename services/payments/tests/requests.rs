@@ -135,11 +135,20 @@ async fn charges_wait_for_their_turn_at_the_bank() {
     let payments = payments(&place, &desk).await;
     let mut charges = JoinSet::new();
     for at in 0..CHARGES {
-        charges.spawn(charge(payments.client(), format!("charge-{at}"), PATIENCE));
+        charges.spawn(charge(
+            payments.client_without_retries(),
+            format!("charge-{at}"),
+            PATIENCE,
+        ));
     }
     desk.until(|seen| seen.heads.len() >= REQUESTS_MAX).await;
     let hurried = Duration::from_millis(500);
-    let late = charge(payments.client(), "late".to_owned(), hurried).await;
+    let late = charge(
+        payments.client_without_retries(),
+        "late".to_owned(),
+        hurried,
+    )
+    .await;
     assert!(unanswered(&late), "{late:?}");
     let seen = desk.seen();
     assert_eq!(REQUESTS_MAX, seen.heads.len(), "{seen:?}");
@@ -292,7 +301,7 @@ async fn no_request_outlives_its_caller() {
     let (place, desk) = (Place::file(), Desk::open().await);
     let payments = payments(&place, &desk).await;
     let hurried = Duration::from_millis(500);
-    let late = charge(payments.client(), "one".to_owned(), hurried).await;
+    let late = charge(payments.client_without_retries(), "one".to_owned(), hurried).await;
     assert!(unanswered(&late), "{late:?}");
     let seen = desk.until(|seen| seen.given_up == 1).await;
     assert_eq!(Some("one"), seen.last("idempotency-key"));
@@ -300,7 +309,12 @@ async fn no_request_outlives_its_caller() {
     assert_eq!(PaymentState::Pending, known(&payments, "one").await);
 
     desk.take(1);
-    let charged = charge(payments.client(), "one".to_owned(), PATIENCE).await;
+    let charged = charge(
+        payments.client_without_retries(),
+        "one".to_owned(),
+        PATIENCE,
+    )
+    .await;
     assert_eq!(PaymentState::Charged, charged.unwrap());
     let seen = desk.seen();
     assert_eq!(2, seen.heads.len());
@@ -314,7 +328,11 @@ async fn a_late_yes_undoes_no_refund() {
     let (place, desk) = (Place::file(), Desk::open().await);
     let payments = payments(&place, &desk).await;
     let mut charges = JoinSet::new();
-    charges.spawn(charge(payments.client(), "one".to_owned(), PATIENCE));
+    charges.spawn(charge(
+        payments.client_without_retries(),
+        "one".to_owned(),
+        PATIENCE,
+    ));
     desk.until(|seen| seen.heads.len() == 1).await;
     desk.give_back(1);
     let payment_id = "one".to_owned();

@@ -1,6 +1,7 @@
 //! A whole service inside a test: everything `app::run` gives it except signals and a process.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
 };
@@ -8,10 +9,11 @@ use std::{
 use super::{App, BoxError, Identity, Platform, prepare, process::Running};
 use crate::{
     client::{self, Channel, Clients},
-    config::{self, Both, Section, Sources},
+    config::{self, Both, Live, Section, Sources},
     contract,
     health::Health,
     journal::Journal,
+    policy::{Policies, Policy},
     shutdown::{Stop, Tasks},
     telemetry::{self, Telemetry},
 };
@@ -100,10 +102,23 @@ impl Service {
     /// A client of the service, as another service would have it.
     #[must_use]
     pub fn client<T: contract::Client<Channel>>(&self) -> T {
+        self.client_following(Policies::default())
+    }
+
+    /// A client of the service that makes each call once: for what the service says to each.
+    #[must_use]
+    pub fn client_without_retries<T: contract::Client<Channel>>(&self) -> T {
+        let mut once = Policy::default();
+        once.retry.attempts_max = 1;
+        let policies = BTreeMap::from([("*".to_owned(), once)]);
+        self.client_following(Policies::new(&Live::fixed(policies)))
+    }
+
+    fn client_following<T: contract::Client<Channel>>(&self, policies: Policies) -> T {
         let target = client::Config::to(self.address().to_string());
         let configs = [("service".to_owned(), target)].into();
         let clients = Clients::new(configs, self.tasks.clone(), Journal::new());
-        clients.client("service")
+        clients.with_policies(policies).client("service")
     }
 
     /// Completes once the service was asked to stop, as by `Drain`, and says why.

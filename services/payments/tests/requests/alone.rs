@@ -56,7 +56,10 @@ fn left_alone(outcome: &Result<PaymentState, Status>) -> bool {
 async fn a_bank_that_is_away_is_asked_by_one_at_a_time() {
     let (place, desk) = (Place::file(), Desk::open().await);
     let payments = payments_with(&place, &desk, BREAKER).await;
-    let pay = |at: usize| charge(payments.client(), format!("charge-{at}"), PATIENCE);
+    let pay = |at: usize| {
+        let client = payments.client_without_retries();
+        charge(client, format!("charge-{at}"), PATIENCE)
+    };
     desk.refuse(Some("503 Service Unavailable"));
     for at in 0..2 {
         let failed = pay(at).await;
