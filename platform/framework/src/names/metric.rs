@@ -1,6 +1,7 @@
 //! The platform's own metrics.
 
 mod load;
+mod process;
 
 use metrics::Unit;
 
@@ -10,6 +11,10 @@ use super::{
 };
 
 pub use load::*;
+pub use process::{
+    PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT, PROCESS_START,
+    PROCESS_THREADS, PROCESS_VIRTUAL,
+};
 
 /// Duration of calls served, by method and code.
 pub const SERVER_CALL_DURATION: Metric = Metric::new(
@@ -401,62 +406,6 @@ pub const RUNTIME_QUEUE: Metric = Metric::new(
     "gantry_runtime_global_queue_depth",
     Unit::Count,
     "Tasks in the tokio runtime's global queue.",
-);
-
-/// CPU time of the process.
-pub const PROCESS_CPU: Metric = Metric::new(
-    Counter,
-    "process_cpu_seconds_total",
-    Unit::Seconds,
-    "User and system CPU time spent.",
-);
-
-/// Resident memory of the process.
-pub const PROCESS_RESIDENT: Metric = Metric::new(
-    Gauge,
-    "process_resident_memory_bytes",
-    Unit::Bytes,
-    "Resident memory size.",
-);
-
-/// Virtual memory of the process.
-pub const PROCESS_VIRTUAL: Metric = Metric::new(
-    Gauge,
-    "process_virtual_memory_bytes",
-    Unit::Bytes,
-    "Virtual memory size.",
-);
-
-/// Open file descriptors of the process.
-pub const PROCESS_OPEN_FDS: Metric = Metric::new(
-    Gauge,
-    "process_open_fds",
-    Unit::Count,
-    "Number of open file descriptors.",
-);
-
-/// Limit on open file descriptors.
-pub const PROCESS_MAX_FDS: Metric = Metric::new(
-    Gauge,
-    "process_max_fds",
-    Unit::Count,
-    "Maximum number of open file descriptors.",
-);
-
-/// Threads of the process.
-pub const PROCESS_THREADS: Metric = Metric::new(
-    Gauge,
-    "process_threads",
-    Unit::Count,
-    "Number of OS threads in the process.",
-);
-
-/// Start of the process.
-pub const PROCESS_START: Metric = Metric::new(
-    Gauge,
-    "process_start_time_seconds",
-    Unit::Seconds,
-    "Start time of the process since the Unix epoch.",
 );
 
 /// Every metric of the platform.
