@@ -218,7 +218,7 @@ impl Refusal {
             | Self::Throttled
             | Self::AttemptTimeout
             | Self::Concurrency
-            | Self::Overload 
+            | Self::Overload
             | Self::BreakerOpen => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
             Self::ServiceUnknown => Code::NotFound,
