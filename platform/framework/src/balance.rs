@@ -12,12 +12,34 @@
 //! Picking reads one snapshot and a few atomics and takes no lock. Everything that changes (the
 //! resolver's list, an endpoint's state) goes through one task, which publishes a new snapshot.
 //!
-//! Every endpoint of the list is connected at once. One that its registry lists no longer, but may
-//! have lost by mistake, serves for as long as its connection does.
+//! What is held against an endpoint:
+//!
+//! | what | why | for how long |
+//! | --- | --- | --- |
+//! | its breaker is open | it failed calls in a row, or most of them | a pause, then one call finds out |
+//! | it is ejected | it fails more than others do | 30 s, longer each time |
+//! | it is new, or was out | what is cold takes less | its share grows for 30 s |
+//! | it is in another zone | the way there is longer | always: it counts for half |
+//!
+//! Where fewer than half of the endpoints are left, the first two are passed over, and so are zones:
+//! better to try those than to overload the rest. That is called panic, as elsewhere.
+//!
+//! Of a long list a process connects to a part, which is its own; of another, to every endpoint at
+//! once. One that its registry lists no longer, but may have lost by mistake, serves for as long as
+//! its connection does.
 
+mod config;
 mod endpoint;
+mod gate;
+mod keeper;
 mod load;
+mod outlier;
+mod panic;
+mod pick;
 mod set;
+mod slow_start;
+mod subset;
+mod zone;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,12 +51,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::set::Set;
 use crate::{
+    config::Live,
     discovery::{Attributes, Resolution, Resolve},
     journal::Journal,
     transport::subchannel::{self, Connectivity, Slot},
 };
 
-pub use self::endpoint::Picked;
+pub use self::{
+    config::{Config, SlowStart},
+    endpoint::Picked,
+    gate::GateState,
+    outlier::{Config as OutlierConfig, Ejected, Reason},
+};
 
 /// What a [`Balancer`] needs to know about its target.
 #[derive(Debug)]
@@ -49,6 +77,20 @@ pub struct Builder {
     pub common: subchannel::Common,
     /// Where changes are written.
     pub journal: Journal,
+    /// Which of the endpoints are connected, and how calls are spread over them.
+    pub config: Live<Config>,
+    /// Where this process runs, if that is known.
+    pub zone: Option<Arc<str>>,
+    /// By which this process takes its part of a list; see [`Builder::process_seed`].
+    pub seed: u64,
+}
+
+impl Builder {
+    /// The seed of this process: another one in each, so that not all take the same part.
+    #[must_use]
+    pub fn process_seed() -> u64 {
+        subset::seed()
+    }
 }
 
 /// The connected endpoints of one target; clones share them.
@@ -108,6 +150,12 @@ pub struct Snapshot {
     pub pending: usize,
     /// The latency it is judged by; none before the first answer.
     pub latency: Option<Duration>,
+    /// Why it gets no calls for a while and until when, if it is ejected.
+    pub ejected: Option<Ejected>,
+    /// Where its breaker stands.
+    pub breaker: GateState,
+    /// The share of calls it is to have now, 1 being ordinary.
+    pub weight: f32,
 }
 
 impl Balancer {
@@ -142,7 +190,7 @@ impl Balancer {
         });
         let tasks = builder.common.tasks.clone();
         // Weak, so that the last call or channel that goes ends the task.
-        let keeper = set::Keeper::new(builder, Arc::downgrade(&shared), gone, Box::new(refresh));
+        let keeper = keeper::Keeper::new(builder, Arc::downgrade(&shared), gone, Box::new(refresh));
         tasks.spawn("endpoints", keeper.run(resolutions));
         Self { shared }
     }

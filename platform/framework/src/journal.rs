@@ -59,6 +59,10 @@ pub enum Kind {
     EndpointLeft,
     /// A connection to an endpoint changed its state.
     EndpointState,
+    /// An endpoint was ejected for failing its calls, or is back.
+    Ejection,
+    /// So few endpoints can take calls that ejections and breakers are passed over, or no more.
+    Panic,
     /// The registration of this process changed.
     Registration,
     /// The registry could not be read, or can again, or began anew; or two names serve the same.
@@ -98,6 +102,8 @@ impl Kind {
             Self::EndpointJoined => "endpoint_joined",
             Self::EndpointLeft => "endpoint_left",
             Self::EndpointState => "endpoint_state",
+            Self::Ejection => "ejection",
+            Self::Panic => "panic",
             Self::Registration => "registration",
             Self::Registry => "registry",
             Self::Certificate => "certificate",

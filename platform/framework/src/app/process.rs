@@ -193,7 +193,8 @@ impl<C: Section> Process<C> {
             self.journal.clone(),
         )
         .following(self.settings.live.map(|settings| &settings.first.clients))
-        .with_policies(self.policies());
+        .with_policies(self.policies())
+        .with_zone(settings.first.registration.zone.as_deref());
         if let Some(registry) = registry {
             clients = registry.teach(clients, &self.platform, &self.journal);
         }

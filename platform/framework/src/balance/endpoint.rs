@@ -2,12 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use super::{Snapshot, load::Load};
+use super::{config::Config, gate::Gate, load::Load, outlier::Tally};
 use crate::{
+    breaker::{Change, Ended, Ticket},
     classify::Verdict,
     discovery::Attributes,
+    journal::{Journal, Kind},
     transport::subchannel::{NoSlot, Slot, Subchannel},
 };
 
@@ -26,6 +28,19 @@ pub(super) struct Endpoint {
     pub(super) attributes: Attributes,
     pub(super) subchannel: Arc<Subchannel>,
     pub(super) load: Arc<Load>,
+    pub(super) record: Arc<Record>,
+}
+
+/// What calls came to at an endpoint, beside its load: looked at when a call ends, not at a pick.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) tally: Tally,
+    pub(super) gate: Gate,
+    /// What it is in the journal.
+    pub(super) subject: String,
+    pub(super) journal: Journal,
+    /// Wakes whoever publishes, as something changed.
+    pub(super) on_change: Arc<Notify>,
 }
 
 impl Endpoint {
@@ -33,22 +48,63 @@ impl Endpoint {
         self.subchannel.is_ready()
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let state = self.subchannel.state();
-        Snapshot {
-            addr: self.addr,
-            attributes: self.attributes.clone(),
-            connectivity: state.connectivity,
-            since: state.since,
-            error: state.error,
-            connections: self.subchannel.connections(),
-            pending: self.load.pending(),
-            latency: self
-                .load
-                .latency(Instant::now())
-                .map(Duration::from_secs_f32),
+    /// Lets a call pass, as its breaker goes.
+    fn pass(&self, now: Instant, config: &Config) -> Option<Ticket> {
+        let (ticket, change) = self.record.gate.pass(now, config);
+        self.follow(change, now);
+        ticket
+    }
+
+    /// Takes in what its breaker makes of a call that ended.
+    fn end(&self, ticket: Ticket, ended: Ended) {
+        let change = self.record.gate.end(ticket, ended);
+        self.follow(change, ended.now);
+    }
+
+    /// What was held against it belonged to another.
+    pub(super) fn begin_anew(&self, now: Instant) {
+        self.load.begin_anew();
+        let change = self.record.gate.begin_anew();
+        self.follow(change, now);
+    }
+
+    /// Has picks heed what changed at the breaker, and tells of it.
+    fn follow(&self, change: Option<Change>, now: Instant) {
+        let Some(change) = change else {
+            return;
+        };
+        let record = &*self.record;
+        self.load.set_shut(record.gate.state(now).is_shut());
+        record.on_change.notify_one();
+        if change.from != change.to {
+            let (kind, subject) = (Kind::BreakerChanged, record.subject.as_str());
+            record.journal.record(kind, subject, describe(&change));
         }
     }
+}
+
+fn describe(change: &Change) -> String {
+    let Change {
+        to, cause, time, ..
+    } = change;
+    let to = to.as_str();
+    match time {
+        Some(time) => {
+            let time = humantime::format_duration(*time);
+            format!("{to} for {time} at most: {cause}")
+        }
+        None => format!("{to}: {cause}"),
+    }
+}
+
+/// What a call is picked for, beside its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Ordinary,
+    /// To find out how an endpoint does now that was silent for long.
+    Trial,
+    /// To find out for its breaker how an endpoint does now.
+    Probe,
 }
 
 /// A call's hold on the endpoint picked for it: counts as in flight until dropped, and takes in
@@ -56,31 +112,58 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct Picked {
     endpoint: Arc<Endpoint>,
+    /// What its breaker gave it; none once it was given back.
+    ticket: Option<Ticket>,
     since: Instant,
-    /// Whether it was sent to find out how the endpoint does now.
-    trial: bool,
+    purpose: Purpose,
     /// Whether anything was heard of its answer.
     heard: bool,
     measured: bool,
 }
 
 impl Picked {
-    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
-        endpoint.load.begin(now);
-        Self {
-            endpoint,
-            since: now,
-            trial: false,
-            heard: false,
-            measured: false,
+    pub(super) fn new(endpoint: Arc<Endpoint>, now: Instant, config: &Config) -> Self {
+        let ticket = endpoint.pass(now, config);
+        Self::with_ticket(endpoint, ticket, Purpose::Ordinary, now)
+    }
+
+    /// A call that finds out for a breaker how its endpoint does, if one is to and no other does.
+    pub(super) fn probing(endpoint: &Arc<Endpoint>, now: Instant, config: &Config) -> Option<Self> {
+        if !endpoint.record.gate.is_due(now, config) {
+            return None;
         }
+        let ticket = endpoint.pass(now, config)?;
+        let endpoint = Arc::clone(endpoint);
+        Some(Self::with_ticket(
+            endpoint,
+            Some(ticket),
+            Purpose::Probe,
+            now,
+        ))
     }
 
     /// A call for which a trial was begun.
-    pub(super) fn on_trial(endpoint: Arc<Endpoint>, now: Instant) -> Self {
-        let mut picked = Self::new(endpoint, now);
-        picked.trial = true;
+    pub(super) fn on_trial(endpoint: Arc<Endpoint>, now: Instant, config: &Config) -> Self {
+        let mut picked = Self::new(endpoint, now, config);
+        picked.purpose = Purpose::Trial;
         picked
+    }
+
+    fn with_ticket(
+        endpoint: Arc<Endpoint>,
+        ticket: Option<Ticket>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Self {
+        endpoint.load.begin(now);
+        Self {
+            endpoint,
+            ticket,
+            since: now,
+            purpose,
+            heard: false,
+            measured: false,
+        }
     }
 
     /// Where the endpoint listens.
@@ -99,7 +182,7 @@ impl Picked {
         if std::mem::replace(&mut self.heard, true) {
             return;
         }
-        if self.trial {
+        if self.purpose == Purpose::Trial {
             self.endpoint.load.end_trial();
         }
         self.endpoint.load.heard();
@@ -109,27 +192,42 @@ impl Picked {
     pub fn answered(&mut self) {
         if !self.measured {
             self.measured = true;
-            self.answered_at(Instant::now());
+            let now = Instant::now();
+            self.answered_at(now);
+            if self.purpose == Purpose::Probe {
+                // Others wait for what it finds out, and a stream may go on for hours.
+                self.end(Verdict::Success, now);
+            }
         }
     }
 
     fn answered_at(&self, now: Instant) {
         let latency = now - self.since;
-        if self.trial {
-            self.endpoint.load.passed(latency, now);
-        } else {
-            self.endpoint.load.answered(latency, now);
+        match self.purpose {
+            Purpose::Ordinary => self.endpoint.load.answered(latency, now),
+            Purpose::Trial | Purpose::Probe => self.endpoint.load.passed(latency, now),
         }
     }
 
     /// There was no place for the call: that says nothing about how calls do.
     pub(super) fn unsent(mut self) {
         self.measured = true;
+        self.end(Verdict::Ignored, Instant::now());
+    }
+
+    /// Tells the breaker how the call ended, once.
+    fn end(&mut self, verdict: Verdict, now: Instant) {
+        if let Some(ticket) = self.ticket.take() {
+            let took = now - self.since;
+            self.endpoint.end(ticket, Ended { verdict, took, now });
+        }
     }
 
     /// The call is over.
     pub fn judged(&mut self, verdict: Verdict) {
         let now = Instant::now();
+        self.endpoint.record.tally.count(verdict);
+        self.end(verdict, now);
         let load = &self.endpoint.load;
         match verdict {
             Verdict::Success | Verdict::Ignored | Verdict::Unserved if self.measured => {}
@@ -165,6 +263,7 @@ impl Drop for Picked {
         if !self.measured {
             self.judged(Verdict::Ignored);
         }
+        self.end(Verdict::Ignored, Instant::now());
         self.heard();
         self.endpoint.load.end();
     }

@@ -58,6 +58,8 @@ pub(super) struct Load {
     proven: AtomicBool,
     /// Whether a call finds out how it does now.
     on_trial: AtomicBool,
+    /// Whether its breaker is open: told here, so that no call goes to it until the next snapshot.
+    shut: AtomicBool,
 }
 
 impl Load {
@@ -71,6 +73,7 @@ impl Load {
             charged: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
         }
     }
 
@@ -97,34 +100,13 @@ impl Load {
         self.latency.store(0, Ordering::Relaxed);
     }
 
-    /// Whether a call does as well here as at `other`, or better. `at` is in [`millis`].
-    ///
-    /// Where latencies are alike, the calls in flight alone decide: without many of them every call
-    /// would go to the fastest, by however little it is that, or was when last measured.
-    pub(super) fn is_as_good_as(&self, other: &Self, at: u32) -> bool {
-        let (here, there) = (self.latency_at(at), other.latency_at(at));
-        let alike = here
-            .zip(there)
-            .is_some_and(|(here, there)| here <= there * ALIKE && there <= here * ALIKE);
-        if alike {
-            return self.pending_count() <= other.pending_count();
-        }
-        self.cost_by(here) <= other.cost_by(there)
+    /// Whether its breaker is open.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Relaxed)
     }
 
-    /// Higher is worse; only the order of two costs means anything. `at` is in [`millis`].
-    pub(super) fn cost(&self, at: u32) -> f64 {
-        self.cost_by(self.latency_at(at))
-    }
-
-    fn cost_by(&self, latency: Option<f32>) -> f64 {
-        let pending = self.pending_count();
-        let calls = f64::from(pending);
-        match latency {
-            Some(latency) => f64::from(latency) * (calls + 1.0),
-            None if pending <= self.pending_before.load(Ordering::Relaxed) => 0.0,
-            None => UNMEASURED_COST + calls,
-        }
+    pub(super) fn set_shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Relaxed);
     }
 
     /// The average latency as of `now`, in seconds; none before the first measurement.
@@ -259,6 +241,56 @@ impl Load {
     }
 }
 
+/// An endpoint's load beside its weight: the share of calls it is to have, 1 being ordinary.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weighed<'a> {
+    pub(super) load: &'a Load,
+    /// More than zero.
+    pub(super) weight: f32,
+}
+
+impl Weighed<'_> {
+    /// Whether a call does as well here as at `other`, or better. `at` is in [`millis`].
+    ///
+    /// Where latencies are alike, the calls in flight alone decide, each endpoint's by its weight:
+    /// without many of them every call would go to the fastest, by however little it is that, or was
+    /// when last measured.
+    pub(super) fn is_as_good_as(self, other: Self, at: u32) -> bool {
+        let (here, there) = (self.load.latency_at(at), other.load.latency_at(at));
+        let alike = here
+            .zip(there)
+            .is_some_and(|(here, there)| here <= there * ALIKE && there <= here * ALIKE);
+        if !alike {
+            return self.cost_by(here) <= other.cost_by(there);
+        }
+        if self.weight.total_cmp(&other.weight).is_eq() {
+            return self.load.pending_count() <= other.load.pending_count();
+        }
+        self.burden() <= other.burden()
+    }
+
+    /// Higher is worse; only the order of two costs means anything. `at` is in [`millis`].
+    pub(super) fn cost(self, at: u32) -> f64 {
+        self.cost_by(self.load.latency_at(at))
+    }
+
+    fn cost_by(self, latency: Option<f32>) -> f64 {
+        let pending = self.load.pending_count();
+        let (calls, weight) = (f64::from(pending), f64::from(self.weight));
+        match latency {
+            Some(latency) => f64::from(latency) * (calls + 1.0) / weight,
+            None if pending <= self.load.pending_before.load(Ordering::Relaxed) => 0.0,
+            None => UNMEASURED_COST + calls / weight,
+        }
+    }
+
+    /// Calls in flight and a part of one, by weight. The part is at random: where none is in flight
+    /// the lighter of two gets some of the calls all the same, and not all of them go to the other.
+    fn burden(self) -> f64 {
+        (f64::from(self.load.pending_count()) + fastrand::f64()) / f64::from(self.weight)
+    }
+}
+
 /// Milliseconds since `epoch`. Wraps after 49 days; only differences are used.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn millis(epoch: Instant, now: Instant) -> u32 {
@@ -270,7 +302,7 @@ pub(super) fn millis(epoch: Instant, now: Instant) -> u32 {
 }
 
 /// A difference of [`millis`] in seconds.
-fn seconds(millis: u32) -> f32 {
+pub(super) fn seconds(millis: u32) -> f32 {
     // A stamp slightly ahead of a racing reader's clock is no time at all.
     if millis > u32::MAX / 2 {
         return 0.0;
@@ -293,165 +325,4 @@ fn unpack(packed: u64) -> (f32, u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-    const _: () = assert!(size_of::<Load>() == 64, "one cache line");
-
-    fn cost(load: &Load, now: Instant) -> f64 {
-        load.cost(millis(load.epoch, now))
-    }
-
-    fn latency_ms(load: &Load, now: Instant) -> f32 {
-        load.latency(now).unwrap() * 1_000.0
-    }
-
-    /// Goal: a peak counts at once, an improvement slowly, and silence forgets.
-    /// Method: measurements at known times against the formula.
-    #[tokio::test(start_paused = true)]
-    async fn latency_follows_peaks_at_once_and_improvements_slowly() {
-        let load = Load::new(Instant::now());
-        let start = Instant::now();
-        assert_eq!(None, load.latency(start));
-
-        load.observe(10 * MS, start);
-        assert!((latency_ms(&load, start) - 10.0).abs() < 0.01);
-        load.observe(100 * MS, start);
-        assert!((latency_ms(&load, start) - 100.0).abs() < 0.01);
-
-        let later = start + Duration::from_secs(10);
-        load.observe(10 * MS, later);
-        let expected = 100.0 * (-1.0_f32).exp() + 10.0 * (1.0 - (-1.0_f32).exp());
-        assert!((latency_ms(&load, later) - expected).abs() < 0.1);
-
-        let idle = later + Duration::from_secs(30);
-        assert!((latency_ms(&load, idle) - expected * (-3.0_f32).exp()).abs() < 0.1);
-    }
-
-    /// Goal: an answer nobody waited for never makes an endpoint look better.
-    /// Method: a lower bound below and above the average.
-    #[tokio::test(start_paused = true)]
-    async fn a_lower_bound_only_raises() {
-        let load = Load::new(Instant::now());
-        let now = Instant::now();
-        load.observe(50 * MS, now);
-        load.observe_at_least(10 * MS, now);
-        assert!((latency_ms(&load, now) - 50.0).abs() < 0.01);
-        load.observe_at_least(90 * MS, now);
-        assert!((latency_ms(&load, now) - 90.0).abs() < 0.01);
-    }
-
-    /// Goal: an endpoint that never answered gets one call at a time.
-    /// Method: its cost against that of a slow measured one, without and with a call in flight.
-    #[tokio::test(start_paused = true)]
-    async fn an_unmeasured_endpoint_is_tried_once() {
-        let now = Instant::now();
-        let (fresh, slow) = (Load::new(Instant::now()), Load::new(Instant::now()));
-        slow.observe(Duration::from_mins(1), now);
-        assert!(cost(&fresh, now) < cost(&slow, now));
-        fresh.begin(now);
-        assert!(cost(&fresh, now) > cost(&slow, now));
-    }
-
-    /// Goal: one that begins anew is tried once, whatever was charged to it and however many calls
-    /// from before are still in flight.
-    /// Method: charge a penalty with two calls in flight, begin anew, begin and end calls.
-    #[tokio::test(start_paused = true)]
-    async fn one_that_begins_anew_is_tried_once() {
-        let now = Instant::now();
-        let (load, other) = (Load::new(Instant::now()), Load::new(Instant::now()));
-        other.observe(10 * MS, now);
-        load.begin(Instant::now());
-        load.begin(Instant::now());
-        load.charge(Duration::from_secs(5), now);
-        assert!(cost(&load, now) > cost(&other, now));
-
-        load.begin_anew();
-        assert_eq!(None, load.latency(now));
-        assert!(cost(&load, now) < cost(&other, now));
-        load.begin(Instant::now());
-        assert!(cost(&load, now) > cost(&other, now));
-        load.observe(MS, now);
-        load.heard();
-        load.end();
-        assert!((latency_ms(&load, now) - 1.0).abs() < 0.01);
-    }
-
-    /// Goal: one that is long silent is tried by one call at a time, until something is heard of it.
-    /// Method: a call in flight, then a trial, each before and after its answer begins.
-    #[tokio::test(start_paused = true)]
-    async fn there_is_one_trial_at_a_time() {
-        let load = Load::new(Instant::now());
-        load.observe(50 * MS, Instant::now());
-        let at = millis(load.epoch, Instant::now() + SILENCE);
-        assert!(!load.begin_trial(at - 1));
-        load.begin(Instant::now());
-        assert!(!load.begin_trial(at));
-        load.heard();
-        assert!(load.begin_trial(at));
-        assert!(!load.begin_trial(at));
-        load.end_trial();
-        assert!(load.begin_trial(at));
-        assert_eq!(1, load.pending());
-    }
-
-    /// Goal: one that stands still soon costs more than one that is slow for the moment, and no more
-    /// once it answers; what is not owed, or not for long, is nothing to go by.
-    /// Method: one that answered in 2 ms owes answers beside one that took 250 ms.
-    #[tokio::test(start_paused = true)]
-    async fn one_that_owes_answers_stands_still() {
-        let start = Instant::now();
-        let (fast, slow) = (Load::new(start), Load::new(start));
-        fast.observe(2 * MS, start);
-        slow.observe(250 * MS, start);
-        // Idle so far: silence alone says nothing.
-        let later = start + 400 * MS;
-        for _ in 0..4 {
-            fast.begin(later);
-        }
-        let wins = |now| fast.is_as_good_as(&slow, millis(start, now));
-        assert!(wins(later + 90 * MS), "not for long");
-        assert!(!wins(later + 120 * MS), "{}", cost(&fast, later + 120 * MS));
-        assert!(latency_ms(&fast, later + 120 * MS) < 3.0, "as a rule");
-
-        fast.answered(2 * MS, later + 120 * MS);
-        fast.heard();
-        assert!(wins(later + 120 * MS), "it answers");
-        assert!(wins(later + 400 * MS), "three are too few");
-    }
-
-    /// Goal: one whose calls take long as a rule does not stand still while they do.
-    /// Method: one that takes a second owes answers for nine.
-    #[tokio::test(start_paused = true)]
-    async fn one_that_takes_long_does_not_stand_still() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.observe(Duration::from_secs(1), start);
-        for _ in 0..8 {
-            load.begin(start);
-        }
-        let later = start + Duration::from_secs(3);
-        let average = f64::from(load.latency(later).unwrap());
-        assert!((cost(&load, later) - average * 9.0).abs() < 1e-3);
-    }
-
-    /// Goal: a latency is inherited as it fades, a penalty is not, and calls are not.
-    /// Method: both kinds, half a minute later.
-    #[tokio::test(start_paused = true)]
-    async fn a_penalty_is_not_inherited() {
-        let now = Instant::now();
-        let (slow, failed) = (Load::new(Instant::now()), Load::new(Instant::now()));
-        tokio::time::advance(MS).await;
-        slow.observe(50 * MS, now);
-        slow.begin(now);
-        failed.observe(50 * MS, now);
-        failed.charge(Duration::from_secs(5), now);
-
-        let later = now + Duration::from_secs(30);
-        let heir = slow.inherited();
-        assert_eq!(slow.latency(later), heir.latency(later));
-        assert_eq!(0, heir.pending());
-        assert_eq!(None, failed.inherited().latency(later));
-    }
-}
+mod tests;

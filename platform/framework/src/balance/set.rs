@@ -1,37 +1,22 @@
-//! The endpoints of one target as of one moment, and the task that keeps them current.
+//! The endpoints of one target as of one moment.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use super::{
-    Builder, Shared, Snapshot,
+    Snapshot,
+    config::Config,
     endpoint::{Endpoint, Picked},
-    load::{self, Load},
+    load,
+    outlier::Ejected,
+    pick::{Candidate, Candidates},
+    slow_start::Ramp,
 };
-use crate::{
-    discovery::Resolution,
-    journal::Kind,
-    names::metric,
-    telemetry::metric::{Family, Gauge, Label as _},
-    transport::subchannel::{Connectivity, State, Subchannel},
-};
+use crate::{telemetry::metric::Counter, transport::subchannel::State};
 
-/// How long the statistics of an endpoint that left wait for its return.
-const REMEMBER: Duration = Duration::from_mins(10);
-/// How many such endpoints are remembered at most.
-const REMEMBER_MAX: usize = 1_024;
 /// Pairs that are drawn before all endpoints are looked at for one that is ready.
 const TRIES: usize = 4;
-
-/// One in so many calls goes to any endpoint, where that is due for a trial.
-const TRIAL_ONE_IN: u8 = 64;
 
 /// Endpoints that a complaint tells of; one is usually like the other.
 const COMPLAINT_ENDPOINTS_MAX: usize = 3;
@@ -42,23 +27,30 @@ const COMPLAINT_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Set {
     /// From where the loads count time.
-    epoch: Instant,
-    all: Vec<Arc<Endpoint>>,
-    /// Those of `all` that were ready; one that is not any more is passed over.
-    ready: Vec<Ready>,
+    pub(super) epoch: Instant,
+    pub(super) config: Arc<Config>,
+    pub(super) all: Vec<Known>,
+    /// Those of `all` that were ready and get calls; one that is not ready any more is passed over.
+    pub(super) ready: Candidates<Arc<Endpoint>>,
+    /// Those whose breakers wait for one call to find out how they do, or for its end.
+    pub(super) half_open: Vec<Arc<Endpoint>>,
+    /// Counts calls, where what is held against endpoints is passed over.
+    pub(super) panic: Option<Counter>,
     /// Since when none is ready.
-    unready_since: Option<Instant>,
+    pub(super) unready_since: Option<Instant>,
     /// What the resolver complains about.
-    error: Option<Arc<str>>,
+    pub(super) error: Option<Arc<str>>,
 }
 
-/// One that was ready, its load beside it: a pick looks at two loads and counts one endpoint's
-/// owners. Whether it is ready still, its place for a call tells, without another look at what is
-/// in no cache.
+/// An endpoint and how it stands.
 #[derive(Debug)]
-struct Ready {
-    load: Arc<Load>,
-    endpoint: Arc<Endpoint>,
+pub(super) struct Known {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) ejected: Option<Ejected>,
+    /// The share of calls it comes to, 1 being ordinary.
+    pub(super) weight: f32,
+    /// How it comes to that, and since when, if that is not long ago.
+    pub(super) warming: Option<(Ramp, Instant)>,
 }
 
 impl Set {
@@ -66,89 +58,88 @@ impl Set {
         let now = Instant::now();
         Self {
             epoch: now,
+            config: Arc::default(),
             all: Vec::new(),
-            ready: Vec::new(),
+            ready: Candidates::new(Vec::new(), None, false),
+            half_open: Vec::new(),
+            panic: None,
             unready_since: Some(now),
             error: None,
         }
     }
 
-    /// The cheaper of two endpoints taken at random, or now and then one that is due for a trial.
-    /// A connection may have gone since this snapshot was taken.
+    /// One whose breaker wants to find out how it does, or is due for a trial, or the cheaper of two
+    /// taken at random. A connection may have gone since this snapshot was taken.
     pub(super) fn pick(&self, now: Instant) -> Option<Picked> {
-        let at = load::millis(self.epoch, now);
-        if let Some(ready) = self.trial(at) {
-            return Some(Picked::on_trial(Arc::clone(&ready.endpoint), now));
+        if let Some(probe) = self.probe(now) {
+            return Some(probe);
         }
-        let ready = self.cheaper_of_two(at)?;
-        Some(Picked::new(Arc::clone(&ready.endpoint), now))
+        let at = load::millis(self.epoch, now);
+        if let Some(due) = self.ready.trial(at, |endpoint| endpoint.is_ready()) {
+            let endpoint = Arc::clone(&due.endpoint);
+            self.count();
+            return Some(Picked::on_trial(endpoint, now, &self.config));
+        }
+        // Of two that were shut since, neither.
+        let picked = self.ready.cheaper_of_two(at);
+        let picked = picked.or_else(|| self.ready.cheapest(at, |_| true));
+        self.take(picked, now)
     }
 
-    /// The cheaper of two that are ready still, or of all of them, where nearly none is: no ordinary
-    /// call's work grows with their number.
+    /// The same among those that are ready still: the cheaper of two, or of all of them, where nearly
+    /// none is: no ordinary call's work grows with their number.
     pub(super) fn pick_ready(&self, now: Instant) -> Option<Picked> {
+        if let Some(probe) = self.probe(now) {
+            return Some(probe);
+        }
         let at = load::millis(self.epoch, now);
-        let ready = (0..TRIES)
-            .filter_map(|_| self.cheaper_of_two(at))
-            .find(|ready| ready.endpoint.is_ready())
-            .or_else(|| self.cheapest(at))?;
-        Some(Picked::new(Arc::clone(&ready.endpoint), now))
+        let picked = (0..TRIES)
+            .filter_map(|_| self.ready.cheaper_of_two(at))
+            .find(|picked| picked.endpoint.is_ready())
+            .or_else(|| self.ready.cheapest(at, |endpoint| endpoint.is_ready()));
+        self.take(picked, now)
     }
 
     /// The same among those that are not in `tried`, where there are such; for a call that was
     /// tried there.
     pub(super) fn pick_elsewhere(&self, now: Instant, tried: &[SocketAddr]) -> Option<Picked> {
         let at = load::millis(self.epoch, now);
-        let fits =
-            |ready: &&Ready| !tried.contains(&ready.endpoint.addr) && ready.endpoint.is_ready();
+        let fits = |it: &Arc<Endpoint>| !tried.contains(&it.addr) && it.is_ready();
         let drawn = (0..TRIES)
-            .filter_map(|_| self.cheaper_of_two(at))
-            .find(fits);
-        let cheapest = || {
-            let others = self.ready.iter().filter(fits);
-            others.min_by(|one, other| one.load.cost(at).total_cmp(&other.load.cost(at)))
-        };
-        match drawn.or_else(cheapest) {
-            Some(ready) => Some(Picked::new(Arc::clone(&ready.endpoint), now)),
+            .filter_map(|_| self.ready.cheaper_of_two(at))
+            .find(|picked| fits(&picked.endpoint));
+        match drawn.or_else(|| self.ready.cheapest(at, fits)) {
+            Some(other) => self.take(Some(other), now),
             None => self.pick_ready(now),
         }
     }
 
-    fn trial(&self, at: u32) -> Option<&Ready> {
-        if fastrand::u8(..TRIAL_ONE_IN) != 0 {
-            return None;
-        }
-        let any = fastrand::choice(&self.ready)?;
-        (any.endpoint.is_ready() && any.load.begin_trial(at)).then_some(any)
+    /// A call for the one that was chosen, or for one whose breaker has closed since.
+    fn take(&self, chosen: Option<&Candidate<Arc<Endpoint>>>, now: Instant) -> Option<Picked> {
+        let reopened = || {
+            let mut half_open = self.half_open.iter();
+            half_open.find(|endpoint| endpoint.is_ready() && !endpoint.load.is_shut())
+        };
+        let endpoint = chosen.map(|it| &it.endpoint).or_else(reopened)?;
+        self.count();
+        Some(Picked::new(Arc::clone(endpoint), now, &self.config))
     }
 
-    fn cheaper_of_two(&self, at: u32) -> Option<&Ready> {
-        match self.ready.as_slice() {
-            [] => None,
-            [only] => Some(only),
-            ready => {
-                let first = fastrand::usize(..ready.len());
-                let other = fastrand::usize(..ready.len() - 1);
-                let other = if other < first { other } else { other + 1 };
-                let (first, other) = (&ready[first], &ready[other]);
-                Some(if first.load.is_as_good_as(&other.load, at) {
-                    first
-                } else {
-                    other
-                })
-            }
-        }
+    /// The one call that finds out for a breaker how its endpoint does, where one is wanted.
+    fn probe(&self, now: Instant) -> Option<Picked> {
+        let mut ready = self.half_open.iter().filter(|it| it.is_ready());
+        ready.find_map(|endpoint| Picked::probing(endpoint, now, &self.config))
     }
 
-    fn cheapest(&self, at: u32) -> Option<&Ready> {
-        self.ready
-            .iter()
-            .filter(|ready| ready.endpoint.is_ready())
-            .min_by(|one, other| one.load.cost(at).total_cmp(&other.load.cost(at)))
+    fn count(&self) {
+        if let Some(picks) = &self.panic {
+            picks.increment();
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ready.iter().any(|ready| ready.endpoint.is_ready())
+        let mut ready = self.ready.iter();
+        ready.any(|it| self.ready.is_open(it) && it.endpoint.is_ready())
     }
 
     pub(super) fn unready_since(&self) -> Option<Instant> {
@@ -156,10 +147,8 @@ impl Set {
     }
 
     pub(super) fn snapshots(&self) -> Vec<Snapshot> {
-        self.all
-            .iter()
-            .map(|endpoint| endpoint.snapshot())
-            .collect()
+        let now = Instant::now();
+        self.all.iter().map(|known| known.snapshot(now)).collect()
     }
 
     /// What is wrong, for a call that found no endpoint; short, however many there are.
@@ -177,19 +166,7 @@ impl Set {
             };
         }
         let told = self.all.iter().take(COMPLAINT_ENDPOINTS_MAX);
-        let complaints: Vec<_> = told
-            .map(|endpoint| {
-                let State {
-                    connectivity,
-                    error,
-                    ..
-                } = endpoint.subchannel.state();
-                match error {
-                    Some(error) => format!("{} {connectivity} ({error})", endpoint.addr),
-                    None => format!("{} {connectivity}", endpoint.addr),
-                }
-            })
-            .collect();
+        let complaints: Vec<_> = told.map(Known::complaint).collect();
         let complaints = complaints.join(", ");
         match self.all.len().saturating_sub(COMPLAINT_ENDPOINTS_MAX) {
             0 => complaints,
@@ -198,272 +175,45 @@ impl Set {
     }
 }
 
-/// An endpoint as it was when last looked at.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    connectivity: Connectivity,
-    /// Whether it failed since it last was ready.
-    failed: bool,
-}
-
-/// Keeps a set current: the only one that changes it.
-pub(super) struct Keeper {
-    epoch: Instant,
-    builder: Builder,
-    shared: Weak<Shared>,
-    gone: CancellationToken,
-    refresh: Box<dyn Fn() + Send + Sync>,
-    endpoints: Vec<Arc<Endpoint>>,
-    /// How each endpoint was when last looked at, to notice changes.
-    seen: HashMap<SocketAddr, Seen>,
-    /// Held by the resolver, and unreachable: not tried while others are ready.
-    buried: HashSet<SocketAddr>,
-    /// Statistics of endpoints that left, and when.
-    left: HashMap<SocketAddr, (Arc<Load>, Instant)>,
-    unready_since: Option<Instant>,
-    by_state: Family<Gauge, Connectivity>,
-}
-
-impl Keeper {
-    pub(super) fn new(
-        builder: Builder,
-        shared: Weak<Shared>,
-        gone: CancellationToken,
-        refresh: Box<dyn Fn() + Send + Sync>,
-    ) -> Self {
-        let by_state = Family::register(&metric::ENDPOINTS, &[Arc::clone(&builder.name).into()]);
-        Self {
-            by_state,
-            builder,
-            shared,
-            gone,
-            refresh,
-            endpoints: Vec::new(),
-            seen: HashMap::new(),
-            buried: HashSet::new(),
-            left: HashMap::new(),
-            unready_since: Some(Instant::now()),
-            epoch: Instant::now(),
-        }
-    }
-
-    /// Runs until the target is dropped or its owner stops.
-    pub(super) async fn run(mut self, mut resolutions: watch::Receiver<Resolution>) {
-        let stopping = self.builder.common.tasks.stopping();
-        let on_change = Arc::clone(&self.builder.common.on_change);
-        let mut resolving = true;
-        self.take_in(&resolutions.borrow_and_update().clone());
-        loop {
-            let error = resolutions.borrow().error.clone();
-            self.look();
-            if self.endpoints.iter().any(|endpoint| endpoint.is_ready()) {
-                self.bury();
-            } else if !self.buried.is_empty() {
-                // Those that are held are all there is: one may have come back.
-                self.buried.clear();
-                let resolution = resolutions.borrow().clone();
-                self.take_in(&resolution);
-                self.look();
-            }
-            let Some(shared) = self.shared.upgrade() else {
-                break;
-            };
-            shared.publish(self.set(error));
-            drop(shared);
-            // Every arm is a level: what is missed in one round is seen in the next.
-            tokio::select! {
-                () = stopping.cancelled() => break,
-                () = self.gone.cancelled() => break,
-                () = on_change.notified() => {}
-                changed = resolutions.changed(), if resolving => {
-                    // A fixed list has nobody to change it.
-                    resolving = changed.is_ok();
-                    let resolution = resolutions.borrow_and_update().clone();
-                    self.take_in(&resolution);
-                }
-            }
-        }
-        for endpoint in &self.endpoints {
-            endpoint.subchannel.close();
-        }
-        self.seen.clear();
-        self.count();
-    }
-
-    /// Follows a new list: starts what joined, closes what left, keeps the rest as it is.
-    fn take_in(&mut self, resolution: &Resolution) {
-        let now = Instant::now();
-        let mut before: HashMap<_, _> = std::mem::take(&mut self.endpoints)
-            .into_iter()
-            .map(|endpoint| (endpoint.addr, endpoint))
-            .collect();
-        let mut seen = HashSet::with_capacity(resolution.endpoints.len());
-        let mut buried = HashSet::new();
-        for listed in resolution.endpoints.iter() {
-            // Named twice is named once.
-            if !seen.insert(listed.addr) {
-                continue;
-            }
-            if listed.attributes.held && self.buried.contains(&listed.addr) {
-                buried.insert(listed.addr);
-                continue;
-            }
-            let endpoint = match before.remove(&listed.addr) {
-                Some(known) if known.attributes == listed.attributes => known,
-                Some(known) => Arc::new(Endpoint {
-                    addr: known.addr,
-                    attributes: listed.attributes.clone(),
-                    subchannel: Arc::clone(&known.subchannel),
-                    load: Arc::clone(&known.load),
-                }),
-                None => self.join(listed.addr, listed.attributes.clone()),
-            };
-            self.endpoints.push(endpoint);
-        }
-        self.buried = buried;
-        for endpoint in before.into_values() {
-            self.leave(&endpoint, now, "");
-        }
-        self.left.retain(|_, (_, since)| now - *since < REMEMBER);
-    }
-
-    fn leave(&mut self, endpoint: &Endpoint, now: Instant, why: &str) {
-        let addr = endpoint.addr;
-        endpoint.subchannel.close();
-        let seen = self.seen.remove(&addr);
-        // Whoever comes after one that failed is judged by nothing of it.
-        let failed = seen.is_some_and(|seen| seen.failed);
-        if !failed && self.left.len() < REMEMBER_MAX {
-            self.left.insert(addr, (Arc::clone(&endpoint.load), now));
-        }
-        self.record(Kind::EndpointLeft, addr, why);
-    }
-
-    /// Lets go of endpoints that are only held for being reachable, and are not. Only while there
-    /// are others: a list from the disk or from an etcd that is gone may be all there is to try.
-    fn bury(&mut self) {
-        let dead: Vec<_> = self
-            .endpoints
-            .extract_if(.., |endpoint| {
-                endpoint.attributes.held
-                    && endpoint.subchannel.state().connectivity == Connectivity::TransientFailure
-            })
-            .collect();
-        for endpoint in dead {
-            self.buried.insert(endpoint.addr);
-            self.leave(
-                &endpoint,
-                Instant::now(),
-                "held, and not reachable any more",
-            );
-        }
-    }
-
-    fn join(
-        &mut self,
-        addr: SocketAddr,
-        attributes: crate::discovery::Attributes,
-    ) -> Arc<Endpoint> {
-        let authority = self.builder.authority.clone().unwrap_or_else(|| {
-            addr.to_string()
-                .parse()
-                .expect("an address is an authority")
+impl Known {
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let Endpoint {
+            subchannel, load, ..
+        } = &*self.endpoint;
+        let state = subchannel.state();
+        let warm = self.warming.map_or(1.0, |(ramp, since)| {
+            let elapsed = now.saturating_duration_since(since);
+            ramp.factor(elapsed.as_secs_f32())
         });
-        let load = match self.left.remove(&addr) {
-            Some((left, _)) => left.inherited(),
-            None => Load::new(self.epoch),
-        };
-        self.record(Kind::EndpointJoined, addr, "");
-        Arc::new(Endpoint {
-            addr,
-            attributes,
-            subchannel: Arc::new(Subchannel::start(
-                addr,
-                authority,
-                self.builder.common.clone(),
-            )),
-            load: Arc::new(load),
-        })
-    }
-
-    /// Notices and reports what changed at the endpoints.
-    fn look(&mut self) {
-        let mut failing = false;
-        for endpoint in &self.endpoints {
-            let state = endpoint.subchannel.state();
-            let before = self.seen.get(&endpoint.addr).copied();
-            if before.is_some_and(|before| before.connectivity == state.connectivity) {
-                continue;
-            }
-            let failed = before.is_some_and(|before| before.failed);
-            let failed = match state.connectivity {
-                Connectivity::TransientFailure => true,
-                Connectivity::Ready => {
-                    // A replica that was restarted, most likely: the penalties of the one before
-                    // would keep calls away from it for a minute.
-                    if failed {
-                        endpoint.load.begin_anew();
-                    }
-                    false
-                }
-                _ => failed,
-            };
-            let connectivity = state.connectivity;
-            let seen = Seen {
-                connectivity,
-                failed,
-            };
-            self.seen.insert(endpoint.addr, seen);
-            failing |= connectivity == Connectivity::TransientFailure;
-            let detail = match &state.error {
-                Some(error) => format!("{connectivity}: {error}"),
-                None => connectivity.to_string(),
-            };
-            self.record(Kind::EndpointState, endpoint.addr, detail);
-        }
-        if failing {
-            (self.refresh)();
-        }
-        self.count();
-    }
-
-    /// Shows how many endpoints are in each state.
-    fn count(&self) {
-        for connectivity in Connectivity::all() {
-            let seen = self.seen.values();
-            let count = seen.filter(|it| it.connectivity == connectivity);
-            let count = u32::try_from(count.count()).unwrap_or(u32::MAX);
-            self.by_state.with(connectivity).set(count.into());
+        Snapshot {
+            addr: self.endpoint.addr,
+            attributes: self.endpoint.attributes.clone(),
+            connectivity: state.connectivity,
+            since: state.since,
+            error: state.error,
+            connections: subchannel.connections(),
+            pending: load.pending(),
+            latency: load.latency(now).map(Duration::from_secs_f32),
+            ejected: self.ejected,
+            breaker: self.endpoint.record.gate.state(now),
+            weight: self.weight * warm,
         }
     }
 
-    fn set(&mut self, error: Option<Arc<str>>) -> Set {
-        let ready: Vec<_> = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_ready())
-            .map(|endpoint| Ready {
-                load: Arc::clone(&endpoint.load),
-                endpoint: Arc::clone(endpoint),
-            })
-            .collect();
-        if ready.is_empty() {
-            self.unready_since.get_or_insert_with(Instant::now);
-        } else {
-            self.unready_since = None;
-        }
-        Set {
-            epoch: self.epoch,
-            all: self.endpoints.clone(),
-            ready,
-            unready_since: self.unready_since,
+    fn complaint(&self) -> String {
+        let addr = self.endpoint.addr;
+        let State {
+            connectivity,
             error,
+            ..
+        } = self.endpoint.subchannel.state();
+        let breaker = self.endpoint.record.gate.state(Instant::now());
+        match error {
+            Some(error) => format!("{addr} {connectivity} ({error})"),
+            None if breaker.is_shut() => format!("{addr} fails its calls"),
+            None if self.ejected.is_some() => format!("{addr} is ejected for failing its calls"),
+            None => format!("{addr} {connectivity}"),
         }
-    }
-
-    fn record(&self, kind: Kind, addr: SocketAddr, detail: impl Into<String>) {
-        let subject = format!("{}/{addr}", self.builder.name);
-        self.builder.journal.record(kind, subject, detail);
     }
 }
 

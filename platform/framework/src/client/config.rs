@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    backoff,
+    backoff, balance,
     config::{self, Check, LONGEST},
     discovery::Target,
     limit::{bulkhead, throttle},
@@ -52,6 +52,8 @@ config::section! {
         pub throttle: section throttle::Config;
         /// Encrypts the connections.
         pub tls: optional section Tls, restart;
+        /// Which of its endpoints are connected, and how calls are spread over them.
+        pub balance: section balance::Config;
     }
     validate = Config::check;
 }

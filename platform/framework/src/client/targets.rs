@@ -34,6 +34,8 @@ struct Shared {
     configs: BTreeMap<String, Config>,
     /// The same as they change; only what is marked as live in them is read from here.
     live: Live<BTreeMap<String, Config>>,
+    /// Where this process runs.
+    zone: Option<Arc<str>>,
     resolvers: HashMap<String, Arc<dyn Resolve>>,
     connector: Option<Arc<dyn Connect>>,
     /// What kind of name a target is that is not configured.
@@ -72,6 +74,7 @@ impl Clients {
         let shared = Shared {
             live: Live::fixed(configs.clone()),
             configs,
+            zone: None,
             resolvers: HashMap::from([("dns".to_owned(), dns)]),
             connector: None,
             default_scheme: None,
@@ -118,6 +121,17 @@ impl Clients {
     #[must_use]
     pub fn with_default_scheme(mut self, scheme: &str) -> Self {
         self.unshared().default_scheme = Some(scheme.to_owned());
+        self
+    }
+
+    /// Prefers endpoints in `zone`, where this process runs.
+    ///
+    /// # Panics
+    ///
+    /// If the clients are in use already.
+    #[must_use]
+    pub fn with_zone(mut self, zone: Option<&str>) -> Self {
+        self.unshared().zone = zone.map(Into::into);
         self
     }
 
@@ -230,6 +244,9 @@ impl Shared {
                 connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
             },
             journal: self.journal.clone(),
+            config: self.balance(name),
+            zone: self.zone.clone(),
+            seed: balance::Builder::process_seed(),
         };
         let balancer = match target {
             Some(Ok(discovery::Target::Fixed(addrs))) => {
@@ -254,6 +271,14 @@ impl Shared {
             throttles: Throttles::default(),
             name: target,
         }
+    }
+
+    fn balance(&self, name: &str) -> Live<balance::Config> {
+        let (name, default) = (name.to_owned(), Config::default());
+        self.live.derive(move |configs| {
+            let config = configs.get(&name).unwrap_or(&default);
+            config.balance.clone()
+        })
     }
 
     fn connector(&self, config: &Config, authority: Option<&Authority>) -> Arc<dyn Connect> {

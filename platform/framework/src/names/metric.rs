@@ -1,5 +1,6 @@
 //! The platform's own metrics.
 
+mod balance;
 mod load;
 mod process;
 
@@ -10,6 +11,7 @@ use super::{
     Metric, label,
 };
 
+pub use balance::{BALANCER_PANIC, BALANCER_PANIC_PICKS, EJECTIONS, ENDPOINTS, ENDPOINTS_EJECTED};
 pub use load::*;
 pub use process::{
     PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT, PROCESS_START,
@@ -239,15 +241,6 @@ pub const CONNECTIONS_EVICTED: Metric = Metric::new(
 )
 .by(&[label::REASON]);
 
-/// Endpoints of each client, by connectivity.
-pub const ENDPOINTS: Metric = Metric::new(
-    Gauge,
-    "gantry_endpoints",
-    Unit::Count,
-    "Endpoints known to a client, by the state of their connection.",
-)
-.by(&[label::SERVER_ADDRESS, label::STATE]);
-
 /// Whether this process is registered.
 pub const REGISTRY_REGISTERED: Metric = Metric::new(
     Gauge,
@@ -444,6 +437,10 @@ pub const ALL: &[Metric] = &[
     CONNECTIONS_REFUSED,
     CONNECTIONS_EVICTED,
     ENDPOINTS,
+    ENDPOINTS_EJECTED,
+    EJECTIONS,
+    BALANCER_PANIC,
+    BALANCER_PANIC_PICKS,
     REGISTRY_REGISTERED,
     REGISTRY_REGISTRATIONS,
     DISCOVERY_CURRENT,

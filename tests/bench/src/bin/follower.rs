@@ -7,7 +7,8 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use gantry::{
-    balance::{Balancer, Builder, NoEndpoint},
+    balance::{self, Balancer, Builder, NoEndpoint},
+    config::Live,
     discovery::{
         Layout,
         etcd::{Etcd, Resolver},
@@ -70,6 +71,13 @@ fn follow(etcd: &str, tasks: Tasks) -> Balancer {
             connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
         },
         journal,
+        // Each of them, however many: their number is what is measured.
+        config: Live::fixed(balance::Config {
+            subset_size: 0,
+            ..balance::Config::default()
+        }),
+        zone: None,
+        seed: Builder::process_seed(),
     };
     Balancer::start(builder, Arc::new(resolver), NAME)
 }

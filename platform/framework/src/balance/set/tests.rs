@@ -1,15 +1,20 @@
 //! A snapshot that names an endpoint which has just left.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{super::Balancer, *};
+use super::*;
 use crate::{
+    balance::{Balancer, Shared, endpoint::Record, gate::Gate, load::Load, outlier::Tally},
+    config::Live,
     journal::Journal,
     shutdown::Tasks,
-    transport::subchannel::{CONNECTS_MAX, Common, Config, Connect, Io},
+    transport::subchannel::{CONNECTS_MAX, Common, Config, Connect, Connectivity, Io, Subchannel},
 };
 
 const HERE: u16 = 1;
@@ -47,25 +52,45 @@ fn endpoint(port: u16, tasks: &Tasks, epoch: Instant) -> Arc<Endpoint> {
         on_change: Arc::new(Notify::new()),
         connects: Arc::new(Semaphore::new(CONNECTS_MAX)),
     };
+    let record = Record {
+        tally: Tally::default(),
+        gate: Gate::new(Live::fixed(crate::balance::Config::default()), epoch),
+        subject: addr.to_string(),
+        journal: Journal::new(),
+        on_change: Arc::clone(&common.on_change),
+    };
     let authority = http::uri::Authority::from_static("peer");
     Arc::new(Endpoint {
         addr,
         attributes: crate::discovery::Attributes::default(),
         subchannel: Arc::new(Subchannel::start(addr, authority, common)),
         load: Arc::new(Load::new(epoch)),
+        record: Arc::new(record),
     })
 }
 
 /// A balancer of `endpoints`, each of them ready when last looked at.
 fn balancer(endpoints: Vec<Arc<Endpoint>>, epoch: Instant) -> Balancer {
-    let ready = endpoints.iter().map(|endpoint| Ready {
+    let ready = endpoints.iter().map(|endpoint| Candidate {
         load: Arc::clone(&endpoint.load),
+        weight: 1.0,
+        warm_from: None,
         endpoint: Arc::clone(endpoint),
+    });
+    let ready = Candidates::new(ready.collect(), None, false);
+    let all = endpoints.into_iter().map(|endpoint| Known {
+        endpoint,
+        ejected: None,
+        weight: 1.0,
+        warming: None,
     });
     let set = Set {
         epoch,
-        ready: ready.collect(),
-        all: endpoints,
+        config: Arc::default(),
+        all: all.collect(),
+        ready,
+        half_open: Vec::new(),
+        panic: None,
         unready_since: None,
         error: None,
     };

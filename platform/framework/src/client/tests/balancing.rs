@@ -1,10 +1,13 @@
 //! Who gets the calls.
 
+mod breaking;
+mod ejection;
 mod latencies;
+mod subset;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 
 use super::{
     net::addr,
@@ -13,8 +16,10 @@ use super::{
 };
 use crate::{
     discovery::{Memory, Resolution, Resolve},
-    transport::subchannel::CONNECTS_MAX,
+    journal::Kind,
 };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Calls from `callers` at once, each one after the other, until `until`.
 async fn load(caller: &Caller, callers: usize, until: Instant) {
@@ -31,6 +36,44 @@ async fn load(caller: &Caller, callers: usize, until: Instant) {
     for caller in callers {
         caller.await.unwrap();
     }
+}
+
+/// Peers whose calls take 10 ms, and a caller that is connected to all of them.
+async fn peers<const COUNT: usize>(change: impl FnOnce(&mut Config)) -> ([Peer; COUNT], Caller) {
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let numbers: [u16; COUNT] = std::array::from_fn(|index| u16::try_from(index).unwrap() + 1);
+    let peers = numbers.map(|number| Peer::start(&net, addr(number), manners));
+    let caller = Caller::with(&net, &numbers.map(addr), change);
+    for number in numbers {
+        caller.until(addr(number), Connectivity::Ready).await;
+    }
+    (peers, caller)
+}
+
+/// So many calls at once; how many of them failed.
+async fn burst(caller: &Caller, calls: usize) -> usize {
+    let calls: Vec<_> = (0..calls)
+        .map(|_| {
+            let mut client = caller.client();
+            spawn(async move { check(&mut client, "burst").await })
+        })
+        .collect();
+    let mut failed = 0;
+    for call in calls {
+        failed += usize::from(call.await.unwrap().is_err());
+    }
+    failed
+}
+
+/// What was written of `kind`, in order.
+fn told(caller: &Caller, kind: Kind) -> Vec<String> {
+    let (entries, _) = caller.journal.watch();
+    let entries = entries.into_iter().filter(|entry| entry.kind == kind);
+    entries.map(|entry| entry.detail).collect()
 }
 
 /// Goal: a dead endpoint costs no call.
@@ -344,28 +387,6 @@ async fn restarted(leaves: bool) {
         (700..1_300).contains(&share),
         "{share} of 2000 calls, {leaves}"
     );
-    caller.stop().await;
-}
-
-/// Goal: however many endpoints a list has, so many connections at most are on their way at once, and
-/// one that is reached is reached though hundreds before it are not.
-/// Method: a peer behind addresses that swallow connections; count after a second, and call.
-#[tokio::test(start_paused = true)]
-async fn connections_on_their_way_are_bounded() {
-    let net = Net::default();
-    let wrong = 2 * u16::try_from(CONNECTS_MAX).unwrap();
-    (1..=wrong).for_each(|number| net.swallow(addr(number)));
-    let _peer = Peer::start(&net, addr(wrong + 1), Manners::default());
-    let names = Memory::new();
-    names.set("shop", (1..=wrong + 1).map(addr));
-    let caller = Caller::resolving(&net, Arc::new(names), |_| {});
-    let mut client = caller.client();
-    let call = spawn(async move { check(&mut client, "x").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(CONNECTS_MAX, net.connected());
-    caller.until(addr(wrong + 1), Connectivity::Ready).await;
-    drop(call.await);
-    caller.check("x").await.unwrap();
     caller.stop().await;
 }
 

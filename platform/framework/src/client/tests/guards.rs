@@ -3,12 +3,23 @@
 use tonic_types::StatusExt as _;
 
 use super::{
-    net::addr,
-    retries::{UNARY, WRITES, retrying},
+    net::{Net, addr},
+    retries::{UNARY, WRITES},
     script::{Reply, Script},
     *,
 };
-use crate::{retry, testing::telemetry::capture};
+use crate::{breaker::Mode, retry, testing::telemetry::capture};
+
+/// A caller of one endpoint, whose breaker would stop what is to be counted.
+fn guarded(net: &Net, retry: retry::Config) -> Caller {
+    let policy = Policy {
+        retry,
+        ..Policy::default()
+    };
+    Caller::under(net, &[addr(1)], policy, |config| {
+        config.balance.breaker.state = Mode::Disabled;
+    })
+}
 
 fn reason(status: &Status) -> Option<String> {
     let details = status.get_error_details();
@@ -67,7 +78,7 @@ async fn a_method_that_fails_is_asked_less() {
     fastrand::seed(37);
     let net = Net::default();
     let script = Script::start(&net, &[addr(1)], |_| Reply::Fails(Code::Internal, &[]));
-    let caller = retrying(&net, &[addr(1)], retry::Config::default());
+    let caller = guarded(&net, retry::Config::default());
     let mut refused = 0;
     for _ in 0..200 {
         let status = caller.say_once(WRITES).await.unwrap_err();
@@ -86,7 +97,10 @@ async fn a_method_that_fails_is_asked_less() {
     }
     caller.stop().await;
 
-    let caller = Caller::with(&net, &[addr(1)], |config| config.throttle.enabled = false);
+    let caller = Caller::with(&net, &[addr(1)], |config| {
+        config.throttle.enabled = false;
+        config.balance.breaker.state = Mode::Disabled;
+    });
     for _ in 0..100 {
         let status = caller.say_once(WRITES).await.unwrap_err();
         assert_eq!(Code::Internal, status.code());
@@ -103,7 +117,10 @@ async fn calls_of_others_are_not_guarded() {
         0 | 1 => Reply::FailsAfterHeaders(Duration::from_mins(1), Code::Ok),
         _ => Reply::Fails(Code::Internal, &[]),
     });
-    let caller = Caller::with(&net, &[addr(1)], |config| config.bulkhead.calls_max = 1);
+    let caller = Caller::with(&net, &[addr(1)], |config| {
+        config.bulkhead.calls_max = 1;
+        config.balance.breaker.state = Mode::Disabled;
+    });
     let mut client = HealthClient::new(caller.clients.channel("peer", &[]));
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -137,7 +154,7 @@ async fn an_outage_costs_no_more_than_its_calls_and_is_soon_over() {
         attempts_max: 4,
         ..retry::Config::default()
     };
-    let caller = Arc::new(retrying(&net, &[addr(1)], config));
+    let caller = Arc::new(guarded(&net, config));
     caller.until(addr(1), Connectivity::Ready).await;
     let mut made = 0;
     while Instant::now() < over {

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,9 @@ use super::{Net, net::Listener, raw::SERVING, spawn};
 
 /// The request whose answer has headers and nothing more.
 pub(super) const QUIET: &str = "quiet";
+
+/// The request whose answer has one message and no end.
+pub(super) const OPEN: &str = "open";
 
 /// How a peer behaves.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,7 @@ pub(super) struct Peer {
     connections: Arc<AtomicUsize>,
     draining: Arc<watch::Sender<bool>>,
     standing: Arc<watch::Sender<bool>>,
+    failing: Arc<AtomicBool>,
     dead: CancellationToken,
 }
 
@@ -58,6 +62,7 @@ impl Peer {
             connections: Arc::default(),
             draining: Arc::new(watch::Sender::new(false)),
             standing: Arc::new(watch::Sender::new(false)),
+            failing: Arc::default(),
             dead: CancellationToken::new(),
         };
         let living = peer.clone().accept(net.listen(addr));
@@ -86,6 +91,11 @@ impl Peer {
     /// Answers nothing while it stands still.
     pub(super) fn stand_still(&self, still: bool) {
         self.standing.send_replace(still);
+    }
+
+    /// Fails every call as INTERNAL, when it would answer it.
+    pub(super) fn fail(&self, fails: bool) {
+        self.failing.store(fails, Ordering::SeqCst);
     }
 
     /// Stops listening and drops its connections, as a process that is killed.
@@ -140,15 +150,18 @@ impl Peer {
         }
         // Five bytes of gRPC, then field 1 and its length.
         let name = String::from_utf8_lossy(message.get(7..).unwrap_or_default()).into_owned();
-        let quiet = name == QUIET;
+        let (quiet, open) = (name == QUIET, name == OPEN);
         *self.handled.lock().unwrap().entry(name).or_default() += 1;
         time::sleep(self.manners.latency).await;
         let mut standing = self.standing.subscribe();
         standing.wait_for(|standing| !*standing).await.unwrap();
-        let head = Response::builder()
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
+        let head = Response::builder().header("content-type", "application/grpc");
+        if self.failing.load(Ordering::SeqCst) {
+            let head = head.header("grpc-status", "13").body(()).unwrap();
+            drop(respond.send_response(head, true));
+            return;
+        }
+        let head = head.body(()).unwrap();
         let Ok(mut stream) = respond.send_response(head, false) else {
             return;
         };
@@ -156,6 +169,9 @@ impl Peer {
             return std::future::pending().await;
         }
         drop(stream.send_data(Bytes::from_static(SERVING), false));
+        if open {
+            return std::future::pending().await;
+        }
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         drop(stream.send_trailers(trailers));
