@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_api::admin::v1::{
-    Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue, endpoint::State,
+    Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue,
+    endpoint::{Breaker, State},
 };
+use tokio::time::Instant;
 
 use super::{
     registry::{Registering, Registry},
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     admin::{self, Inside},
-    balance::Snapshot,
+    balance::{GateState, Snapshot},
     client::Clients,
     config::{Faults, Section},
     discovery::Registration,
@@ -103,6 +105,13 @@ fn on_wire(client: &str, endpoint: &Snapshot) -> Endpoint {
         Connectivity::TransientFailure => State::TransientFailure,
         Connectivity::Shutdown => State::Unspecified,
     };
+    let breaker = match endpoint.breaker {
+        GateState::Closed => Breaker::Closed,
+        GateState::Open(_) => Breaker::Open,
+        GateState::Due | GateState::Probing(_) => Breaker::HalfOpen,
+    };
+    let ejected = endpoint.ejected.as_ref();
+    let left = ejected.map(|it| it.until.saturating_duration_since(Instant::now()));
     Endpoint {
         client: client.to_owned(),
         address: endpoint.addr.to_string(),
@@ -113,5 +122,9 @@ fn on_wire(client: &str, endpoint: &Snapshot) -> Endpoint {
         calls_in_flight: u64::try_from(endpoint.pending).unwrap_or(u64::MAX),
         latency: endpoint.latency.and_then(admin::duration),
         held: endpoint.attributes.held,
+        ejected: ejected.map_or_else(String::new, |it| it.reason.as_str().to_owned()),
+        ejection_left: left.and_then(admin::duration),
+        breaker: breaker.into(),
+        weight: endpoint.weight,
     }
 }
