@@ -1,9 +1,10 @@
 //! A service whose connections age while it is called.
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -21,6 +22,7 @@ use tower::Service;
 use super::probe::IDENTITY;
 use crate::{
     app::{App, BoxError, testing},
+    caller::Peer,
     client::Channel,
     contract::{self, Access, Idempotency, MessageLimits, Method},
     server::Inbound,
@@ -35,6 +37,8 @@ const EMPTY: Bytes = Bytes::from_static(&[0; 5]);
 #[derive(Clone, Default)]
 struct Counter {
     calls: Arc<AtomicUsize>,
+    /// The other ends of its connections.
+    peers: Arc<Mutex<HashSet<String>>>,
 }
 
 impl contract::Server for Counter {
@@ -63,8 +67,10 @@ impl Service<Request<Inbound>> for Counter {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Inbound>) -> Self::Future {
+    fn call(&mut self, request: Request<Inbound>) -> Self::Future {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        let peer = format!("{:?}", request.extensions().get::<Peer>());
+        self.peers.lock().unwrap().insert(peer);
         Box::pin(async {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let mut trailers = HeaderMap::new();
@@ -118,6 +124,9 @@ async fn connections_that_age_lose_no_call() {
     assert_eq!(vec![Some(Code::Ok); made], ended);
     assert_eq!(1_750, made);
     assert_eq!(1_750, counter.calls.load(Ordering::SeqCst));
+    // One for each second, give or take a tenth.
+    let peers = counter.peers.lock().unwrap().clone();
+    assert!(peers.len() >= 3, "{peers:?}");
     drop(channel);
     service.stop().await;
 }
