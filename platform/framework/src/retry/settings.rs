@@ -24,7 +24,7 @@ config::section! {
         /// How long one attempt may wait for the beginning of its answer before the next one is
         /// made; 0s leaves each attempt all the time of the call.
         pub attempt_timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
-        /// Treat all methods of the target as idempotent, although their contracts do not say so.
+        /// Treat the methods as idempotent, although their contracts do not say so.
         pub idempotent: bool = false, live;
     }
     validate = Config::check;
