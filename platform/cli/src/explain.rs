@@ -23,12 +23,12 @@ struct Explained {
     instance: String,
     method: String,
     patterns: Vec<String>,
-    values: Vec<Value>,
+    values: Vec<Said>,
 }
 
 /// One key of a policy.
 #[derive(Debug, Serialize)]
-struct Value {
+struct Said {
     key: String,
     /// As in a file; none where it is not set.
     value: Option<String>,
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Explain) -> Outcome {
 
 fn explained(instance: String, method: String, answer: ExplainPolicyResponse) -> Explained {
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let value = |value: PolicyValue| Value {
+    let value = |value: PolicyValue| Said {
         key: value.key,
         value: given(value.value),
         pattern: given(value.pattern),
@@ -92,7 +92,7 @@ fn text(explained: &Explained) -> String {
     format!("{} in {}\n\n{table}", explained.method, explained.instance)
 }
 
-fn cells(value: &Value) -> [String; 4] {
+fn cells(value: &Said) -> [String; 4] {
     let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     [
         value.key.clone(),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What is asked for, judged.
-pub(super) fn standing(fault: Fault, now: Instant) -> Result<Standing, Status> {
+pub(super) fn standing(fault: &Fault, now: Instant) -> Result<Standing, Status> {
     let refuse = |field: &str, text: &str| {
         let field = format!("fault.{field}");
         status::invalid_argument([(field, text.to_owned())])

@@ -149,7 +149,7 @@ impl AdminService for Admin {
     ) -> Result<Response<SwitchFaultOnResponse>, Status> {
         local(&request)?;
         let fault = request.into_inner().fault.unwrap_or_default();
-        let standing = faults::standing(fault, Instant::now())?;
+        let standing = faults::standing(&fault, Instant::now())?;
         let pattern = standing.pattern.to_string();
         let switched = self.faults.switch_on(standing);
         switched.map_err(|error| Refusal::Faults.status(error.to_string()))?;

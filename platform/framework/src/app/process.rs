@@ -371,7 +371,7 @@ impl<C: Section> Process<C> {
         // One that hands calls on learns of its methods later.
         if !router.hands_on() {
             let served: Vec<_> = router.methods().collect();
-            upkeep::tell_of_unmatched_policies(&self, &app.clients, served);
+            upkeep::tell_of_unmatched_policies(self, &app.clients, served);
         }
         router = router.protect(protection::start(self));
         let limits = listener.handle().limits().clone();

@@ -116,6 +116,8 @@ pub struct Picked {
     ticket: Option<Ticket>,
     since: Instant,
     purpose: Purpose,
+    /// Whether the breaker hears of its failure.
+    heeded: bool,
     /// Whether anything was heard of its answer.
     heard: bool,
     measured: bool,
@@ -161,9 +163,16 @@ impl Picked {
             ticket,
             since: now,
             purpose,
+            heeded: true,
             heard: false,
             measured: false,
         }
+    }
+
+    /// It is handed on for somebody else, who may fail as often as it likes: that opens no breaker,
+    /// which would stop everybody's calls.
+    pub fn of_others(&mut self) {
+        self.heeded = false;
     }
 
     /// Where the endpoint listens.
@@ -227,7 +236,8 @@ impl Picked {
     pub fn judged(&mut self, verdict: Verdict) {
         let now = Instant::now();
         self.endpoint.record.tally.count(verdict);
-        self.end(verdict, now);
+        let heeded = self.heeded || verdict == Verdict::Success;
+        self.end(if heeded { verdict } else { Verdict::Ignored }, now);
         let load = &self.endpoint.load;
         match verdict {
             Verdict::Success | Verdict::Ignored | Verdict::Unserved if self.measured => {}

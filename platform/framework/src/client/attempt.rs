@@ -241,7 +241,7 @@ impl Call {
 
     async fn send(
         &self,
-        picked: Picked,
+        mut picked: Picked,
         slot: Slot,
         head: &mut http::request::Parts,
         outgoing: &mut Outgoing,
@@ -249,6 +249,9 @@ impl Call {
         asked: &Asked<'_>,
     ) -> Outcome {
         let addr = picked.addr();
+        if !self.is_guarded() {
+            picked.of_others();
+        }
         let attempt = self.measured.attempt(asked.which, asked.previous);
         attempt.picked(addr);
         if let Some(asked) = head.extensions.get::<PickedEndpoint>() {

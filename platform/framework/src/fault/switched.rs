@@ -68,6 +68,7 @@ impl Faults {
     }
 
     /// Switches off the fault of a pattern, or all; says which there were.
+    #[must_use]
     pub fn switch_off(&self, pattern: Option<&Pattern>) -> Vec<Standing> {
         self.change(|all| match pattern {
             Some(pattern) => all.remove(&pattern.to_string()).into_iter().collect(),

@@ -80,14 +80,14 @@ fn a_change_reaches_the_methods_it_is_for() {
     let began = charge.load();
     let changes = other.subscribe();
 
-    let changed = "[policies.'shop.payments.v1.PaymentsService/*']\ntimeout = '1s'";
-    publisher.publish(policies_of(changed));
+    let shorter = "[policies.'shop.payments.v1.PaymentsService/*']\ntimeout = '1s'";
+    publisher.publish(policies_of(shorter));
 
     let second = Some(Duration::from_secs(1));
     assert_eq!(None, began.timeout());
-    assert_eq!(second, charge.read(|it| it.timeout()));
+    assert_eq!(second, charge.read(Policy::timeout));
     assert_eq!(second, policies.find(CHARGE).timeout());
-    assert_eq!(None, other.read(|it| it.timeout()));
+    assert_eq!(None, other.read(Policy::timeout));
     assert!(!changes.has_changed().unwrap(), "nothing of it changed");
 }
 

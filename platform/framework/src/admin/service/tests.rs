@@ -126,6 +126,7 @@ fn refused<T>(outcome: Result<Response<T>, Status>) -> Option<Code> {
 /// Method: one that is fine, then each that is not.
 #[tokio::test]
 async fn faults_are_switched_and_shown() {
+    type Change = fn(&mut Fault);
     let admin = admin();
     let ask = |fault: Fault, peer: &str| {
         let mut request = Request::new(SwitchFaultOnRequest { fault: Some(fault) });
@@ -149,7 +150,6 @@ async fn faults_are_switched_and_shown() {
     };
     assert_eq!(("a.B/*", "INTERNAL"), (&*on.pattern, &*on.code));
 
-    type Change = fn(&mut Fault);
     let wrong: [(Change, &str); 8] = [
         (|it| it.pattern = "a".to_owned(), "fault.pattern"),
         (|it| it.code = "OK".to_owned(), "fault.code"),

@@ -119,7 +119,6 @@ async fn calls_of_others_are_not_guarded() {
     });
     let caller = Caller::with(&net, &[addr(1)], |config| {
         config.bulkhead.calls_max = 1;
-        config.balance.breaker.state = Mode::Disabled;
     });
     let mut client = HealthClient::new(caller.clients.channel("peer", &[]));
     let mut streams = Vec::new();
