@@ -15,6 +15,7 @@ mod json;
 mod live_config;
 mod money;
 mod news;
+mod one_of_three;
 mod paused;
 mod postgres;
 mod rate;

@@ -54,16 +54,32 @@ impl Load {
     ///
     /// If it does not begin.
     #[must_use]
-    pub fn start_at(
-        rate: u32,
+    pub fn start_at(rate: u32, target: &str, etcd: &str, call: [&str; 2], seconds: u64) -> Self {
+        let rate = rate.to_string();
+        Self::start_with(&["--rate", &rate], target, etcd, call, seconds)
+    }
+
+    /// As [`Load::start`], with further arguments, [`RATE`] times a second where they do not say.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin.
+    #[must_use]
+    pub fn start_with(
+        arguments: &[&str],
         target: &str,
         etcd: &str,
         [method, request]: [&str; 2],
         seconds: u64,
     ) -> Self {
-        let mut child = Command::new(built("gantry"))
-            .args(["load", target, method, request, "--etcd", etcd])
-            .args(["--rate", &rate.to_string(), "--deadline", "2s"])
+        let mut command = Command::new(built("gantry"));
+        command.args(["load", target, method, request, "--etcd", etcd]);
+        if !arguments.contains(&"--rate") {
+            command.args(["--rate", &RATE.to_string()]);
+        }
+        let mut child = command
+            .args(["--deadline", "2s"])
+            .args(arguments)
             .args(["--duration", &format!("{seconds}s"), "--output", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -179,6 +195,21 @@ impl Report {
             }
         }
         failures
+    }
+
+    /// Calls that ended.
+    ///
+    /// # Panics
+    ///
+    /// If the report has another form than it promises.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        let by_code = |second: &Value| {
+            let by_code = second["status"].as_object().expect("calls by code");
+            let counts = by_code.values().filter_map(Value::as_u64);
+            counts.sum::<u64>()
+        };
+        self.seconds().iter().map(by_code).sum()
     }
 
     /// That no call failed.
