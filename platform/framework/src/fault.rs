@@ -19,13 +19,16 @@ use crate::config::{self, Given, Mismatch, Setting};
 
 pub use switched::{Faults, LONGEST, Standing};
 
+/// Longest delay.
+const DELAY_MAX: Duration = Duration::from_hours(1);
+
 config::section! {
     /// What is done to calls on purpose.
     pub struct Config {
         /// Percent of calls that wait for `delay` first.
         pub delay_percent: f64 = 0.0, in 0.0..=100.0, live;
         /// How long those wait, within their deadline.
-        pub delay: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_hours(1), live;
+        pub delay: Duration = Duration::ZERO, in Duration::ZERO..=DELAY_MAX, live;
         /// Percent of calls that end with `code` in their handler's place.
         pub fail_percent: f64 = 0.0, in 0.0..=100.0, live;
         /// How those end, as in `UNAVAILABLE`.
@@ -67,6 +70,9 @@ impl Config {
             let reason = "expected no more than 100 percent together with abort_percent and \
                           drop_percent: a call ends in one way";
             return Err(("fail_percent", reason));
+        }
+        if self.delay > DELAY_MAX {
+            return Err(("delay", "expected at most an hour"));
         }
         if self.delay_percent > 0.0 && self.delay.is_zero() {
             return Err((

@@ -13,8 +13,8 @@
 //! defaults. Both ends of a call use the same table: a method that a process serves and one that it
 //! calls are told apart by their names alone.
 //!
-//! The table is replaced as a whole when the configuration changes. A call reads it once, when it
-//! begins, and sees one version of it to its end.
+//! The table is replaced as a whole when the configuration changes. Whoever makes a call reads it once,
+//! when the call begins; each layer that serves one reads its own part, once.
 
 mod explain;
 mod unknown;

@@ -14,6 +14,7 @@ use std::{
 use gantry::{
     client::Channel,
     config::Live,
+    contract::Idempotency,
     limit::{
         client::{Key, client_of},
         rate::{self, Limiter},
@@ -129,8 +130,10 @@ impl Service<Request<Inbound>> for Forward {
             let streams = &shared.streams;
             let client = Key::of(client);
             let open = checked.and_then(|known| {
-                // So that the channel knows whether it may try again.
-                head.extensions.insert(known.idempotency);
+                // So that the channel knows whether it may try again; it does not where nobody tells.
+                if known.idempotency != Idempotency::Unknown {
+                    head.extensions.insert(known.idempotency);
+                }
                 let open = known.is_stream.then(|| streams.open(client));
                 open.transpose()
             });

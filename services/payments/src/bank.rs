@@ -30,6 +30,8 @@ use crate::{config, domain::Money};
 
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 64 * 1_024;
+/// The part of its longest time that a request needs for the bank to be judged by its end.
+const FAIR: f32 = 0.9;
 /// Kept of the caller's time for the answer's way back.
 const MARGIN: Duration = Duration::from_millis(20);
 
@@ -223,7 +225,8 @@ impl Bank {
     ) -> Result<Answer, Unanswered> {
         let shared = &*self.shared;
         shared.breaker.check().map_err(Unanswered::NotAsked)?;
-        let longest = Instant::now() + shared.config.load().timeout;
+        let timeout = shared.config.load().timeout;
+        let longest = Instant::now() + timeout;
         let deadline = call::with_current(|call| call.and_then(|call| call.deadline));
         let left = deadline.map(Deadline::instant).map(|at| at - MARGIN);
         let until = left.map_or(longest, |left| left.min(longest));
@@ -232,8 +235,10 @@ impl Bank {
         let _turn = turn.map_err(|_| Unanswered::TimedOut)?;
         let body = serde_json::to_vec(body).unwrap_or_default();
         let exchange = || self.exchange(path, key, body, until);
-        // Somebody in a hurry says nothing about the bank.
-        let judge = |answered: &Result<_, _>| judge(answered, until == longest);
+        // Somebody in a hurry says nothing about the bank, and nor does who had to wait in line here.
+        let left = until.saturating_duration_since(Instant::now());
+        let fair = left >= timeout.mul_f32(FAIR);
+        let judge = |answered: &Result<_, _>| judge(answered, fair);
         let answered = shared.breaker.call(exchange, judge).await;
         answered.map_err(|error| match error {
             breaker::Error::Refused(open) => Unanswered::NotAsked(open),

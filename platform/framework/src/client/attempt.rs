@@ -64,7 +64,7 @@ impl Sent {
         let verdict = classify::judge(end, self.fair);
         self.picked.judged(verdict);
         if matches!(verdict, Verdict::Hard | Verdict::Soft(_)) {
-            throttle.judged(verdict, Instant::now());
+            throttle.judged(verdict, self.picked.since(), Instant::now());
         }
         self.attempt.end(code);
     }
@@ -257,10 +257,12 @@ impl Call {
         if let Some(asked) = head.extensions.get::<PickedEndpoint>() {
             asked.set(addr);
         }
-        let request = on_the_wire(head, asked, &attempt);
+        // Whoever serves this one is told that it belongs to tries, so that it makes none of its own.
+        let previous = asked.previous.max(u8::from(self.in_retry));
+        let request = on_the_wire(head, asked.deadline, previous, &attempt);
         let time = self.attempt_timeout();
         let mut sent = Sent {
-            fair: self.is_fair(&picked, asked, time),
+            fair: is_fair(&picked, asked, time),
             picked,
             attempt,
         };
@@ -327,22 +329,12 @@ impl Call {
         Ok((response, peeked))
     }
 
-    /// How long an attempt may take; only where it is tried again after that.
+    /// How long an attempt may take; only where it is tried again after that, and not where the caller
+    /// takes its time to send what it asks.
     fn attempt_timeout(&self) -> Option<Duration> {
-        let retried = self.way == Way::Retried && !self.in_retry;
+        let streams = self.method.is_none_or(|method| method.client_streaming);
+        let retried = self.way == Way::Retried && !self.in_retry && !streams;
         self.retry.attempt_timeout().filter(|_| retried)
-    }
-
-    /// Whether the endpoint has as much time for this attempt as it needs.
-    fn is_fair(&self, picked: &Picked, asked: &Asked<'_>, time: Option<Duration>) -> bool {
-        let now = self.now(asked);
-        let left = |deadline: Deadline| deadline.instant().saturating_duration_since(now);
-        let left = asked.deadline.map(left);
-        let time = match (left, time) {
-            (Some(left), Some(time)) => Some(left.min(time)),
-            (left, time) => left.or(time),
-        };
-        time.is_none_or(|time| picked.is_fair(time))
     }
 
     /// The time, as exactly as an attempt's decisions need it: the first one begins with its call.
@@ -358,6 +350,17 @@ impl Call {
         let text = format!("{}: {public}, {addr} last", self.target.name);
         status::with_public(Refusal::AttemptTimeout.status(text), public)
     }
+}
+
+/// Whether the endpoint has as much time for this attempt as it needs.
+fn is_fair(picked: &Picked, asked: &Asked<'_>, time: Option<Duration>) -> bool {
+    let left = |deadline: Deadline| picked.left_until(deadline.instant());
+    let left = asked.deadline.map(left);
+    let time = match (left, time) {
+        (Some(left), Some(time)) => Some(left.min(time)),
+        (left, time) => left.or(time),
+    };
+    time.is_none_or(|time| picked.is_fair(time))
 }
 
 fn peek(incoming: &mut Incoming, waits: bool, cx: &mut Context<'_>) -> Poll<Peeked> {
@@ -393,17 +396,18 @@ impl Repeats {
 /// written into `head`, where the next attempt overwrites it: the copy has the right size then.
 fn on_the_wire(
     head: &mut http::request::Parts,
-    asked: &Asked<'_>,
+    deadline: Option<Deadline>,
+    previous: u8,
     attempt: &Attempt,
 ) -> Request<()> {
     let headers = &mut head.headers;
-    if let Some(deadline) = asked.deadline {
+    if let Some(deadline) = deadline {
         let mut timeout = deadline::format_timeout(deadline.remaining());
         // Never the same twice: in HPACK's table it would only push out what is.
         timeout.set_sensitive(true);
         headers.insert(&GRPC_TIMEOUT, timeout);
     }
-    match asked.previous {
+    match previous {
         0 => drop(headers.remove(&PREVIOUS_ATTEMPTS)),
         previous => {
             let previous = HeaderValue::from(u16::from(previous));

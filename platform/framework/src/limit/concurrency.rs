@@ -43,7 +43,7 @@ config::section! {
         /// Calls of all methods together; health, reflection and the platform's own are not
         /// counted. What a process can hold, and far more than it can work on: a call takes
         /// some 10 to 100 KiB, and connections alone would allow `connections_max` times `streams_max`.
-        pub calls_max: usize = 10_000, in 1.., live;
+        pub calls_max: usize = 10_000, in 1..=1_000_000, live;
     }
 }
 
@@ -64,7 +64,7 @@ config::section! {
     pub struct Policy {
         /// Calls in flight; 0 is as many as come. A call within the share of its criticality is let in
         /// although others hold its place, so that there may be twice as many for a moment.
-        pub calls_max: usize = 0, live;
+        pub calls_max: usize = 0, in 0..=1_000_000, live;
         /// A limit found by how long calls take, as more of them are in flight (unary methods alone).
         pub adaptive: Mode = Mode::Shadow, live;
         /// The most that is found. The least is 4.

@@ -103,8 +103,12 @@ impl Throttle {
         Ok(())
     }
 
-    /// A call that was admitted ended; `verdict` says whose fault that was.
-    pub fn judged(&self, verdict: Verdict, now: Instant) {
+    /// A call that was admitted at `since` ended; `verdict` says whose fault that was. Of one that was
+    /// admitted a whole window ago, as a stream may be, nothing counts any more.
+    pub fn judged(&self, verdict: Verdict, since: Instant, now: Instant) {
+        if now.saturating_duration_since(since) >= WINDOW {
+            return;
+        }
         match verdict {
             Verdict::Hard | Verdict::Soft(_) => {}
             Verdict::Success | Verdict::Ignored | Verdict::Unserved => return,

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Allowance, Failure, Policy};
+use super::{Allowance, Failure, Policy, pushback::PAUSE_MAX};
 use crate::{classify::Pushback, telemetry::platform::RefusedRetry};
 
 /// The attempts of one call, of which several are on their way at once.
@@ -77,9 +77,12 @@ impl Plan {
         if !allowance.failed() {
             self.stop(allowance, RefusedRetry::Throttled);
         }
-        if let Some(next) = &mut self.next {
-            let pause = failure.pushback.and_then(Pushback::pause);
-            *next = now + pause.unwrap_or_default();
+        let pause = failure.pushback.and_then(Pushback::pause);
+        let pause = pause.unwrap_or_default();
+        if pause > PAUSE_MAX {
+            self.stop(allowance, RefusedRetry::Pushback);
+        } else if let Some(next) = &mut self.next {
+            *next = now + pause;
         }
         Others::GoOn
     }

@@ -81,10 +81,11 @@ impl Keeper {
         self.record(Kind::Ejection, addr, detail);
     }
 
-    /// Ends ejections whose time is over, and all where there are to be none.
+    /// Ends ejections whose time is over, and all where there are to be none, or nobody else is left to
+    /// take the calls.
     pub(super) fn release(&mut self, now: Instant) {
         let none = |config: &crate::balance::Config| config.outlier.ejected_max_percent == 0;
-        let all = self.builder.config.read(none);
+        let all = self.builder.config.read(none) || self.members.len() < 2;
         let mut released = Vec::new();
         for member in &mut self.members {
             if member.standing.release_at(now) || (all && member.standing.release()) {

@@ -80,7 +80,7 @@ impl Level {
             && memory + 2 < config.memory_soft_percent.max(3);
         self.steps = if self.steps < ceiling {
             (self.steps + UP).min(ceiling)
-        } else if calm || (self.steps > ceiling && ceiling > 0) {
+        } else if calm || self.steps > ceiling.max(SHEDDABLE) {
             self.steps.saturating_sub(1)
         } else {
             self.steps
@@ -258,5 +258,18 @@ mod tests {
         );
         assert_eq!(19, after(level, cpu(0.5, true), 1, &mut now));
         assert_eq!(0, after(level, cpu(0.5, true), 50, &mut now));
+    }
+
+    /// Goal: what somebody waits for is let in again as soon as what was severe is over, also where it
+    /// does not get quite calm.
+    /// Method: memory, and lag, from the worst to just what is between.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_severe_outlasts_its_reason() {
+        let memory = |memory| Signs { memory, ..QUIET };
+        for (worst, between) in [(memory(0.95), memory(0.91)), (lag(100), lag(15))] {
+            let (mut level, mut now) = (Level::default(), Instant::now());
+            assert!(after(&mut level, worst, 50, &mut now) >= ALL_BUT_ONE);
+            assert_eq!(SHEDDABLE, after(&mut level, between, 50, &mut now));
+        }
     }
 }

@@ -116,6 +116,14 @@ async fn a_process_that_is_late_refuses_what_matters_less() {
     watched.late(Duration::from_millis(40), SECOND * 3).await;
     assert_eq!([10, 10, 0, 0], watched.refused());
     watched.late(Duration::from_millis(150), SECOND * 3).await;
+    assert_eq!(
+        [10, 10, 0, 0],
+        watched.refused(),
+        "nobody knows what it needs"
+    );
+    let answers = watched.shedder.throughput();
+    answers.add(Duration::from_millis(1), Instant::now());
+    watched.late(Duration::from_millis(150), SECOND * 3).await;
     assert_eq!([10, 10, 10, 0], watched.refused());
     watched.late(ON_TIME, SECOND * 5).await;
     assert_eq!([0, 0, 0, 0], watched.refused());

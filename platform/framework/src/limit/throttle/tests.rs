@@ -30,7 +30,7 @@ fn second(throttle: &Throttle, at: Instant, rate: u32, failing: u32) -> u32 {
         } else {
             Verdict::Success
         };
-        throttle.judged(verdict, now);
+        throttle.judged(verdict, now, now);
     }
     passed
 }
@@ -68,7 +68,7 @@ async fn one_call_a_second_goes_through() {
     let mut at = Instant::now() + SECOND;
     for _ in 0..11 {
         let _: Result<(), Refused> = throttle.admit(at);
-        throttle.judged(Verdict::Hard, at);
+        throttle.judged(Verdict::Hard, at, at);
     }
     for number in 0..30 {
         at += SECOND;
@@ -100,17 +100,36 @@ async fn only_what_is_the_targets_fault_counts() {
     let now = Instant::now();
     for _ in 0..1_000 {
         throttle.admit(now).unwrap();
-        throttle.judged(Verdict::Ignored, now);
+        throttle.judged(Verdict::Ignored, now, now);
     }
-    throttle.judged(Verdict::Hard, now);
+    throttle.judged(Verdict::Hard, now, now);
     for _ in 0..1_000 {
         throttle.admit(now).unwrap();
     }
     // An overload that is told counts as well as a fault.
     for _ in 0..2_000 {
-        throttle.judged(Verdict::Soft(None), now);
+        throttle.judged(Verdict::Soft(None), now, now);
     }
     fastrand::seed(37);
     let refused = (0..100).filter(|_| throttle.admit(now).is_err()).count();
     assert!(refused > 70, "{refused}");
+}
+
+/// Goal: streams that end together, long after they began, keep nobody from beginning anew.
+/// Method: a hundred that were admitted a window ago, and fail.
+#[tokio::test(start_paused = true)]
+async fn what_began_long_ago_counts_no_more() {
+    let throttle = Throttle::default();
+    let since = Instant::now();
+    for _ in 0..100 {
+        throttle.admit(since).unwrap();
+    }
+    tokio::time::advance(WINDOW).await;
+    let now = Instant::now();
+    for _ in 0..100 {
+        throttle.judged(Verdict::Hard, since, now);
+    }
+    for _ in 0..100 {
+        throttle.admit(now).expect("nothing failed of late");
+    }
 }
