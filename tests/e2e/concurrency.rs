@@ -47,6 +47,7 @@ async fn two_thousand_calls_are_open_at_once() {
     let first = hop(&second)
         .set("LIMITS__STREAMS_MAX", 3_000)
         .set("CLIENTS__NEXT__TIMEOUT_DEFAULT", "1min")
+        .set("CLIENTS__NEXT__BULKHEAD__CALLS_MAX", 3_000)
         .start()
         .await;
     let client = ProbeServiceClient::new(channel(&[first.address]));
