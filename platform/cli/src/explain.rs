@@ -40,11 +40,7 @@ struct Said {
 
 pub(crate) async fn run(args: Explain) -> Outcome {
     let (_, state) = here()?;
-    let Some(reports) = control::instances(&state).await? else {
-        return Err(Failure::failed(
-            "nothing runs here; start it with `gantry up`",
-        ));
-    };
+    let reports = control::running(&state).await?;
     let chosen = wait::chosen(&args.name, &reports)?;
     let row = chosen.iter().map(|report| &report.row);
     let Some(row) = row.clone().find(|row| !row.side_address.is_empty()) else {

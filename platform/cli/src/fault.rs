@@ -39,11 +39,7 @@ struct Row {
 
 pub(crate) async fn run(args: args::Fault) -> Outcome {
     let (_, state) = here()?;
-    let Some(reports) = control::instances(&state).await? else {
-        return Err(Failure::failed(
-            "nothing runs here; start it with `gantry up`",
-        ));
-    };
+    let reports = control::running(&state).await?;
     let mut rows = Vec::new();
     for report in wait::chosen(&args.name, &reports)? {
         let row = &report.row;

@@ -67,9 +67,7 @@ async fn run(operation: Operation, format: Format, left: &str) -> Outcome {
         }
     };
     match done {
-        None => Err(Failure::failed(
-            "nothing runs here; start it with `gantry up`",
-        )),
+        None => Err(control::nothing_runs()),
         Some(Ok(mut reports)) => {
             registrations::complete(&mut reports).await;
             show(&reports, format);

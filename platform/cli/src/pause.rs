@@ -42,11 +42,7 @@ pub(crate) async fn resume(args: Resume) -> Outcome {
 
 async fn run(name: &str, wanted: State) -> Outcome {
     let (_, state) = here()?;
-    let Some(reports) = control::instances(&state).await? else {
-        return Err(Failure::failed(
-            "nothing runs here; start it with `gantry up`",
-        ));
-    };
+    let reports = control::running(&state).await?;
     for report in wait::chosen(name, &reports)? {
         let instance = &report.row.instance;
         let done = one(&state, report, wanted).await;

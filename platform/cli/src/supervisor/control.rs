@@ -240,6 +240,16 @@ pub(crate) async fn instances(state: &StateFolder) -> Result<Option<Vec<Report>>
     }
 }
 
+/// The same, for those who can do nothing where none runs.
+pub(crate) async fn running(state: &StateFolder) -> Result<Vec<Report>, Failure> {
+    instances(state).await?.ok_or_else(nothing_runs)
+}
+
+/// What to say then.
+pub(crate) fn nothing_runs() -> Failure {
+    Failure::failed("nothing runs here; start it with `gantry up`")
+}
+
 /// The etcd that the services of the `up` on `state` register in; `None` when none runs.
 pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Access>, Failure> {
     match ask(state, &Request::Registry, PATIENCE).await? {
