@@ -5,6 +5,7 @@ mod faults;
 mod follow;
 mod grpc;
 mod guard;
+mod limits;
 mod pages;
 mod service;
 mod side_port;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use self::{
-    budget::{Budget, Share},
+    budget::{Budget, Share, Spent},
     course::{Circumstances, Course, Failure, Next, Stop},
     settings::{Code, Config, Hedge, Policy, Way},
     tokens::Tokens,
@@ -70,6 +70,18 @@ impl Allowance {
     /// A call ended with OK.
     pub fn succeeded(&self) {
         self.tokens.succeeded();
+    }
+
+    /// What retries have spent of their share of the calls.
+    #[must_use]
+    pub fn budget_spent(&self, now: Instant) -> Spent {
+        self.budget.spent(now)
+    }
+
+    /// What failures have spent of the tokens.
+    #[must_use]
+    pub fn tokens_spent(&self) -> Spent {
+        self.tokens.spent()
     }
 
     /// What was refused to calls to the target.

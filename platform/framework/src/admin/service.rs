@@ -13,17 +13,18 @@ use gantry_api::admin::v1::{
     GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse, GetLogLevelRequest,
     GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
     ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListFaultsRequest,
-    ListFaultsResponse, ListHealthChecksRequest, ListHealthChecksResponse,
-    PauseRegistrationRequest, PauseRegistrationResponse, ProcessState, ResumeRegistrationRequest,
-    ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest, SetLogLevelResponse,
-    SwitchFaultOffRequest, SwitchFaultOffResponse, SwitchFaultOnRequest, SwitchFaultOnResponse,
-    WatchJournalRequest, WatchJournalResponse, admin_service_server::AdminService,
+    ListFaultsResponse, ListHealthChecksRequest, ListHealthChecksResponse, ListLimitersRequest,
+    ListLimitersResponse, PauseRegistrationRequest, PauseRegistrationResponse, ProcessState,
+    ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest,
+    SetLogLevelResponse, SwitchFaultOffRequest, SwitchFaultOffResponse, SwitchFaultOnRequest,
+    SwitchFaultOnResponse, WatchJournalRequest, WatchJournalResponse,
+    admin_service_server::AdminService,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, faults, follow};
+use super::{convert, faults, follow, limits};
 use crate::{
     caller::Peer,
     contract::{NoPattern, Pattern},
@@ -31,6 +32,7 @@ use crate::{
     fault::Faults,
     health::{self, Health},
     journal::{Journal, Kind},
+    limit::board::Fill,
     shutdown::Stop,
     status::{self, Refusal},
     telemetry::LogLevel,
@@ -50,6 +52,8 @@ pub(crate) trait Inside: Send + Sync {
     fn explain(&self, method: &str) -> ExplainPolicyResponse;
     /// The endpoints of every client.
     fn endpoints(&self) -> Vec<Endpoint>;
+    /// Every limit, with what it holds now.
+    fn limits(&self) -> Vec<Fill>;
     /// Full names of the services that are served.
     fn services(&self) -> Vec<String>;
     /// The registration of this process, where there is one.
@@ -208,6 +212,15 @@ impl AdminService for Admin {
         let mut endpoints = self.inside.endpoints();
         endpoints.retain(|endpoint| client.is_empty() || endpoint.client == *client);
         Ok(Response::new(ListEndpointsResponse { endpoints }))
+    }
+
+    async fn list_limiters(
+        &self,
+        _request: Request<ListLimitersRequest>,
+    ) -> Result<Response<ListLimitersResponse>, Status> {
+        let limiters = self.inside.limits().into_iter();
+        let limiters = limiters.map(limits::on_wire).collect();
+        Ok(Response::new(ListLimitersResponse { limiters }))
     }
 
     async fn list_health_checks(

@@ -16,6 +16,7 @@ use crate::{
     fault::Faults,
     health::{Check, Health},
     journal::Journal,
+    limit::board::Board,
     server::{DescriptorError, Generated, HttpService, Named, Router},
     shutdown::Tasks,
 };
@@ -42,6 +43,7 @@ pub struct App<C> {
     pub(super) draining: CancellationToken,
     pub(super) clients: Clients,
     pub(super) faults: Faults,
+    pub(super) limits: Board,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
     pub(super) hooks: Vec<Hook>,
@@ -194,6 +196,12 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn clients(&self) -> Clients {
         self.clients.clone()
+    }
+
+    /// Where operators see the limits of this process, for programs that have limits of their own.
+    #[must_use]
+    pub fn limits(&self) -> Board {
+        self.limits.clone()
     }
 
     /// Runs a background task for as long as the process does. It is told to stop through

@@ -19,6 +19,7 @@ use crate::{
     config::{Faults, Section},
     discovery::Registration,
     health::Health,
+    limit::board::{Board, Fill},
     policy,
     transport::subchannel::Connectivity,
 };
@@ -27,6 +28,7 @@ use crate::{
 pub(super) struct View<C> {
     pub(super) settings: Settings<C>,
     pub(super) clients: Clients,
+    pub(super) limits: Board,
     pub(super) health: Health,
     pub(super) registry: Option<Registry>,
     pub(super) registering: Arc<Registering>,
@@ -75,6 +77,13 @@ impl<C: Section> Inside for View<C> {
             endpoints.map(|endpoint| on_wire(&target.name, endpoint))
         });
         endpoints.collect()
+    }
+
+    fn limits(&self) -> Vec<Fill> {
+        let now = Instant::now();
+        let mut fills = self.limits.fills(now);
+        fills.extend(self.clients.limits(now));
+        fills
     }
 
     fn services(&self) -> Vec<String> {

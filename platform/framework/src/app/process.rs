@@ -37,6 +37,7 @@ use crate::{
     fault::Faults,
     health::{self, Health, Liveness},
     journal::{self, Journal, Kind},
+    limit::board::Board,
     policy::Policies,
     server::{DescriptorError, Router, Stack},
     shutdown::{Request, Stop, Tasks},
@@ -152,6 +153,7 @@ impl<C: Section> Process<C> {
         let view = View {
             settings: self.settings.clone(),
             clients: app.clients.clone(),
+            limits: app.limits.clone(),
             health: app.health.clone(),
             registry: registry.clone(),
             registering: Arc::clone(&registering),
@@ -207,6 +209,7 @@ impl<C: Section> Process<C> {
             draining: CancellationToken::new(),
             clients,
             faults: Faults::default(),
+            limits: Board::default(),
             registry: registry.cloned(),
             router: Router::new(),
             hooks: Vec::new(),
@@ -373,7 +376,7 @@ impl<C: Section> Process<C> {
             let served: Vec<_> = router.methods().collect();
             upkeep::tell_of_unmatched_policies(self, &app.clients, served);
         }
-        router = router.protect(protection::start(self));
+        router = router.protect(protection::start(self, app.limits));
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router.follow(self.policies()).meet(app.faults), limits);
         drop(served.set(stack.clone()));

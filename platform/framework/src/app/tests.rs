@@ -3,6 +3,7 @@
 mod ages;
 mod certificate;
 mod drain;
+mod operated;
 mod policies;
 mod probe;
 mod reflect;

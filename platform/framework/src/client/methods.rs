@@ -5,9 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use super::{Target, rules::Rules};
 use crate::{
-    config::Live, contract::Method, limit::throttle::Throttle, policy::Policies,
+    config::Live,
+    contract::Method,
+    limit::{board::Fill, throttle::Throttle},
+    policy::Policies,
     telemetry::rpc::ClientMethod,
 };
 
@@ -70,6 +75,16 @@ pub(super) struct Throttles {
 }
 
 impl Throttles {
+    /// What each method of a contract was asked of late; all others as `""`.
+    pub(super) fn fills(&self, now: Instant) -> Vec<Fill> {
+        let by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
+        let fill = |(path, throttle): (&&str, &Arc<Throttle>)| Fill {
+            method: path.trim_start_matches('/').to_owned(),
+            ..throttle.fill(now)
+        };
+        by_path.iter().map(fill).collect()
+    }
+
     fn of(&self, path: &'static str) -> Arc<Throttle> {
         let mut by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(by_path.entry(path).or_default())

@@ -7,7 +7,10 @@ use std::{
 };
 
 use http::uri::Authority;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::{Channel, Config, Target, methods::Throttles, rules::Guards};
 use crate::{
@@ -16,9 +19,12 @@ use crate::{
     contract::{self, Method},
     discovery::{self, Dns, Resolution, Resolve},
     journal::Journal,
-    limit::bulkhead::Bulkhead,
+    limit::{
+        board::{Fill, Kind},
+        bulkhead::Bulkhead,
+    },
     policy::Policies,
-    retry::Allowance,
+    retry::{Allowance, Spent},
     shutdown::Tasks,
     transport::subchannel::{self, CONNECTS_MAX, Common, Connect, Tcp},
 };
@@ -205,6 +211,16 @@ impl Clients {
             .collect()
     }
 
+    /// Every limit on what is asked of the targets in use, with what it holds at `now`.
+    #[must_use]
+    pub fn limits(&self, now: Instant) -> Vec<Fill> {
+        let targets: Vec<_> = self.targets().values().cloned().collect();
+        targets
+            .iter()
+            .flat_map(|target| target.fills(now))
+            .collect()
+    }
+
     fn methods_called(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
         let methods = self.shared.methods.lock();
         methods.unwrap_or_else(PoisonError::into_inner)
@@ -294,6 +310,32 @@ impl Shared {
             .clone()
             .or_else(|| authority.map(|authority| authority.host().to_owned()));
         Arc::new(subchannel::Tls::new(plain, tls.files(), server_name))
+    }
+}
+
+impl Target {
+    fn fills(&self, now: Instant) -> Vec<Fill> {
+        let Guards {
+            calls_max,
+            throttled,
+        } = self.guards.read(|guards| *guards);
+        let spent = |kind, spent: Spent| Fill {
+            max: Some(spent.max),
+            refused: spent.refused,
+            ..Fill::new(kind, spent.used)
+        };
+        let mut fills = vec![
+            self.bulkhead.fill(calls_max),
+            spent(Kind::RetryBudget, self.allowance.budget_spent(now)),
+            spent(Kind::RetryTokens, self.allowance.tokens_spent()),
+        ];
+        if throttled {
+            fills.extend(self.throttles.fills(now));
+        }
+        for fill in &mut fills {
+            fill.client = self.name.to_string();
+        }
+        fills
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 
 use tonic::Status;
 
+use super::board::{Count, Fill, Kind, number};
 use crate::{
     config,
     status::{self, Refusal},
@@ -36,6 +37,7 @@ config::section! {
 #[derive(Debug, Clone, Default)]
 pub struct Bulkhead {
     in_flight: Arc<AtomicUsize>,
+    refused: Arc<Count>,
 }
 
 /// The place of one call, until dropped: at the end of its stream.
@@ -77,7 +79,18 @@ impl Bulkhead {
         if before < calls_max {
             Ok(permit)
         } else {
+            self.refused.add();
             Err(Full { calls_max })
+        }
+    }
+
+    /// What it holds, where it may be `calls_max`.
+    #[must_use]
+    pub fn fill(&self, calls_max: usize) -> Fill {
+        Fill {
+            max: Some(number(calls_max)),
+            refused: self.refused.get(),
+            ..Fill::new(Kind::Bulkhead, number(self.in_flight()))
         }
     }
 

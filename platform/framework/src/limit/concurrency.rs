@@ -22,9 +22,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tonic::Status;
 
-use super::scattered;
+use super::{
+    board::{Board, Count, Fill, Filled, Kind, number},
+    scattered,
+};
 use crate::{
     config::{self, LONGEST, Live},
     status::Refusal,
@@ -128,7 +132,7 @@ pub struct Cap {
 struct Shared {
     config: Live<Config>,
     in_flight: AtomicUsize,
-    refused: Limits,
+    refused: Refused,
 }
 
 impl Cap {
@@ -139,9 +143,14 @@ impl Cap {
             shared: Arc::new(Shared {
                 config,
                 in_flight: AtomicUsize::new(0),
-                refused: Limits::register(),
+                refused: Refused::default(),
             }),
         }
+    }
+
+    /// Is seen on `board` from now on.
+    pub fn show(&self, board: &Board) {
+        board.show(&self.shared);
     }
 
     /// Counts a call until what is returned is dropped.
@@ -159,7 +168,7 @@ impl Cap {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         match counted {
             Ok(_) => Ok(Held { cap: self.clone() }),
-            Err(_) => Err(refuse(&shared.refused, "too many calls are in flight")),
+            Err(_) => Err(shared.refused.refuse("too many calls are in flight")),
         }
     }
 
@@ -188,10 +197,41 @@ impl Drop for Held {
     }
 }
 
-/// Counts a refusal and says when to come back.
-fn refuse(refused: &Limits, text: &str) -> Status {
-    refused.refuse(RefusedByLimit::Concurrency);
-    Refusal::Concurrency.status_with_pause(text, scattered(PAUSE))
+impl Filled for Shared {
+    fn fills(&self, _now: Instant) -> Vec<Fill> {
+        let calls_max = self.config.read(|config| config.calls_max);
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        vec![Fill {
+            max: Some(number(calls_max)),
+            refused: self.refused.count.get(),
+            ..Fill::new(Kind::Concurrency, number(in_flight))
+        }]
+    }
+}
+
+/// What was refused: by this limit, and by all together.
+#[derive(Debug)]
+struct Refused {
+    count: Count,
+    metrics: Limits,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self {
+            count: Count::default(),
+            metrics: Limits::register(),
+        }
+    }
+}
+
+impl Refused {
+    /// Counts a refusal and says when to come back.
+    fn refuse(&self, text: &str) -> Status {
+        self.count.add();
+        self.metrics.refuse(RefusedByLimit::Concurrency);
+        Refusal::Concurrency.status_with_pause(text, scattered(PAUSE))
+    }
 }
 
 #[cfg(test)]

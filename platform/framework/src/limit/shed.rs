@@ -17,15 +17,19 @@ mod watch;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tonic::Status;
 
-use super::scattered;
+use super::{
+    board::{Board, Count, Fill, Filled, Kind},
+    scattered,
+};
 use crate::{
     caller::Criticality,
     config::{self, LONGEST, Live},
@@ -36,7 +40,7 @@ use crate::{
 
 pub use machine::{Linux, Machine};
 
-use level::Level;
+use level::{Level, Signs};
 
 /// When a call that was refused is worth another try, give or take a half: a tenth of its kind is let
 /// in again in a tenth of that at the earliest.
@@ -101,6 +105,17 @@ struct Shared {
     throughput: Throughput,
     load: Load,
     refused: Limits,
+    /// What was found last.
+    signs: Mutex<Signs>,
+    /// Calls that were refused, or would have been, of each criticality.
+    counts: [Refused; Criticality::ALL.len()],
+}
+
+/// Calls of one criticality that were refused.
+#[derive(Debug, Default)]
+struct Refused {
+    refused: Count,
+    would_refuse: Count,
 }
 
 impl Shedder {
@@ -115,8 +130,15 @@ impl Shedder {
                 throughput: Throughput::default(),
                 load: Load::register(),
                 refused: Limits::register(),
+                signs: Mutex::default(),
+                counts: Default::default(),
             }),
         }
+    }
+
+    /// Is seen on `board` from now on.
+    pub fn show(&self, board: &Board) {
+        board.show(&self.shared);
     }
 
     /// Lets a call in. How much it matters is asked for where that is of any matter.
@@ -138,9 +160,12 @@ impl Shedder {
             return Ok(());
         }
         shared.load.refuse(criticality);
+        let counts = &shared.counts[criticality as usize];
         if shared.config.read(|config| config.mode) != Mode::On {
+            counts.would_refuse.add();
             return Ok(());
         }
+        counts.refused.add();
         shared.refused.refuse(RefusedByLimit::Overload);
         let text = format!("the process is overloaded; calls that are {criticality} are refused");
         Err(Refusal::Overload.status_with_pause(text, scattered(PAUSE)))
@@ -150,6 +175,49 @@ impl Shedder {
     #[must_use]
     pub fn throughput(&self) -> Throughput {
         self.shared.throughput.clone()
+    }
+}
+
+impl Filled for Shared {
+    fn fills(&self, _now: Instant) -> Vec<Fill> {
+        let config = self.config.load();
+        if config.mode == Mode::Off {
+            return Vec::new();
+        }
+        let enforced = config.mode == Mode::On;
+        let signs = *self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let percent = |percent: u32| f64::from(percent) / 100.0;
+        let signs = [
+            (
+                Kind::Lag,
+                signs.lag.as_secs_f64(),
+                config.lag_max.as_secs_f64(),
+            ),
+            (Kind::Cpu, signs.cpu, percent(config.cpu_max_percent)),
+            (
+                Kind::Memory,
+                signs.memory,
+                percent(config.memory_soft_percent),
+            ),
+        ];
+        let signs = signs.map(|(kind, used, max)| Fill {
+            enforced,
+            max: Some(max),
+            ..Fill::new(kind, used)
+        });
+        let steps = self.steps.load(Ordering::Relaxed);
+        let shed = Criticality::ALL.map(|criticality| {
+            let counts = &self.counts[criticality as usize];
+            Fill {
+                key: criticality.to_string(),
+                enforced,
+                max: Some(1.0),
+                refused: counts.refused.get(),
+                would_refuse: counts.would_refuse.get(),
+                ..Fill::new(Kind::Shed, level::share(steps, criticality))
+            }
+        });
+        signs.into_iter().chain(shed).collect()
     }
 }
 

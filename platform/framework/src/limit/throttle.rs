@@ -16,6 +16,7 @@ use std::{
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::board::{Count, Fill, Kind};
 use crate::{
     classify::Verdict,
     config,
@@ -56,6 +57,8 @@ pub struct Throttle {
     failing_until: AtomicU64,
     /// Milliseconds since `began` when a call went through last, while some failed.
     passed_at: AtomicU64,
+    /// Calls that were not sent since the process began.
+    spared: Count,
 }
 
 /// A call that is not sent.
@@ -83,6 +86,7 @@ impl Default for Throttle {
             failed: window(),
             failing_until: AtomicU64::new(0),
             passed_at: AtomicU64::new(0),
+            spared: Count::default(),
         }
     }
 }
@@ -97,6 +101,7 @@ impl Throttle {
         // Nothing failed for a whole window: the usual case, and nothing to reckon.
         if self.millis(now) < self.failing_until.load(Ordering::Relaxed) && self.refuses(now) {
             self.refused.count(now);
+            self.spared.add();
             return Err(Refused);
         }
         self.admitted.count(now);
@@ -116,6 +121,24 @@ impl Throttle {
         self.failed.count(now);
         self.failing_until
             .fetch_max(self.millis(now + WINDOW), Ordering::Relaxed);
+    }
+
+    /// What was asked of late, against what may be before some of it is spared.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of half a minute are far below 2^52"
+    )]
+    pub fn fill(&self, now: Instant) -> Fill {
+        let admitted = self.admitted.sum(now);
+        let requests = admitted + self.refused.sum(now);
+        let accepts = admitted.saturating_sub(self.failed.sum(now));
+        let max = (REQUESTS_PER_ACCEPT * accepts as f64).max(REQUESTS_MIN as f64);
+        Fill {
+            max: Some(max),
+            refused: self.spared.get(),
+            ..Fill::new(Kind::Throttle, requests as f64)
+        }
     }
 
     fn refuses(&self, now: Instant) -> bool {

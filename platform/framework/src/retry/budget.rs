@@ -1,10 +1,24 @@
 //! Bounds retries to a share of the calls to a target.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use crate::window::Window;
+
+/// What was spent of what retries may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// What is spent now.
+    pub used: f64,
+    /// From when on nothing is tried again.
+    pub max: f64,
+    /// Tries that there were not for that, since the process began.
+    pub refused: u64,
+}
 
 /// How much may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +51,7 @@ pub struct Budget {
     reserve: f64,
     calls: Window,
     retries: Window,
+    refused: AtomicU64,
 }
 
 impl Default for Budget {
@@ -56,6 +71,7 @@ impl Budget {
             share: Share { window, ..share },
             calls: Window::new(window, SLICES),
             retries: Window::new(window, SLICES),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -81,10 +97,33 @@ impl Budget {
         // was given.
         self.retries.count(now);
         let spent = self.retries.sum(now) as f64;
-        let fits = spent <= self.share.ratio * self.calls.sum(now) as f64 + self.reserve;
+        let fits = spent <= self.allowed(now);
         if !fits {
             self.retries.take_back(now);
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         fits
+    }
+
+    /// Retries of the window, and how many there may be.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of a minute are far below 2^52"
+    )]
+    pub fn spent(&self, now: Instant) -> Spent {
+        Spent {
+            used: self.retries.sum(now) as f64,
+            max: self.allowed(now),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "counts of a minute are far below 2^52"
+    )]
+    fn allowed(&self, now: Instant) -> f64 {
+        self.share.ratio * self.calls.sum(now) as f64 + self.reserve
     }
 }

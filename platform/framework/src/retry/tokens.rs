@@ -1,7 +1,9 @@
 //! Stops retries at a target where too much fails (gRFC A6, "Throttling Retry Attempts and Hedged
 //! RPCs").
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Spent;
 
 /// What one failure costs; tokens are counted in thousandths.
 const FAILURE: u32 = 1_000;
@@ -13,6 +15,7 @@ pub struct Tokens {
     left: AtomicU32,
     max: u32,
     gain: u32,
+    refused: AtomicU64,
 }
 
 impl Default for Tokens {
@@ -33,6 +36,7 @@ impl Tokens {
             left: AtomicU32::new(max),
             max,
             gain: thousandths.into(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -42,7 +46,22 @@ impl Tokens {
         let take = |left: u32| Some(left.saturating_sub(FAILURE));
         let before = self.left.fetch_update(order, order, take);
         let left = before.unwrap_or_default().saturating_sub(FAILURE);
-        left > self.max / 2
+        let enough = left > self.max / 2;
+        if !enough {
+            self.refused.fetch_add(1, order);
+        }
+        enough
+    }
+
+    /// What failures have taken and no success has given back, and of how many.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        let whole = f64::from(self.max) / f64::from(FAILURE);
+        Spent {
+            used: whole - self.left(),
+            max: whole / 2.0,
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     /// Gives back a part of one. Only reads where all are there, as they usually are: calls that

@@ -24,6 +24,7 @@ use crate::{
     config::Live,
     contract::Method,
     limit::{
+        board::Board,
         concurrency::{Cap, Held, Limiter},
         shed::Shedder,
     },
@@ -35,13 +36,27 @@ use crate::{
 pub struct Protection {
     cap: Cap,
     shedder: Shedder,
+    board: Board,
 }
 
 impl Protection {
     /// At most as many calls as `cap` holds, without those that `shedder` refuses.
     #[must_use]
     pub fn new(cap: Cap, shedder: Shedder) -> Self {
-        Self { cap, shedder }
+        Self {
+            cap,
+            shedder,
+            board: Board::default(),
+        }
+    }
+
+    /// Has all that bounds calls be seen on `board`.
+    #[must_use]
+    pub fn shown_on(mut self, board: Board) -> Self {
+        self.cap.show(&board);
+        self.shedder.show(&board);
+        self.board = board;
+        self
     }
 
     /// What bounds the calls of a method; nothing where they are always taken.
@@ -51,7 +66,11 @@ impl Protection {
         policy: &Live<Policy>,
     ) -> Option<Limiter> {
         let policy = || policy.map(|policy| &policy.concurrency);
-        let limiter = || Limiter::new(method, policy(), self.shedder.throughput());
+        let limiter = || {
+            let limiter = Limiter::new(method, policy(), self.shedder.throughput());
+            limiter.show(&self.board);
+            limiter
+        };
         (!method.is_for_operation()).then(limiter)
     }
 }

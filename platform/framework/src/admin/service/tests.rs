@@ -35,6 +35,10 @@ impl Inside for Nothing {
         Vec::new()
     }
 
+    fn limits(&self) -> Vec<Fill> {
+        Vec::new()
+    }
+
     fn services(&self) -> Vec<String> {
         Vec::new()
     }

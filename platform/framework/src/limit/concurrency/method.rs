@@ -10,9 +10,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    Mode, Policy,
+    Mode, Policy, Refused,
     gradient::{Gradient, Sample},
-    refuse,
     shares::Counts,
 };
 use crate::{
@@ -20,13 +19,11 @@ use crate::{
     config::Live,
     contract::Method,
     limit::{
+        board::{Board, Count, Fill, Filled, Kind, number},
         queue::{self, Queue},
         throughput::Throughput,
     },
-    telemetry::{
-        metric::Held,
-        platform::{Concurrency, Limits},
-    },
+    telemetry::{metric::Held, platform::Concurrency},
 };
 
 /// More calls than there can be, of which percentages can be taken.
@@ -40,6 +37,7 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct Shared {
+    method: &'static str,
     policy: Live<Policy>,
     /// Whether its calls can be measured: a stream takes as long as its caller wants.
     measurable: bool,
@@ -48,7 +46,9 @@ struct Shared {
     queue: Queue<Place>,
     throughput: Throughput,
     metrics: Concurrency,
-    refused: Limits,
+    refused: Refused,
+    /// Calls that the limit which is measured would have refused, were it held to.
+    would_refuse: Count,
 }
 
 /// What becomes of a call that is not refused.
@@ -81,6 +81,7 @@ impl Limiter {
         }
         Self {
             shared: Arc::new(Shared {
+                method: method.full_name(),
                 policy,
                 measurable: method.is_unary(),
                 counts: Counts::default(),
@@ -88,9 +89,15 @@ impl Limiter {
                 queue: Queue::default(),
                 throughput,
                 metrics,
-                refused: Limits::register(),
+                refused: Refused::default(),
+                would_refuse: Count::default(),
             }),
         }
+    }
+
+    /// Is seen on `board` from now on.
+    pub fn show(&self, board: &Board) {
+        board.show(&self.shared);
     }
 
     /// Lets a call in, or has it wait. How much it matters is asked for where that is of any matter.
@@ -160,7 +167,7 @@ impl Limiter {
 
     fn refuse(&self) -> Status {
         let text = "too many calls of the method are in flight";
-        refuse(&self.shared.refused, text)
+        self.shared.refused.refuse(text)
     }
 
     /// Calls in flight now.
@@ -196,7 +203,41 @@ impl Shared {
         let limit = self.gradient.limit(policy.adaptive_max);
         if in_flight > limit + policy.queue(limit).calls_max {
             self.metrics.would_refuse();
+            self.would_refuse.add();
         }
+    }
+
+    fn fill(&self, kind: Kind, used: usize, max: Option<usize>) -> Fill {
+        Fill {
+            method: self.method.to_owned(),
+            max: max.map(number),
+            ..Fill::new(kind, number(used))
+        }
+    }
+}
+
+impl Filled for Shared {
+    fn fills(&self, _now: Instant) -> Vec<Fill> {
+        let in_flight = self.counts.all();
+        self.policy.read(|policy| {
+            let mut fills = vec![Fill {
+                refused: self.refused.count.get(),
+                ..self.fill(Kind::Concurrency, in_flight, policy.fixed())
+            }];
+            if policy.adaptive != Mode::Off && self.measurable {
+                let found = self.gradient.limit(policy.adaptive_max);
+                fills.push(Fill {
+                    enforced: policy.adaptive == Mode::On,
+                    would_refuse: self.would_refuse.get(),
+                    ..self.fill(Kind::Adaptive, in_flight, Some(found))
+                });
+            }
+            if let Some(limit) = self.limit(policy) {
+                let room = policy.queue(limit).calls_max;
+                fills.push(self.fill(Kind::Queue, self.queue.len(), Some(room)));
+            }
+            fills
+        })
     }
 }
 

@@ -34,6 +34,11 @@ pub(super) fn tenths(steps: u32, criticality: Criticality) -> u32 {
     steps.saturating_sub(criticality as u32 * CLASS).min(CLASS)
 }
 
+/// Which share of the calls of a criticality is refused, from 0 to 1.
+pub(super) fn share(steps: u32, criticality: Criticality) -> f64 {
+    f64::from(tenths(steps, criticality)) / f64::from(CLASS)
+}
+
 /// What was found.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Signs {

@@ -1,6 +1,9 @@
 //! Looks at how loaded the process is, again and again.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +103,7 @@ impl<M: Machine> Watch<M> {
         shared.load.lag(self.signs.lag);
         self.signs.in_flight = shared.cap.in_flight();
         self.signs.crowded = shared.throughput.is_crowded(self.signs.in_flight);
+        *shared.signs.lock().unwrap_or_else(PoisonError::into_inner) = self.signs;
         let steps = if config.mode == Mode::Off {
             self.level = Level::default();
             0
@@ -114,8 +118,10 @@ impl<M: Machine> Watch<M> {
 
     fn tell(&self, before: u32, steps: u32, mode: Mode) {
         for criticality in Criticality::ALL {
-            let share = f64::from(level::tenths(steps, criticality)) / f64::from(level::CLASS);
-            self.shedder.shared.load.refusing(criticality, share);
+            self.shedder
+                .shared
+                .load
+                .refusing(criticality, level::share(steps, criticality));
         }
         let refused = level::in_words(steps);
         if level::in_words(before) == refused {
