@@ -4,16 +4,13 @@ use std::{fmt::Write as _, time::Duration};
 
 use gantry_harness::{
     process::{self, Builder, Service},
-    tools,
-    wait::{self, SOON},
+    wait,
 };
 use gantry_probe::{OnceRequest, WaitRequest, probe_service_client::ProbeServiceClient};
 use shop_proto::catalog::v1::{ListProductsRequest, catalog_service_client::CatalogServiceClient};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::support::{channel, probe};
+use crate::support::{Callers, channel, effect_max, probe};
 
 const FILE: &str = "config/own.toml";
 
@@ -31,61 +28,13 @@ async fn configured_probe() -> Service {
     configured(probe(), "[telemetry]\nlog_level = \"info\"\n").await
 }
 
-/// Longest time from a change of a file to its effect.
-fn effect_max() -> Duration {
-    if tools::timed() {
-        Duration::from_secs(1)
-    } else {
-        SOON
-    }
-}
-
-/// Callers that never stop.
-struct Load {
-    stop: CancellationToken,
-    callers: JoinSet<u32>,
-}
-
-impl Load {
-    /// Begins to make `call` again and again, eight at a time.
-    fn of<C>(call: impl Fn() -> C + Clone + Send + 'static) -> Self
-    where
-        C: Future<Output = Result<(), Status>> + Send,
-    {
-        let stop = CancellationToken::new();
-        let mut callers = JoinSet::new();
-        for _ in 0..8 {
-            let (call, stop) = (call.clone(), stop.clone());
-            callers.spawn(async move {
-                let mut calls = 0;
-                while !stop.is_cancelled() {
-                    call().await.expect("no call fails");
-                    calls += 1;
-                }
-                calls
-            });
-        }
-        Self { stop, callers }
-    }
-
-    /// Calls of the probe that are answered at once.
-    fn on_probe(client: &ProbeServiceClient<gantry::client::Channel>) -> Self {
-        let client = client.clone();
-        Self::of(move || {
-            let mut client = client.clone();
-            async move { client.wait(WaitRequest::default()).await.map(drop) }
-        })
-    }
-
-    /// Ends the load, of which no call failed.
-    async fn end(mut self) {
-        self.stop.cancel();
-        let mut calls = 0;
-        while let Some(made) = self.callers.join_next().await {
-            calls += made.expect("no call fails");
-        }
-        assert!(calls > 8, "{calls} calls are no load");
-    }
+/// Calls of the probe that are answered at once.
+fn on_probe(client: &ProbeServiceClient<gantry::client::Channel>) -> Callers {
+    let client = client.clone();
+    Callers::of(move || {
+        let mut client = client.clone();
+        async move { client.wait(WaitRequest::default()).await.map(drop) }
+    })
 }
 
 /// Goal: a limit changes under load without a failed call, and a broken file changes nothing.
@@ -94,7 +43,7 @@ impl Load {
 async fn a_limit_changes_under_load() {
     let service = configured_probe().await;
     let client = ProbeServiceClient::new(channel(&[service.address]));
-    let load = Load::on_probe(&client);
+    let load = on_probe(&client);
     let fits = |bytes: usize| {
         let mut client = client.clone();
         async move {
@@ -142,7 +91,7 @@ async fn a_limit_changes_under_load() {
 async fn the_log_level_follows_the_file() {
     let service = configured_probe().await;
     let client = ProbeServiceClient::new(channel(&[service.address]));
-    let load = Load::on_probe(&client);
+    let load = on_probe(&client);
     let fine = |text: &str| text.contains("DEBUG") || text.contains("TRACE");
     assert!(!fine(&service.output()), "{}", service.output());
 
@@ -160,7 +109,7 @@ async fn the_log_level_follows_the_file() {
 async fn the_pool_follows_the_file() {
     let service = configured(process::service("catalog"), "[database]\npool_max = 4\n").await;
     let client = CatalogServiceClient::new(channel(&[service.address]));
-    let load = Load::of(move || {
+    let load = Callers::of(move || {
         let mut client = client.clone();
         async move {
             let request = ListProductsRequest::default();

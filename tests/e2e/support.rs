@@ -1,6 +1,6 @@
 //! What the tests share: probes, and channels of the chassis under test.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use gantry::{
     client::{Channel, Clients, Config},
@@ -10,6 +10,8 @@ use gantry::{
 use gantry_harness::{
     process::{self, Builder, Service},
     system::System,
+    tools,
+    wait::SOON,
 };
 use shop_proto::{
     accounts::v1::{
@@ -20,7 +22,9 @@ use shop_proto::{
         StockUpdateResult, UpdateStockRequest, catalog_service_client::CatalogServiceClient,
     },
 };
-use tonic::Request;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, transport};
 
 /// A probe of its own.
 pub(crate) fn probe() -> Builder {
@@ -89,4 +93,73 @@ fn configured(addresses: &[SocketAddr], health: bool) -> Channel {
     let configs = BTreeMap::from([("test".to_owned(), config)]);
     let journal = Journal::new();
     Clients::new(configs, Tasks::new(journal.clone()), journal).client("test")
+}
+
+/// A connection without the chassis: nothing is tried again, held back or hidden.
+pub(crate) async fn plain(address: SocketAddr) -> transport::Channel {
+    let endpoint = transport::Channel::from_shared(format!("http://{address}"));
+    let connected = endpoint.expect("an address").connect().await;
+    connected.expect("a connection")
+}
+
+/// How the calls of a method ended at a service, and how many of them did so.
+pub(crate) async fn ended(service: &Service, method: &str) -> BTreeMap<String, u64> {
+    let head = format!(
+        "rpc_server_call_duration_seconds_count{{rpc_method=\"probe.v1.ProbeService/{method}\","
+    );
+    let metrics = service.get("/metrics").await.expect("metrics");
+    let counts = metrics.lines().filter_map(|line| {
+        let (code, count) = line.strip_prefix(&head)?.rsplit_once("\"} ")?;
+        let code = code.strip_prefix("rpc_response_status_code=\"")?;
+        Some((code.to_owned(), count.parse().expect("a count")))
+    });
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Longest time from a change of a file to its effect.
+pub(crate) fn effect_max() -> Duration {
+    if tools::timed() {
+        Duration::from_secs(1)
+    } else {
+        SOON
+    }
+}
+
+/// Callers that never stop.
+pub(crate) struct Callers {
+    stop: CancellationToken,
+    callers: JoinSet<u32>,
+}
+
+impl Callers {
+    /// Begins to make `call` again and again, eight at a time.
+    pub(crate) fn of<C>(call: impl Fn() -> C + Clone + Send + 'static) -> Self
+    where
+        C: Future<Output = Result<(), Status>> + Send,
+    {
+        let stop = CancellationToken::new();
+        let mut callers = JoinSet::new();
+        for _ in 0..8 {
+            let (call, stop) = (call.clone(), stop.clone());
+            callers.spawn(async move {
+                let mut calls = 0;
+                while !stop.is_cancelled() {
+                    call().await.expect("no call fails");
+                    calls += 1;
+                }
+                calls
+            });
+        }
+        Self { stop, callers }
+    }
+
+    /// Ends the load, of which no call failed.
+    pub(crate) async fn end(mut self) {
+        self.stop.cancel();
+        let mut calls = 0;
+        while let Some(made) = self.callers.join_next().await {
+            calls += made.expect("no call fails");
+        }
+        assert!(calls > 8, "{calls} calls are no load");
+    }
 }

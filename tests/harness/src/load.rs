@@ -72,13 +72,25 @@ impl Load {
         [method, request]: [&str; 2],
         seconds: u64,
     ) -> Self {
-        let mut command = Command::new(built("gantry"));
-        command.args(["load", target, method, request, "--etcd", etcd]);
+        let mut all = vec![target, method, request, "--etcd", etcd];
+        let rate = RATE.to_string();
         if !arguments.contains(&"--rate") {
-            command.args(["--rate", &RATE.to_string()]);
+            all.extend(["--rate", &rate]);
         }
-        let mut child = command
-            .args(["--deadline", "2s"])
+        all.extend(["--deadline", "2s"]);
+        all.extend(arguments);
+        Self::start_as(&all, seconds)
+    }
+
+    /// As [`Load::start`], with nothing but `arguments`, as people write them.
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin.
+    #[must_use]
+    pub fn start_as(arguments: &[&str], seconds: u64) -> Self {
+        let mut child = Command::new(built("gantry"))
+            .arg("load")
             .args(arguments)
             .args(["--duration", &format!("{seconds}s"), "--output", "json"])
             .stdin(Stdio::null())
@@ -128,7 +140,18 @@ impl Load {
     /// # Panics
     ///
     /// If it does not end, or has no report.
-    pub async fn finish(mut self) -> Result<Report, Void> {
+    pub async fn finish(self) -> Result<Report, Void> {
+        let (report, valid) = self.ended().await;
+        valid.map(|()| report)
+    }
+
+    /// The same, for whoever counts calls and asks of a run that says nothing of times only whether it
+    /// does.
+    ///
+    /// # Panics
+    ///
+    /// As [`Load::finish`].
+    pub async fn ended(mut self) -> (Report, Result<(), Void>) {
         let bound = Duration::from_secs(self.seconds) + SOON;
         wait::until("the load to end", bound, async || {
             self.child.try_wait().expect("ask for a child")
@@ -137,10 +160,9 @@ impl Load {
         let text = self.report.take().expect("taken once").join();
         let text = text.expect("the reader does not panic");
         let report: Value = serde_json::from_str(&text).expect("a report in JSON");
-        if report["void"] != false {
-            return Err(Void(report["void_reasons"].to_string()));
-        }
-        Ok(Report { report })
+        let void = report["void"] != false;
+        let why = void.then(|| Void(report["void_reasons"].to_string()));
+        (Report { report }, why.map_or(Ok(()), Err))
     }
 }
 
@@ -210,6 +232,36 @@ impl Report {
             counts.sum::<u64>()
         };
         self.seconds().iter().map(by_code).sum()
+    }
+
+    /// Calls that ended with `code`, as in `OK`.
+    #[must_use]
+    pub fn ended_with(&self, code: &str) -> u64 {
+        self.report["status"][code].as_u64().unwrap_or(0)
+    }
+
+    /// How many calls of those that a scenario calls `name` ended with each code.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    #[must_use]
+    pub fn ended_of(&self, name: &str) -> BTreeMap<String, u64> {
+        let methods = self.report["methods"].as_array().into_iter().flatten();
+        let mut method = methods.filter(|it| it["name"] == name);
+        let status = method.next().map(|it| it["status"].clone());
+        serde_json::from_value(status.expect("one of that name")).expect("calls by code")
+    }
+
+    /// What 99 of 100 calls took at most, from when they were due.
+    ///
+    /// # Panics
+    ///
+    /// If the report has another form than it promises.
+    #[must_use]
+    pub fn p99(&self) -> Duration {
+        let seconds = self.report["latency_seconds"]["p99"].as_f64();
+        Duration::from_secs_f64(seconds.expect("a number"))
     }
 
     /// That no call failed.
