@@ -49,7 +49,7 @@ use crate::{
 };
 
 pub use self::{
-    config::{Config, Mode},
+    config::{Config, Mode, Policy},
     core::{Admission, Admits, Cause, Change, Core, Ended, Open, Ticket},
     window::Counts,
 };

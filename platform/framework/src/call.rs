@@ -45,8 +45,9 @@ pub struct Context {
     pub trace: TraceContext,
     /// How often the caller had tried before (`grpc-previous-rpc-attempts`).
     pub previous_attempts: u32,
-    /// How much it matters that this call is served, and whatever is called for it.
-    pub criticality: Criticality,
+    /// How much it matters that this call is served, and whatever is called for it, if anybody has
+    /// said so: its caller, or the policy of its method.
+    pub criticality: Option<Criticality>,
     /// Whether and when the call ends, in any way.
     pub ended: Ended,
 }
@@ -133,11 +134,13 @@ pub fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
     CURRENT.with_borrow(|context| read(context.as_deref()))
 }
 
-/// Makes a request that is sent for the call being served, where there is one, say how much that
-/// matters.
-pub fn pass_on_criticality(headers: &mut HeaderMap) {
-    if let Some(criticality) = with_current(|call| call.map(|call| call.criticality)) {
-        criticality.pass_on(headers);
+/// Makes a request say how much it matters: no more than the call being served that it is sent for,
+/// where there is one of which that was said, nor than `policy`, that of the method it calls. Where
+/// neither says anything nothing is added: whoever is further on may.
+pub fn pass_on_criticality(headers: &mut HeaderMap, policy: Option<Criticality>) {
+    let inherited = with_current(|call| call.and_then(|call| call.criticality));
+    if let Some(most) = Criticality::least(inherited, policy) {
+        most.pass_on(headers);
     }
 }
 

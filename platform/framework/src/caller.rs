@@ -8,6 +8,8 @@ use std::{fmt, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::config;
+
 /// The header by which a call says how much it matters; its words are those of
 /// [`Criticality::as_str`].
 pub static CRITICALITY: HeaderName = HeaderName::from_static("gantry-criticality");
@@ -41,19 +43,21 @@ impl fmt::Display for Peer {
     }
 }
 
-/// How much it matters that a call is served where not all can be. It comes with the call that
-/// others are made for, and is passed on with them: lowered on the way, never raised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Criticality {
-    /// It may fail for a while, and is tried again later: batches, prefetching.
-    Sheddable,
-    /// It may fail now and then: nobody waits for it at this moment.
-    SheddablePlus,
-    /// Somebody waits for it. So it is where nothing is said.
-    #[default]
-    Critical,
-    /// The last to be refused: what keeps the system itself going.
-    CriticalPlus,
+config::choice! {
+    /// How much it matters that a call is served where not all can be. It comes with the call that
+    /// others are made for, and is passed on with them: lowered on the way, never raised.
+    #[derive(PartialOrd, Ord, Default)]
+    pub enum Criticality {
+        /// It may fail for a while, and is tried again later: batches, prefetching.
+        Sheddable = "SHEDDABLE",
+        /// It may fail now and then: nobody waits for it at this moment.
+        SheddablePlus = "SHEDDABLE_PLUS",
+        /// Somebody waits for it. So it is where nothing is said.
+        #[default]
+        Critical = "CRITICAL",
+        /// The last to be refused: what keeps the system itself going.
+        CriticalPlus = "CRITICAL_PLUS",
+    }
 }
 
 impl Criticality {
@@ -65,38 +69,33 @@ impl Criticality {
         Self::CriticalPlus,
     ];
 
-    /// The word in [`CRITICALITY`].
+    /// How much a call with `headers` matters where it is served, if anybody says so: the call
+    /// itself or, where it says nothing readable, the `policy` of its method, which no call claims to
+    /// matter more than. One that nobody `trusted` makes claims [`Criticality::Critical`] at most. Of
+    /// several words the least counts.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sheddable => "SHEDDABLE",
-            Self::SheddablePlus => "SHEDDABLE_PLUS",
-            Self::Critical => "CRITICAL",
-            Self::CriticalPlus => "CRITICAL_PLUS",
-        }
-    }
-
-    /// What a call with `headers` may claim. One that nobody `trusted` makes is at most
-    /// [`Criticality::Critical`], as is one that says nothing readable. Of several words the least
-    /// counts.
-    #[must_use]
-    pub fn of(headers: &HeaderMap, trusted: bool) -> Self {
-        let said = Self::said(headers).unwrap_or_default();
-        if trusted {
-            said
+    pub fn of(headers: &HeaderMap, trusted: bool, policy: Option<Self>) -> Option<Self> {
+        let most = if trusted {
+            Self::CriticalPlus
         } else {
-            said.min(Self::Critical)
+            Self::Critical
+        };
+        let said = Self::said(headers).map(|said| said.min(most));
+        Self::least(said, policy)
+    }
+
+    /// The lesser of two where both are there, and else the one that is.
+    #[must_use]
+    pub fn least(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
         }
     }
 
-    /// Makes a request that a call of this criticality is the reason of say so, unless it already
-    /// says that it matters less.
+    /// Makes a request say that it matters so much, unless it already says that it matters less.
     pub fn pass_on(self, headers: &mut HeaderMap) {
         let least = Self::said(headers).unwrap_or(self).min(self);
-        // What is said of a call without a word need not be said.
-        if least == Self::default() && !headers.contains_key(&CRITICALITY) {
-            return;
-        }
         let word = HeaderValue::from_static(least.as_str());
         headers.insert(&CRITICALITY, word);
     }
@@ -115,12 +114,6 @@ impl Criticality {
     }
 }
 
-impl fmt::Display for Criticality {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,27 +123,42 @@ mod tests {
         values.map(|value| (CRITICALITY.clone(), value)).collect()
     }
 
-    /// Goal: nobody raises a call by a word alone, and anybody lowers it.
-    /// Method: what callers say, trusted or not.
+    /// Goal: nobody raises a call by a word alone, and anybody lowers it; a method's policy speaks for
+    /// those that say nothing, and bounds those that do.
+    /// Method: what callers say, trusted or not, of methods with and without a policy.
     #[test]
     fn a_word_raises_only_those_who_are_trusted() {
         use Criticality::{Critical, CriticalPlus, Sheddable, SheddablePlus};
         for (words, trusted, untrusted) in [
-            (&[][..], Critical, Critical),
-            (&["CRITICAL_PLUS"], CriticalPlus, Critical),
-            (&["critical_plus"], CriticalPlus, Critical),
-            (&["SHEDDABLE"], Sheddable, Sheddable),
-            (&["SHEDDABLE_PLUS"], SheddablePlus, SheddablePlus),
+            (&[][..], None, None),
+            (&["CRITICAL_PLUS"], Some(CriticalPlus), Some(Critical)),
+            (&["critical_plus"], Some(CriticalPlus), Some(Critical)),
+            (&["SHEDDABLE"], Some(Sheddable), Some(Sheddable)),
+            (
+                &["SHEDDABLE_PLUS"],
+                Some(SheddablePlus),
+                Some(SheddablePlus),
+            ),
             (
                 &["CRITICAL_PLUS", "SHEDDABLE_PLUS"],
-                SheddablePlus,
-                SheddablePlus,
+                Some(SheddablePlus),
+                Some(SheddablePlus),
             ),
-            (&["most important"], Critical, Critical),
+            (&["most important"], None, None),
         ] {
             let headers = saying(words);
-            assert_eq!(trusted, Criticality::of(&headers, true), "{words:?}");
-            assert_eq!(untrusted, Criticality::of(&headers, false), "{words:?}");
+            let of = |trusted, policy| Criticality::of(&headers, trusted, policy);
+            assert_eq!(trusted, of(true, None), "{words:?}");
+            assert_eq!(untrusted, of(false, None), "{words:?}");
+            for policy in Criticality::ALL {
+                let least = |said: Option<Criticality>| Some(said.unwrap_or(policy).min(policy));
+                assert_eq!(least(trusted), of(true, Some(policy)), "{words:?} {policy}");
+                assert_eq!(
+                    least(untrusted),
+                    of(false, Some(policy)),
+                    "{words:?} {policy}"
+                );
+            }
         }
     }
 
@@ -158,17 +166,17 @@ mod tests {
     /// Method: every pair of a call and what is said of one made for it, and nothing said.
     #[test]
     fn criticality_is_lowered_on_the_way_and_never_raised() {
+        let said = |headers: &HeaderMap| Criticality::of(headers, true, None).unwrap();
         for inherited in Criticality::ALL {
             for own in Criticality::ALL {
                 let mut headers = saying(&[own.as_str()]);
                 inherited.pass_on(&mut headers);
-                assert_eq!(inherited.min(own), Criticality::of(&headers, true));
+                assert_eq!(inherited.min(own), said(&headers));
                 assert_eq!(1, headers.len());
             }
             let mut headers = HeaderMap::new();
             inherited.pass_on(&mut headers);
-            assert_eq!(inherited, Criticality::of(&headers, true));
-            assert_eq!(inherited == Criticality::Critical, headers.is_empty());
+            assert_eq!(inherited, said(&headers));
         }
     }
 }

@@ -51,7 +51,7 @@ use self::{
 };
 use crate::{
     balance::Balancer,
-    call,
+    breaker, call,
     config::Live,
     contract::{self, Idempotency, Method},
     deadline::{self, Deadline, GRPC_TIMEOUT},
@@ -158,8 +158,8 @@ impl Service<Request<Body>> for Channel {
         if let Some((name, value)) = self.said.as_deref() {
             request.headers_mut().append(name, value.clone());
         }
-        call::pass_on_criticality(request.headers_mut());
         let (called, rules) = self.methods.find(request.uri().path());
+        call::pass_on_criticality(request.headers_mut(), rules.criticality);
         let idempotency = called.method.map(|method| method.idempotency);
         let told = || request.extensions().get::<Idempotency>().copied();
         let idempotency = idempotency.or_else(told).unwrap_or(Idempotency::Unknown);
@@ -170,6 +170,7 @@ impl Service<Request<Body>> for Channel {
             method: called.method,
             way: rules.retry.way(idempotency),
             retry: rules.retry,
+            breaker: rules.breaker,
             guards: self.target.guards.read(|guards| *guards),
             in_retry: call::with_current(|current| {
                 current.is_some_and(|served| served.previous_attempts > 0)
@@ -216,6 +217,7 @@ struct Call {
     method: Option<&'static Method>,
     guards: Guards,
     retry: retry::Policy,
+    breaker: breaker::Policy,
     way: Way,
     /// Whether it is made for a call that is itself tried again: those above do it already.
     in_retry: bool,

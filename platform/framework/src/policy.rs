@@ -22,10 +22,12 @@ mod unknown;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
+    breaker,
+    caller::Criticality,
     config::{self, LONGEST, Live},
     contract::{Pattern, Patterns},
     fault,
-    limit::concurrency,
+    limit::{concurrency, shed},
     retry,
 };
 
@@ -39,10 +41,17 @@ config::section! {
         /// sets none, in place of `timeout_default`; its server ends it then, in place of
         /// `limits.unary_deadline_max`. Streams are bounded as well then. 0s is none.
         pub timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
+        /// How much calls matter of which nobody says so, and how much they may claim to matter, made
+        /// from here or served. Calls made for another one never matter more than that.
+        pub criticality: Option<Criticality> = None, live;
         /// What happens to calls made from here that fail.
         pub retry: section retry::Config;
         /// Calls made from here that are sent to several instances.
         pub hedge: section retry::Hedge;
+        /// What calls made from here mean for the breakers of the endpoints they are made to.
+        pub breaker: section breaker::Policy;
+        /// Whether calls that are served here are refused while the process is overloaded.
+        pub shed: section shed::Policy;
         /// What is done to calls that are served here, on purpose.
         pub fault: section fault::Config;
         /// How many calls are in flight where the method is served.

@@ -110,7 +110,7 @@ fn layered(known: Known, handler: Arc<dyn dispatch::Handler>, around: &Around) -
     let limiter = || around.protection.limiter(method, &policy);
     let bound = Bound::new(dispatch, is_ours.then(limiter).flatten());
     let verify = Verify::new(bound, method, around.tokens.as_ref().filter(|_| is_ours));
-    let protect = Protect::new(verify, method, &around.protection);
+    let protect = Protect::new(verify, method, &policy, &around.protection);
     let deadline = Deadline::new(protect, method, policy, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);

@@ -126,7 +126,7 @@ fn serving() -> call::Context {
         deadline: None,
         trace: call::TraceContext::root(false),
         previous_attempts: 0,
-        criticality: gantry::caller::Criticality::default(),
+        criticality: None,
         ended: call::Ended::default(),
     }
 }

@@ -120,7 +120,7 @@ fn call(trace: TraceContext, left: Option<Duration>) -> Arc<Context> {
         deadline: left.and_then(Deadline::after),
         trace,
         previous_attempts: 0,
-        criticality: gantry::caller::Criticality::default(),
+        criticality: None,
         ended: Ended::default(),
     })
 }

@@ -6,7 +6,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{config::Config, gate::Gate, load::Load, outlier::Tally};
 use crate::{
-    breaker::{Change, Ended, Ticket},
+    breaker::{Change, Ended, Policy, Ticket},
     classify::Verdict,
     discovery::Attributes,
     journal::{Journal, Kind},
@@ -56,8 +56,8 @@ impl Endpoint {
     }
 
     /// Takes in what its breaker makes of a call that ended.
-    fn end(&self, ticket: Ticket, ended: Ended) {
-        let change = self.record.gate.end(ticket, ended);
+    fn end(&self, ticket: Ticket, ended: Ended, policy: Policy) {
+        let change = self.record.gate.end(ticket, ended, policy);
         self.follow(change, ended.now);
     }
 
@@ -118,6 +118,8 @@ pub struct Picked {
     purpose: Purpose,
     /// Whether the breaker hears of its failure.
     heeded: bool,
+    /// What the method says that the call means for the breaker.
+    policy: Policy,
     /// Whether anything was heard of its answer.
     heard: bool,
     measured: bool,
@@ -164,6 +166,7 @@ impl Picked {
             since: now,
             purpose,
             heeded: true,
+            policy: Policy::default(),
             heard: false,
             measured: false,
         }
@@ -173,6 +176,11 @@ impl Picked {
     /// which would stop everybody's calls.
     pub fn of_others(&mut self) {
         self.heeded = false;
+    }
+
+    /// Has the call mean for the breaker what the policy of its method says.
+    pub fn follow(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// Where the endpoint listens.
@@ -228,15 +236,22 @@ impl Picked {
     fn end(&mut self, verdict: Verdict, now: Instant) {
         if let Some(ticket) = self.ticket.take() {
             let took = now - self.since;
-            self.endpoint.end(ticket, Ended { verdict, took, now });
+            let ended = Ended { verdict, took, now };
+            self.endpoint.end(ticket, ended, self.policy);
         }
     }
 
     /// The call is over.
     pub fn judged(&mut self, verdict: Verdict) {
         let now = Instant::now();
-        self.endpoint.record.tally.count(verdict);
-        let heeded = self.heeded || verdict == Verdict::Success;
+        if self.policy.counted {
+            self.endpoint.record.tally.count(verdict);
+        }
+        let heeded = match verdict {
+            // Where it counts for nothing it says all the same that the endpoint works again.
+            Verdict::Success => self.policy.counted || self.purpose == Purpose::Probe,
+            _ => self.policy.counted && self.heeded,
+        };
         self.end(if heeded { verdict } else { Verdict::Ignored }, now);
         let load = &self.endpoint.load;
         match verdict {

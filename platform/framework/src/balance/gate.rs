@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use crate::{
-    breaker::{Admits, Change, Core, Ended, State, Ticket},
+    breaker::{Admits, Change, Core, Ended, Policy, State, Ticket},
     config::Live,
 };
 
@@ -86,9 +86,12 @@ impl Gate {
         self.core.admits_at(now, &config.breaker) == Admits::Probe
     }
 
-    /// Takes in how a call ended.
-    pub(super) fn end(&self, ticket: Ticket, ended: Ended) -> Option<Change> {
-        let end = |config: &Config| self.core.end(ticket, ended, &config.breaker);
+    /// Takes in how a call that follows `policy` ended.
+    pub(super) fn end(&self, ticket: Ticket, ended: Ended, policy: Policy) -> Option<Change> {
+        let end = |config: &Config| {
+            let config = config.breaker.under(policy);
+            self.core.end(ticket, ended, &config)
+        };
         self.config.read(end)
     }
 

@@ -1,6 +1,6 @@
 //! When a breaker opens, and how it finds out that it may close.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use crate::{
     backoff,
@@ -53,7 +53,33 @@ config::section! {
     validate = Config::check;
 }
 
+config::section! {
+    /// What the calls of a method mean for the breakers of the endpoints that they are made to.
+    #[derive(Copy)]
+    pub struct Policy {
+        /// Whether how they end counts there, and where an endpoint is ejected for failing more than
+        /// others. Where not, they open nothing; one that finds out for a breaker that is open still
+        /// closes it, if it succeeds.
+        pub counted: bool = true, live;
+        /// A call that takes as long is slow, in place of what `slow_call` of the client's breaker
+        /// says; 0s leaves it to that.
+        pub slow_call: Duration = Duration::ZERO, in Duration::ZERO..=Duration::from_hours(1), live;
+    }
+}
+
 impl Config {
+    /// The same for a call that follows `policy`.
+    #[must_use]
+    pub(crate) fn under(&self, policy: Policy) -> Cow<'_, Self> {
+        if policy.slow_call.is_zero() {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self {
+            slow_call: policy.slow_call,
+            ..self.clone()
+        })
+    }
+
     /// The pauses between probes.
     pub(super) fn pauses(&self) -> backoff::Config {
         backoff::Config {

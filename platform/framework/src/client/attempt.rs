@@ -252,6 +252,7 @@ impl Call {
         if !self.is_guarded() {
             picked.of_others();
         }
+        picked.follow(self.breaker);
         let attempt = self.measured.attempt(asked.which, asked.previous);
         attempt.picked(addr);
         if let Some(asked) = head.extensions.get::<PickedEndpoint>() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::Config;
-use crate::{config::Live, policy::Policy, retry};
+use crate::{breaker, caller::Criticality, config::Live, policy::Policy, retry};
 
 /// What holds for the calls to a target together.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,14 +37,19 @@ impl Guards {
 pub(super) struct Rules {
     /// Longest time of a call.
     pub(super) timeout: Option<Duration>,
+    /// What its calls claim at most, and claim where nobody says anything.
+    pub(super) criticality: Option<Criticality>,
     pub(super) retry: retry::Policy,
+    pub(super) breaker: breaker::Policy,
 }
 
 impl Rules {
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
             timeout: policy.timeout(),
+            criticality: policy.criticality,
             retry: retry::Policy::new(&policy.retry, &policy.hedge),
+            breaker: policy.breaker,
         }
     }
 }

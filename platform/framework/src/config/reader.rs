@@ -359,6 +359,35 @@ impl Check<'_, '_> {
         self.fault(key, &format!("{shown}: {reason}"));
     }
 
+    /// Refuses the value of `key` as it does not go with those of `others`, at the first of them that
+    /// is given here. Where none is, a map's member has them all from another one, which is refused
+    /// itself.
+    ///
+    /// `reason` is as in [`Check::refuse`].
+    pub fn refuse_together(&mut self, key: &str, others: &[&str], reason: impl std::fmt::Display) {
+        let keys = std::iter::once(key).chain(others.iter().copied());
+        let mut origins = keys.filter_map(|key| self.given_at(key));
+        let Some(origin) = origins.next() else {
+            return;
+        };
+        let shown = self.entry(key).and_then(|entry| entry.value);
+        let shown = shown.map_or_else(String::new, |shown| format!(" = {shown}"));
+        let path = self.path(key);
+        let reason = format!("{path}{shown}: {reason}");
+        self.reader.fault(origin, path, reason);
+    }
+
+    /// Whether some layer gives `key` of this section, or of one within it.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        self.given_at(key).is_some()
+    }
+
+    fn given_at(&self, key: &str) -> Option<Origin> {
+        let origin = self.entry(key)?.origin;
+        (origin != Origin::Default).then_some(origin)
+    }
+
     /// As [`Check::refuse`], without the value: it holds a secret where none belongs.
     pub fn refuse_unshown(&mut self, key: &str, reason: impl std::fmt::Display) {
         self.fault(key, &format!(": {reason}"));

@@ -89,6 +89,34 @@ impl Config {
     }
 }
 
+config::section! {
+    /// Whether calls of a method are refused while the process is overloaded.
+    pub struct Policy {
+        /// Never refuse them for that. They still count as calls in flight.
+        pub exempt: bool = false, live;
+        /// Refuse them as if they mattered so much, whatever they say; what they are the reason of
+        /// is left as it is.
+        pub level: Option<Criticality> = None, live;
+    }
+    validate = Policy::check;
+}
+
+impl Policy {
+    fn check(&self, check: &mut config::Check<'_, '_>) {
+        if self.exempt && self.level.is_some() {
+            let text = "expected none beside exempt = true, which lets all in: leave out one of the two, \
+                        or set level = \"\"";
+            check.refuse_together("level", &["exempt"], text);
+        }
+    }
+
+    /// As what a call is refused that matters so much; nothing where it never is.
+    #[must_use]
+    pub fn level(&self, own: Criticality) -> Option<Criticality> {
+        (!self.exempt).then(|| self.level.unwrap_or(own))
+    }
+}
+
 /// Decides of each call whether it is let in; clones decide alike.
 #[derive(Debug, Clone)]
 pub struct Shedder {
@@ -141,15 +169,16 @@ impl Shedder {
         board.show(&self.shared);
     }
 
-    /// Lets a call in. How much it matters is asked for where that is of any matter.
+    /// Lets a call in. How much it matters is asked for where that is of any matter; nothing is never
+    /// refused.
     ///
     /// # Errors
     ///
     /// UNAVAILABLE if others matter more at this moment.
-    pub fn admit(&self, criticality: impl FnOnce() -> Criticality) -> Result<(), Status> {
+    pub fn admit(&self, criticality: impl FnOnce() -> Option<Criticality>) -> Result<(), Status> {
         match self.shared.steps.load(Ordering::Relaxed) {
             0 => Ok(()),
-            steps => self.admit_at(steps, criticality()),
+            steps => criticality().map_or(Ok(()), |level| self.admit_at(steps, level)),
         }
     }
 

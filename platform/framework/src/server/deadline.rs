@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -83,14 +84,18 @@ impl<S> Deadline<S> {
         }
     }
 
-    /// When a call must have ended.
-    fn deadline(&self, arrival: &Arrival) -> Result<Option<wire::Deadline>, MalformedTimeout> {
+    /// When a call must have ended, of which the policy says that it takes `longest`.
+    fn deadline(
+        &self,
+        arrival: &Arrival,
+        longest: Option<Duration>,
+    ) -> Result<Option<wire::Deadline>, MalformedTimeout> {
         let asked = arrival.asked?;
         let usual = || {
             let unary = self.method.is_unary();
             unary.then(|| self.bounds.limits.load().unary_deadline_max)
         };
-        let cap = self.policy.read(Policy::timeout).or_else(usual);
+        let cap = longest.or_else(usual);
         let timeout = match (asked, cap) {
             (Some(asked), Some(cap)) => Some(asked.min(cap)),
             (asked, cap) => asked.or(cap),
@@ -116,7 +121,9 @@ where
         let arrival = request.extensions_mut().remove::<Arrival>();
         let arrival =
             arrival.unwrap_or_else(|| Arrival::now(request.headers(), TraceContext::root(false)));
-        let deadline = match self.deadline(&arrival) {
+        let said = |policy: &Policy| (policy.timeout(), policy.criticality);
+        let (longest, criticality) = self.policy.read(said);
+        let deadline = match self.deadline(&arrival, longest) {
             Ok(deadline) => deadline,
             Err(malformed) => {
                 return Ending::refused(Refusal::MalformedHeader.status(malformed.to_string()));
@@ -138,7 +145,7 @@ where
             deadline,
             trace: arrival.trace,
             previous_attempts: previous_attempts(headers),
-            criticality: Criticality::of(headers, trusted),
+            criticality: Criticality::of(headers, trusted, criticality),
             ended: call::Ended::default(),
         });
         request.extensions_mut().insert(Arc::clone(&context));

@@ -26,7 +26,7 @@ use crate::{
     limit::{
         board::Board,
         concurrency::{Cap, Held, Limiter},
-        shed::Shedder,
+        shed::{self, Shedder},
     },
     policy::Policy,
 };
@@ -79,14 +79,22 @@ impl Protection {
 #[derive(Debug, Clone)]
 pub(super) struct Protect<S> {
     inner: S,
+    /// Read only while something is refused.
+    policy: Live<shed::Policy>,
     /// Nobody where they are always taken.
     protection: Option<Arc<Protection>>,
 }
 
 impl<S> Protect<S> {
-    pub(super) fn new(inner: S, method: &'static Method, protection: &Arc<Protection>) -> Self {
+    pub(super) fn new(
+        inner: S,
+        method: &'static Method,
+        policy: &Live<Policy>,
+        protection: &Arc<Protection>,
+    ) -> Self {
         Self {
             inner,
+            policy: policy.map(|policy| &policy.shed),
             protection: (!method.is_for_operation()).then(|| Arc::clone(protection)),
         }
     }
@@ -95,7 +103,8 @@ impl<S> Protect<S> {
         let Some(protection) = &self.protection else {
             return Ok(None);
         };
-        protection.shedder.admit(|| criticality(request))?;
+        let level = |policy: &shed::Policy| policy.level(criticality(request));
+        protection.shedder.admit(|| self.policy.read(level))?;
         protection.cap.admit().map(Some)
     }
 }
@@ -103,7 +112,8 @@ impl<S> Protect<S> {
 /// How much a call matters, by its context.
 pub(super) fn criticality<B>(request: &Request<B>) -> Criticality {
     let context = request.extensions().get::<Arc<call::Context>>();
-    context.map_or_else(Criticality::default, |context| context.criticality)
+    let said = context.and_then(|context| context.criticality);
+    said.unwrap_or_default()
 }
 
 impl<S, Q, B> Service<Request<Q>> for Protect<S>

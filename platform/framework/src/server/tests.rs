@@ -6,6 +6,7 @@ mod fault;
 mod http;
 mod messages;
 mod overload;
+mod policies;
 mod probe;
 mod protect;
 mod protocol;

@@ -39,7 +39,7 @@ fn serving(deadline: Option<Deadline>) -> Arc<call::Context> {
         deadline,
         trace: TraceContext::root(false),
         previous_attempts: 0,
-        criticality: crate::caller::Criticality::default(),
+        criticality: None,
         ended: call::Ended::default(),
     })
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A method of each kind, and two that promise less.
-static KINDS: [Method; 6] = {
+pub(super) static KINDS: [Method; 6] = {
     const fn method(path: &'static str, client: bool, server: bool, it: Idempotency) -> Method {
         Method {
             path,
@@ -42,9 +42,9 @@ static KINDS: [Method; 6] = {
     ]
 };
 pub(super) const UNARY: usize = 0;
-const UPLOADS: usize = 1;
-const DOWNLOADS: usize = 2;
-const TALKS: usize = 3;
+pub(super) const UPLOADS: usize = 1;
+pub(super) const DOWNLOADS: usize = 2;
+pub(super) const TALKS: usize = 3;
 pub(super) const WRITES: usize = 4;
 pub(super) const READS: usize = 5;
 
@@ -378,7 +378,7 @@ async fn no_retry_of_a_retry() {
             deadline: None,
             trace: TraceContext::root(false),
             previous_attempts,
-            criticality: crate::caller::Criticality::default(),
+            criticality: None,
             ended: call::Ended::default(),
         });
         let calls = call::Scoped::new(served, caller.say_once(UNARY));

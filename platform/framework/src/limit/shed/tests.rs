@@ -71,7 +71,7 @@ impl Watched {
     /// Which of 1000 calls of each criticality are refused, in tenths.
     fn refused(&self) -> [u32; 4] {
         Criticality::ALL.map(|criticality| {
-            let refused = (0..1_000).filter(|_| self.shedder.admit(|| criticality).is_err());
+            let refused = (0..1_000).filter(|_| self.shedder.admit(|| Some(criticality)).is_err());
             (u32::try_from(refused.count()).unwrap() + 50) / 100
         })
     }
@@ -152,7 +152,7 @@ async fn a_refusal_says_why_and_when_to_come_back() {
     watched.machine.memory(95);
     watched.late(ON_TIME, SECOND).await;
     assert_eq!([10, 10, 10, 10], watched.refused());
-    let refused = watched.shedder.admit(|| CriticalPlus).unwrap_err();
+    let refused = watched.shedder.admit(|| Some(CriticalPlus)).unwrap_err();
     assert_eq!(Code::Unavailable, refused.code());
     let details = refused.get_error_details();
     let reason = details.error_info().map(|it| it.reason.clone());

@@ -293,7 +293,7 @@ async fn a_call_that_gets_its_place_too_late_does_not_begin() {
             deadline: Deadline::after(deadline),
             trace: call::TraceContext::root(false),
             previous_attempts: 0,
-            criticality: Criticality::default(),
+            criticality: None,
             ended: call::Ended::default(),
         }));
         layer.call(request)
@@ -365,7 +365,7 @@ async fn health_is_always_served() {
 }
 
 /// A machine without memory.
-struct Full;
+pub(super) struct Full;
 
 impl Machine for Full {
     fn cpu(&mut self, _: Duration) -> Option<f64> {
@@ -378,7 +378,12 @@ impl Machine for Full {
 }
 
 fn saying(criticality: Option<Criticality>) -> Request<()> {
-    let mut request = Wire::request(UNARY);
+    calling(UNARY, criticality)
+}
+
+/// A call that may say how much it matters.
+pub(super) fn calling(path: &str, criticality: Option<Criticality>) -> Request<()> {
+    let mut request = Wire::request(path);
     if let Some(criticality) = criticality {
         let word = HeaderValue::from_static(criticality.as_str());
         request.headers_mut().insert(&CRITICALITY, word);
@@ -422,12 +427,13 @@ async fn calls_that_matter_less_are_refused_first() {
 async fn criticality_is_inherited_and_strangers_do_not_raise_it() {
     let probe = || {
         Probe::unary(|_| async {
-            let found = call::with_current(|call| call.map(|call| call.criticality));
+            let found = call::with_current(|call| call.and_then(|call| call.criticality));
             let mut headers = http::HeaderMap::new();
-            call::pass_on_criticality(&mut headers);
-            let said = Criticality::of(&headers, true);
-            if found == Some(said) {
-                Ok(Response::new(said.as_str().into()))
+            call::pass_on_criticality(&mut headers, None);
+            let said = Criticality::of(&headers, true, None);
+            if found == said {
+                let said = said.map_or("nothing", Criticality::as_str);
+                Ok(Response::new(said.into()))
             } else {
                 Err(Status::internal("not what is said"))
             }

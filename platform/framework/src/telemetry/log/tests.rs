@@ -99,7 +99,7 @@ fn in_call<R>(run: impl FnOnce() -> R) -> R {
             state: None,
         },
         previous_attempts: 0,
-        criticality: crate::caller::Criticality::default(),
+        criticality: None,
         ended: call::Ended::default(),
     };
     let _entered = call::enter(Arc::new(context));

@@ -46,7 +46,7 @@ fn context(call: &ServerCall) -> Arc<call::Context> {
         deadline: None,
         trace: call.trace().clone(),
         previous_attempts: 0,
-        criticality: crate::caller::Criticality::default(),
+        criticality: None,
         ended: call::Ended::default(),
     })
 }

@@ -2,7 +2,15 @@
 
 use std::task::Poll;
 
-use super::{super::peer::OPEN, *};
+use super::{
+    super::{
+        peer::OPEN,
+        retries::{DOWNLOADS, TALKS, UNARY, UPLOADS},
+        script::{Reply, Script},
+    },
+    *,
+};
+use crate::config::Publisher;
 
 /// A breaker that is open for exactly `pause`, then twice as long each time.
 fn pausing(pause: Duration) -> impl FnOnce(&mut Config) {
@@ -219,4 +227,143 @@ async fn a_stream_finds_out_when_its_answer_begins() {
     assert!(latency < 15 * MS, "{latency:?}");
     drop(stream);
     caller.stop().await;
+}
+
+/// A caller of one endpoint whose answers follow `reply`, where calls mean this for its breaker.
+async fn under(
+    reply: Reply,
+    policy: breaker::Policy,
+    change: impl FnOnce(&mut Config),
+) -> (Script, Caller, Publisher<BTreeMap<String, Policy>>) {
+    let net = Net::default();
+    let script = Script::start(&net, &[addr(1)], move |_| reply);
+    let mut caller = Caller::with(&net, &[addr(1)], |config| {
+        pausing(10 * SECOND)(config);
+        change(config);
+    });
+    let publisher = Publisher::new(meaning(policy));
+    let policies = Policies::new(&publisher.live());
+    caller.clients = caller.clients.with_policies(policies);
+    caller.until(addr(1), Connectivity::Ready).await;
+    (script, caller, publisher)
+}
+
+/// The policies by which calls mean this.
+fn meaning(breaker: breaker::Policy) -> BTreeMap<String, Policy> {
+    let retry = crate::retry::Config {
+        attempts_max: 1,
+        ..crate::retry::Config::default()
+    };
+    let policy = Policy {
+        retry,
+        breaker,
+        ..Policy::default()
+    };
+    BTreeMap::from([("*".to_owned(), policy)])
+}
+
+const UNCOUNTED: breaker::Policy = breaker::Policy {
+    counted: false,
+    slow_call: Duration::ZERO,
+};
+
+/// Goal: calls of a method whose policy says so open no breaker however they fail; others do.
+/// Method: failures of each kind of call, with and without, and what the breaker is then.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_counted_opens_no_breaker() {
+    for kind in [UNARY, UPLOADS, DOWNLOADS, TALKS] {
+        for policy in [breaker::Policy::default(), UNCOUNTED] {
+            let reply = Reply::Fails(Code::Internal, &[]);
+            let (_script, caller, _publisher) = under(reply, policy, |_| {}).await;
+            for _ in 0..5 {
+                assert_eq!(Code::Internal, code(&caller.say_once(kind).await));
+            }
+            if !policy.counted {
+                for _ in 0..35 {
+                    assert_eq!(Code::Internal, code(&caller.say_once(kind).await));
+                }
+            }
+            let shut = caller.endpoints()[0].breaker.is_shut();
+            assert_eq!(policy.counted, shut, "{kind}");
+            caller.stop().await;
+        }
+    }
+}
+
+/// Goal: a call that counts for nothing closes a breaker all the same that is open, as its endpoint works
+/// again; and its success hides no failures of those that count.
+/// Method: four failures that count, successes that do not, and one more failure that opens it; after
+/// the pause a call that does not count.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_counted_still_finds_out() {
+    let counted = breaker::Policy::default();
+    let net = Net::default();
+    let peer = Peer::start(&net, addr(1), Manners::default());
+    let mut caller = Caller::with(&net, &[addr(1)], pausing(10 * SECOND));
+    let mut publisher = Publisher::new(meaning(counted));
+    let policies = Policies::new(&publisher.live());
+    caller.clients = caller.clients.with_policies(policies);
+    caller.until(addr(1), Connectivity::Ready).await;
+
+    peer.fail(true);
+    for _ in 0..4 {
+        assert_eq!(Code::Internal, code(&caller.check("x").await));
+    }
+    peer.fail(false);
+    publisher.publish(meaning(UNCOUNTED));
+    caller.check("hides nothing").await.unwrap();
+    assert!(!caller.endpoints()[0].breaker.is_shut());
+    peer.fail(true);
+    publisher.publish(meaning(counted));
+    assert_eq!(Code::Internal, code(&caller.check("x").await));
+    assert!(caller.endpoints()[0].breaker.is_shut());
+
+    peer.fail(false);
+    publisher.publish(meaning(UNCOUNTED));
+    time::sleep(10 * SECOND + MS).await;
+    caller.check("finds out").await.unwrap();
+    assert!(!caller.endpoints()[0].breaker.is_shut());
+    caller.stop().await;
+}
+
+/// Goal: a method says itself what is slow for it, more or less than its endpoint's breaker does.
+/// Method: answers of 10 ms by each kind of call; a breaker that opens after three slow ones.
+#[tokio::test(start_paused = true)]
+async fn a_method_says_what_is_slow() {
+    for (kind, of_breaker, of_method, opens) in [UNARY, UPLOADS, DOWNLOADS, TALKS]
+        .into_iter()
+        .flat_map(|kind| {
+            let cases = [
+                (0, 0, false),
+                (0, 5, true),
+                (0, 50, false),
+                (5, 0, true),
+                (5, 50, false),
+                (50, 5, true),
+            ];
+            cases.map(|(breaker, method, opens)| (kind, breaker, method, opens))
+        })
+    {
+        let reply = Reply::FailsAfterHeaders(10 * MS, Code::Ok);
+        let policy = breaker::Policy {
+            slow_call: of_method * MS,
+            ..breaker::Policy::default()
+        };
+        let (_script, caller, _publisher) = under(reply, policy, |config| {
+            config.balance.breaker.calls_min = 3;
+            config.balance.breaker.slow_call = of_breaker * MS;
+        })
+        .await;
+        for _ in 0..3 {
+            let ended = caller.say_once(kind).await;
+            // One message is missed there.
+            assert!(
+                matches!(code(&ended), Code::Ok | Code::Internal),
+                "{ended:?}"
+            );
+        }
+        let shut = caller.endpoints()[0].breaker.is_shut();
+        assert_eq!(opens, shut, "{kind} {of_breaker} {of_method}");
+        caller.stop().await;
+    }
 }
