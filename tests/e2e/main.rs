@@ -12,6 +12,7 @@ mod discovery;
 mod drain;
 mod gateway;
 mod json;
+mod kinds;
 mod live_config;
 mod live_policies;
 mod money;

@@ -24,8 +24,9 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use gantry_probe::{
-    CountRequest, CountResponse, EchoRequest, EchoResponse, HangRequest, HangResponse, OnceRequest,
-    OnceResponse, PanicRequest, PanicResponse, WaitRequest, WaitResponse,
+    CountRequest, CountResponse, EchoRequest, EchoResponse, GatherRequest, GatherResponse,
+    HangRequest, HangResponse, OnceRequest, OnceResponse, PanicRequest, PanicResponse, WaitRequest,
+    WaitResponse,
     probe_service_client::ProbeServiceClient,
     probe_service_server::{ProbeService, ProbeServiceServer},
 };
@@ -182,16 +183,39 @@ impl ProbeService for Probe {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn gather(
+        &self,
+        request: Request<Streaming<GatherRequest>>,
+    ) -> Result<Response<GatherResponse>, Status> {
+        let running = Running::begin(&self.counts);
+        let mut request = request.into_inner();
+        let mut messages = 0;
+        while request.message().await?.is_some() {
+            messages += 1;
+        }
+        running.finish();
+        Ok(Response::new(GatherResponse { messages }))
+    }
+
     type EchoStream = Answers<EchoResponse>;
 
     async fn echo(
         &self,
         request: Request<Streaming<EchoRequest>>,
     ) -> Result<Response<Self::EchoStream>, Status> {
-        let answers = request.into_inner().map(|message| {
-            message.map(|message| EchoResponse {
+        let mut running = Some(Running::begin(&self.counts));
+        let messages = request.into_inner().map(Some);
+        let answers = messages.chain(tokio_stream::once(None));
+        let answers = answers.filter_map(move |message| {
+            let Some(message) = message else {
+                if let Some(running) = running.take() {
+                    running.finish();
+                }
+                return None;
+            };
+            Some(message.map(|message| EchoResponse {
                 payload: message.payload,
-            })
+            }))
         });
         Ok(Response::new(Box::pin(answers)))
     }
