@@ -9,13 +9,30 @@ use gantry_harness::{
 };
 use serde_json::json;
 use shop_audit::{Books, Order, State};
-use tokio::time::{self, Instant};
-use tonic::{Code, Status};
+use shop_proto::{
+    money::v1::Money,
+    payments::v1::{ChargeRequest, payments_service_client::PaymentsServiceClient},
+};
+use tokio::{
+    task::JoinSet,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status, transport};
 
-use crate::{shop::Customer, stand::Stand};
+use crate::{
+    shop::Customer,
+    stand::Stand,
+    support::{ended, plain},
+};
+
+const CHARGE: &str = "shop.payments.v1.PaymentsService/Charge";
 
 /// Orders of one bad day.
 const ORDERS: usize = 6;
+
+/// Callers at once of those that press.
+const CALLERS: usize = 16;
 
 /// How long whoever orders waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -126,4 +143,139 @@ async fn an_answer_that_comes_too_late_is_asked_for_again() {
     let books = customer.settled(ORDERS, "after late answers").await;
     assert!(all_confirmed(&books), "{books:#?}");
     assert_eq!(ORDERS, books.charges.len());
+}
+
+/// Asks for payments over and over, so many callers at once, each with `PATIENCE`. Each is answered
+/// in time, and whoever is refused is told that it may try again.
+struct Pressing {
+    stop: CancellationToken,
+    callers: JoinSet<u64>,
+}
+
+impl Pressing {
+    async fn on(stand: &Stand) -> Self {
+        let client = PaymentsServiceClient::new(plain(stand.payments.address).await);
+        let stop = CancellationToken::new();
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let (client, stop) = (client.clone(), stop.clone());
+            callers.spawn(async move {
+                let mut paid = 0;
+                for number in 0.. {
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    let id = format!("pressing-{caller}-{number}");
+                    let (outcome, took) = charged(&client, &id, PATIENCE).await;
+                    assert!(took < PATIENCE + MARGIN, "{took:?}: {outcome:?}");
+                    match outcome {
+                        Ok(()) => paid += 1,
+                        Err(status) => assert_eq!(Code::Unavailable, status.code(), "{status:?}"),
+                    }
+                    time::sleep(Duration::from_millis(20)).await;
+                }
+                paid
+            });
+        }
+        Self { stop, callers }
+    }
+
+    /// Payments that were made.
+    async fn end(self) -> u64 {
+        self.stop.cancel();
+        self.callers.join_all().await.into_iter().sum()
+    }
+}
+
+/// A payment, and how long it took.
+async fn charged(
+    client: &PaymentsServiceClient<transport::Channel>,
+    id: &str,
+    patience: Duration,
+) -> (Result<(), Status>, Duration) {
+    let amount = Money {
+        minor_units: 100,
+        currency_code: "EUR".to_owned(),
+    };
+    let mut request = Request::new(ChargeRequest {
+        payment_id: id.to_owned(),
+        amount: Some(amount),
+    });
+    request.set_timeout(patience);
+    let begun = Instant::now();
+    let outcome = client.clone().charge(request).await;
+    (outcome.map(drop), begun.elapsed())
+}
+
+/// Goal: of all that would be paid while the bank is away, one payment at a time asks whether it is
+/// back; and once it is, all are paid again.
+/// Method: many callers of payments; an outage whose answers take their time, and what comes to the
+/// bank in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_at_a_time_asks_whether_it_is_back() {
+    let outage = Duration::from_secs(if tools::timed() { 60 } else { 4 });
+    let stand = Stand::open(Place::file()).await;
+    let customer = Customer::of(stand.doors()).await;
+    let slow = json!({ "outage": true, "latency_ms": 600 });
+    customer.bank(slow).await;
+    let pressing = Pressing::on(&stand).await;
+    bank_is_asked(&stand, false).await;
+    wait::until("those before it to be over", SOON, async || {
+        (stand.turnstile.within() == 0).then_some(())
+    })
+    .await;
+    let (most, before) = (stand.turnstile.most(), stand.turnstile.passed());
+    assert!(most > 1, "{most} at once is no press");
+    time::sleep(outage).await;
+    let (most, asked) = (stand.turnstile.most(), stand.turnstile.passed() - before);
+    assert_eq!(1, most, "at once, of {asked}");
+    // Every three seconds at least, a fifth more or less.
+    let seconds = usize::try_from(outage.as_secs()).expect("few");
+    assert!((1..=seconds).contains(&asked), "{asked} in {outage:?}");
+    customer.bank(json!({})).await;
+    bank_is_asked(&stand, true).await;
+    let before = stand.turnstile.passed();
+    wait::until("payments to be made again", SOON, async || {
+        (stand.turnstile.passed() > before + CALLERS).then_some(())
+    })
+    .await;
+    assert!(pressing.end().await > 0);
+}
+
+/// Goal: a call ends at its deadline however long the bank takes, with its handler; one that has the
+/// time is paid.
+/// Method: a bank that takes two seconds; payments with less time, and one with more.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_outlives_its_deadline() {
+    let margin = if tools::timed() {
+        Duration::from_millis(50)
+    } else {
+        MARGIN
+    };
+    let stand = Stand::open(Place::file()).await;
+    let customer = Customer::of(stand.doors()).await;
+    customer.bank(json!({ "latency_ms": 2_000 })).await;
+    let client = PaymentsServiceClient::new(plain(stand.payments.address).await);
+    let mut calls = JoinSet::new();
+    for millis in [100, 500, 1_000, 1_500, 1_900, 3_900] {
+        let client = client.clone();
+        calls.spawn(async move {
+            let patience = Duration::from_millis(millis);
+            let id = format!("within-{millis}");
+            let (outcome, took) = charged(&client, &id, patience).await;
+            assert!(
+                took < patience + margin,
+                "{took:?} of {patience:?}: {outcome:?}"
+            );
+            let paid = outcome.is_ok();
+            assert_eq!(millis > 2_000, paid, "{millis} ms: {outcome:?}");
+        });
+    }
+    let count = calls.len() as u64;
+    calls.join_all().await;
+    wait::until("all handlers to have ended", margin, async || {
+        let ended = ended(&stand.payments, CHARGE).await;
+        (ended.values().sum::<u64>() == count).then_some(())
+    })
+    .await;
 }

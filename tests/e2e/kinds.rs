@@ -63,10 +63,10 @@ type Client = ProbeServiceClient<Channel>;
 impl Kind {
     fn method(self) -> &'static str {
         match self {
-            Self::Unary => "Wait",
-            Self::ServerStream => "Hang",
-            Self::ClientStream => "Gather",
-            Self::BothStream => "Echo",
+            Self::Unary => "probe.v1.ProbeService/Wait",
+            Self::ServerStream => "probe.v1.ProbeService/Hang",
+            Self::ClientStream => "probe.v1.ProbeService/Gather",
+            Self::BothStream => "probe.v1.ProbeService/Echo",
         }
     }
 
@@ -375,7 +375,7 @@ async fn a_call_counts_once() {
         .await;
         let metrics = service.get("/metrics").await.expect("metrics");
         let started = format!(
-            "\ngrpc_server_call_started_total{{grpc_method=\"probe.v1.ProbeService/{}\"}} 1\n",
+            "\ngrpc_server_call_started_total{{grpc_method=\"{}\"}} 1\n",
             kind.method()
         );
         assert!(metrics.contains(&started), "{metrics}");

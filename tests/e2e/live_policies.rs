@@ -192,7 +192,7 @@ async fn policies_change_under_load() {
     }
     drop(open);
     callers.end().await;
-    let ended = ended(&service, "Wait").await;
+    let ended = ended(&service, "probe.v1.ProbeService/Wait").await;
     assert_eq!(vec!["OK"], ended.keys().collect::<Vec<_>>(), "{ended:?}");
 }
 

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, os::unix::process::ExitStatusExt as _};
 use gantry_harness::{
     database::Place,
     process::{self, Service},
+    turnstile::Turnstile,
     wait::{self, SOON},
 };
 use rustix::process::Signal;
@@ -24,6 +25,8 @@ pub(crate) struct Stand {
     pub(crate) accounts: Service,
     pub(crate) catalog: Service,
     pub(crate) bank: Service,
+    /// Between payments and the bank.
+    pub(crate) turnstile: Turnstile,
     pub(crate) payments: Service,
     pub(crate) orders: Service,
 }
@@ -39,7 +42,8 @@ impl Stand {
         let catalog = catalog.set("CLIENTS__ACCOUNTS__TARGET", accounts.address);
         let catalog = catalog.start().await;
         let bank = service("bank").start().await;
-        let payments = payments(&place, bank.address, None).start().await;
+        let turnstile = Turnstile::to(bank.address, "/health").await;
+        let payments = payments(&place, turnstile.address, None).start().await;
         let peers = [accounts.address, catalog.address, payments.address];
         let orders = orders(&place, peers, None).start().await;
         let product = ImportProductsRequest {
@@ -61,6 +65,7 @@ impl Stand {
             accounts,
             catalog,
             bank,
+            turnstile,
             payments,
             orders,
         }
@@ -114,7 +119,7 @@ impl Stand {
             ];
             self.orders = orders(&self.place, peers, Some(address)).start().await;
         } else {
-            let payments = payments(&self.place, self.bank.address, Some(address));
+            let payments = payments(&self.place, self.turnstile.address, Some(address));
             self.payments = payments.start().await;
         }
     }

@@ -102,11 +102,9 @@ pub(crate) async fn plain(address: SocketAddr) -> transport::Channel {
     connected.expect("a connection")
 }
 
-/// How the calls of a method ended at a service, and how many of them did so.
+/// How the calls of `package.Service/Method` ended at a service, and how many of them did so.
 pub(crate) async fn ended(service: &Service, method: &str) -> BTreeMap<String, u64> {
-    let head = format!(
-        "rpc_server_call_duration_seconds_count{{rpc_method=\"probe.v1.ProbeService/{method}\","
-    );
+    let head = format!("rpc_server_call_duration_seconds_count{{rpc_method=\"{method}\",");
     let metrics = service.get("/metrics").await.expect("metrics");
     let counts = metrics.lines().filter_map(|line| {
         let (code, count) = line.strip_prefix(&head)?.rsplit_once("\"} ")?;

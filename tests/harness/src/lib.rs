@@ -14,4 +14,5 @@ pub mod process;
 pub mod slow;
 pub mod system;
 pub mod tools;
+pub mod turnstile;
 pub mod wait;
