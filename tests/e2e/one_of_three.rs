@@ -10,6 +10,8 @@ use gantry_harness::{
 use rustix::process::{Pid, Signal};
 use tokio::time::{self, Duration};
 
+use crate::support::say;
+
 /// Idempotent, and answered from the store once it was paid.
 const CHARGE: &str = "shop.payments.v1.PaymentsService/Charge";
 const REQUEST: &str =
@@ -102,6 +104,16 @@ async fn served_by(side: SocketAddr) -> f64 {
     counts.filter_map(|count| count.parse::<f64>().ok()).sum()
 }
 
+/// What a run is compared with that nothing happens in; none where times are not looked at.
+async fn undisturbed(shop: &Shop) -> Result<Option<Duration>, Void> {
+    if !tools::timed() {
+        return Ok(None);
+    }
+    let report = shop.load().finish().await?;
+    report.all_ok();
+    Ok(Some(report.p99()))
+}
+
 /// Hardly a call fails once callers have noticed, and the replica has a share again in the end.
 fn judge(report: &Report, second: u64, victim: SocketAddr) {
     let failures = report.failures();
@@ -121,12 +133,16 @@ fn judge(report: &Report, second: u64, victim: SocketAddr) {
     }
     let end = BEFORE + bad() + after();
     let share = report.share(victim, end - after() / 2, end);
+    say(&format!(
+        "{late} of {calls} failed, {share:.2} to it in the end"
+    ));
     assert!(share > 0.02, "it has {share} of the calls in the end");
 }
 
 /// A day in the life of one replica: `begins` makes it bad, `ends` good again.
 async fn day(begins: impl Fn(&Shop), ends: impl Fn(&Shop), counted: bool) -> Result<(), Void> {
     let shop = Shop::open();
+    let usual = undisturbed(&shop).await?;
     let before = shop.served().await;
     let load = shop.load();
     time::sleep(Duration::from_secs(BEFORE - 1)).await;
@@ -136,10 +152,16 @@ async fn day(begins: impl Fn(&Shop), ends: impl Fn(&Shop), counted: bool) -> Res
     ends(&shop);
     let report = load.finish().await?;
     judge(&report, second, shop.address());
+    if let Some(usual) = usual {
+        let p99 = report.p99();
+        say(&format!("p99 {p99:?}, undisturbed {usual:?}"));
+        assert!(p99 <= 2 * usual, "p99 {p99:?}, undisturbed {usual:?}");
+    }
     if counted {
         let attempts = shop.served().await - before;
         #[allow(clippy::cast_precision_loss)]
         let calls = report.calls() as f64;
+        say(&format!("{attempts} attempts for {calls} calls"));
         assert!(attempts <= 1.25 * calls, "{attempts} for {calls} calls");
     }
     Ok(())

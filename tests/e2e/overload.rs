@@ -14,7 +14,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, transport::Channel};
 
-use crate::support::{plain, probe};
+use crate::support::{plain, probe, say};
 
 const METHOD: &str = "probe.v1.ProbeService/Wait";
 /// Calls in the handler at once.
@@ -223,12 +223,6 @@ fn judge_flood(flooded: &Report, best: f64) -> Result<(), String> {
         && good >= share * best;
     well.then_some(())
         .ok_or_else(|| format!("{told}: {}", flooded.errors()))
-}
-
-/// For people: what a run came to.
-#[allow(clippy::print_stderr)]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 /// Goal: with ten times more calls than it can do, a service does as much as it ever can; those that

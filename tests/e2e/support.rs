@@ -161,3 +161,9 @@ impl Callers {
         assert!(calls > 8, "{calls} calls are no load");
     }
 }
+
+/// For people: what a run came to.
+#[allow(clippy::print_stderr)]
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}
