@@ -60,7 +60,7 @@ use crate::{
         throttle::Throttle,
     },
     policy::Policies,
-    retry::{self, Allowance, Way},
+    retry::{self, Allowance, Latencies, Way},
     status::{self, Refusal},
     telemetry::{platform::RefusedCall, rpc::ClientCall},
     transport::subchannel::Outgoing,
@@ -163,12 +163,15 @@ impl Service<Request<Body>> for Channel {
         let idempotency = called.method.map(|method| method.idempotency);
         let told = || request.extensions().get::<Idempotency>().copied();
         let idempotency = idempotency.or_else(told).unwrap_or(Idempotency::Unknown);
+        let way = rules.retry.way(idempotency);
+        let measured = way == Way::Hedged && rules.retry.measures();
         // Here and not in the future: what is inherited is the context of whoever calls.
         let call = Call {
             measured: called.measured.start(),
             throttle: Arc::clone(&called.throttle),
             method: called.method,
-            way: rules.retry.way(idempotency),
+            way,
+            latencies: measured.then(|| called.latencies.clone()).flatten(),
             retry: rules.retry,
             breaker: rules.breaker,
             guards: self.target.guards.read(|guards| *guards),
@@ -219,6 +222,8 @@ struct Call {
     retry: retry::Policy,
     breaker: breaker::Policy,
     way: Way,
+    /// What such calls take, where it is hedged by that.
+    latencies: Option<Arc<Latencies>>,
     /// Whether it is made for a call that is itself tried again: those above do it already.
     in_retry: bool,
     deadline: Result<Option<Deadline>, deadline::MalformedTimeout>,

@@ -6,7 +6,8 @@
 //! [`Allowance`] first, which keeps retries from making an outage worse:
 //!
 //! - [`Tokens`]: too many failures at one target, and nothing is tried again there.
-//! - [`Budget`]: retries are a small share of the calls to a target, whatever each call may do.
+//! - [`Budget`]: retries are a small share of the calls to a target, whatever each call may do, and
+//!   hedges are a smaller one beside it.
 //! - A server that says when, or not to, is obeyed: [`pushback::read`].
 //! - A call that serves one which is itself tried again is not: else each layer multiplies the
 //!   tries of those above it.
@@ -17,6 +18,7 @@
 mod budget;
 mod course;
 pub mod hedge;
+mod latencies;
 pub mod pushback;
 mod settings;
 mod tokens;
@@ -28,7 +30,8 @@ use tokio::time::Instant;
 pub use self::{
     budget::{Budget, Share, Spent},
     course::{Circumstances, Course, Failure, Next, Stop},
-    settings::{Code, Config, Hedge, Policy, Way},
+    latencies::Latencies,
+    settings::{Code, Config, DelayFrom, Hedge, Policy, Way},
     tokens::Tokens,
 };
 use crate::telemetry::platform::{Refusals, RefusedRetry};
@@ -97,6 +100,10 @@ impl Allowance {
 
     fn withdraw(&self, now: Instant) -> bool {
         self.budget.withdraw(now)
+    }
+
+    fn withdraw_hedge(&self, ratio: f64, now: Instant) -> bool {
+        self.budget.withdraw_hedge(ratio, now)
     }
 
     /// Counts why something is not tried again.

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use super::{
     Call, PickedEndpoint, body,
-    timer::{Passed, Timer},
+    timer::{Passed, Patience, Timer},
 };
 use crate::{
     balance::{NoEndpoint, Picked},
@@ -56,6 +56,20 @@ pub(super) struct Sent {
     picked: Picked,
     attempt: Attempt,
     fair: bool,
+}
+
+/// An attempt that is not sent yet: dropped before, it was no request to its target.
+struct Unsent<'a> {
+    throttle: Option<&'a Throttle>,
+    at: Instant,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if let Some(throttle) = self.throttle {
+            throttle.unsent(self.at);
+        }
+    }
 }
 
 impl Sent {
@@ -136,6 +150,17 @@ impl Begun {
         }
     }
 
+    /// What an attempt that failed says.
+    pub(super) fn status(&self) -> Status {
+        if let Some(status) = &self.refused {
+            return status.clone();
+        }
+        match self.last() {
+            Last::With(trailers) => Status::from_header_map(trailers).unwrap_or_else(body::no_end),
+            Last::No | Last::Missing => body::no_end(),
+        }
+    }
+
     /// Ends an attempt that failed in favour of another one.
     pub(super) fn give_up(self, throttle: &Throttle) {
         let code = self.failure().map_or(Code::Cancelled, |it| it.code);
@@ -169,6 +194,12 @@ impl Broken {
         }
     }
 
+    /// Whether no handler can have seen any of it.
+    fn reached_nobody(&self) -> bool {
+        use Fate::{LeftBehind, NotSent, Refused};
+        matches!(self.fate, Some(NotSent | Refused | LeftBehind))
+    }
+
     pub(super) fn failure(&self) -> Option<Failure> {
         let failure = |code| Failure {
             code,
@@ -188,6 +219,8 @@ pub(super) type Outcome = Result<Begun, Broken>;
 /// Which attempt is to be made.
 pub(super) struct Asked<'a> {
     pub(super) which: Try,
+    /// When: the first one begins with its call.
+    pub(super) at: Instant,
     /// Attempts before, transparent ones apart.
     pub(super) previous: u8,
     /// Where those went.
@@ -217,6 +250,10 @@ impl Call {
                 Err(broken) if repeats.allow(broken.fate) && outgoing.rewind() => {
                     asked.which = Try::Transparent;
                 }
+                Err(broken) if broken.reached_nobody() => {
+                    drop(self.unsent(&asked));
+                    return Err(broken);
+                }
                 outcome => return outcome,
             }
         }
@@ -225,17 +262,31 @@ impl Call {
     async fn place(&self, timer: &mut Timer, asked: &Asked<'_>) -> Result<(Picked, Slot), Broken> {
         let target = &*self.target;
         // What reached nobody is no request more.
-        let throttled = self.is_guarded() && self.guards.throttled;
-        let throttled = throttled && asked.which != Try::Transparent;
-        if throttled && let Err(refused) = self.throttle.admit(self.now(asked)) {
+        let throttled = self.is_throttled() && asked.which != Try::Transparent;
+        if throttled && let Err(refused) = self.throttle.admit(asked.at) {
             target.allowance.refusals().call(RefusedCall::Throttle);
             return Err(Broken::last(refused.status(&target.name)));
         }
+        let mut unsent = self.unsent(asked);
         let place = pin!(target.balancer.place_elsewhere(asked.tried));
         match timer.bound(place).await {
-            Ok(Ok(place)) => Ok(place),
+            Ok(Ok(place)) => {
+                unsent.throttle = None;
+                Ok(place)
+            }
             Ok(Err(error)) => Err(Broken::last(no_endpoint(&error))),
             Err(_) => Err(Broken::last(self.too_late("waiting for an endpoint"))),
+        }
+    }
+
+    fn is_throttled(&self) -> bool {
+        self.is_guarded() && self.guards.throttled
+    }
+
+    fn unsent(&self, asked: &Asked<'_>) -> Unsent<'_> {
+        Unsent {
+            throttle: self.is_throttled().then_some(&self.throttle),
+            at: asked.at,
         }
     }
 
@@ -267,9 +318,10 @@ impl Call {
             picked,
             attempt,
         };
+        let patience = time.map(|time| Patience::new(time, outgoing));
         let began = {
             let beginning = pin!(self.begin(slot, request, outgoing, &mut sent));
-            timer.bound_within(time, beginning).await
+            timer.bound_within(patience, beginning).await
         };
         match began {
             Ok(Ok((response, peeked))) => Ok(Begun {
@@ -331,19 +383,12 @@ impl Call {
     }
 
     /// How long an attempt may take; only where it is tried again after that, and not where the caller
-    /// takes its time to send what it asks.
+    /// takes its time to send what it asks. One whose request turns out to be too large for that has
+    /// the time of the call.
     fn attempt_timeout(&self) -> Option<Duration> {
         let streams = self.method.is_none_or(|method| method.client_streaming);
         let retried = self.way == Way::Retried && !self.in_retry && !streams;
         self.retry.attempt_timeout().filter(|_| retried)
-    }
-
-    /// The time, as exactly as an attempt's decisions need it: the first one begins with its call.
-    fn now(&self, asked: &Asked<'_>) -> Instant {
-        match asked.previous {
-            0 => self.began,
-            _ => Instant::now(),
-        }
     }
 
     fn slow(&self, addr: SocketAddr) -> Status {

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -18,13 +19,21 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    retry::hedge::{Others, Plan},
+    limit::throttle::Throttle,
+    retry::{
+        Failure, Latencies,
+        hedge::{Others, Plan},
+    },
     telemetry::rpc::Try,
     transport::subchannel::Outgoing,
 };
 
 /// One attempt that ended, and its clock.
-type Ended = (Result<Begun, Broken>, Timer);
+struct Ended {
+    which: Try,
+    outcome: Result<Begun, Broken>,
+    timer: Timer,
+}
 
 /// What all attempts of a call begin with.
 struct Origin {
@@ -60,11 +69,7 @@ impl Call {
             head,
             tried: Mutex::default(),
         };
-        let (answered, timer) = self.race(&origin, outgoing).await;
-        match answered {
-            Ok(begun) => Ok(Answered { begun, timer }),
-            Err(broken) => Err(broken.status),
-        }
+        self.race(&origin, outgoing).await
     }
 
     async fn is_kept(
@@ -79,12 +84,13 @@ impl Call {
     }
 
     /// `kept` holds the whole request.
-    async fn race(&self, origin: &Origin, kept: Outgoing) -> Ended {
+    async fn race(&self, origin: &Origin, kept: Outgoing) -> Result<Answered, Status> {
         let (policy, allowance) = (&self.retry, &self.target.allowance);
-        let mut plan = Plan::begin(policy, Instant::now());
+        let mut first = First::begin(self.latencies.as_deref());
+        let mut plan = Plan::begin(policy, first.p95(), first.began);
         let mut running = FuturesUnordered::new();
         running.push(self.hedge(origin, kept.copy(), Try::First, 0));
-        let mut last: Option<Ended> = None;
+        let mut last: Option<Status> = None;
         loop {
             let next = plan.next();
             let ended = tokio::select! {
@@ -97,33 +103,32 @@ impl Call {
                         running.push(self.hedge(origin, kept.copy(), Try::Hedge, previous));
                     }
                     match last.take_if(|_| running.is_empty()) {
-                        Some(ended) => return ended,
+                        Some(status) => return Err(status),
                         None => continue,
                     }
                 }
             };
-            let failure = match &ended.0 {
-                Ok(begun) => begun.failure(),
-                Err(broken) => broken.failure(),
-            };
+            let failure = ended.failure();
+            match failure {
+                Some(_) if ended.which == Try::First => first.failed(),
+                None if ended.outcome.is_ok() => first.outdone(Instant::now()),
+                _ => {}
+            }
             let others = match failure {
                 Some(failure) => plan.failed(failure, policy, allowance, Instant::now()),
                 // One that could not even be sent says nothing of those that were.
-                None if ended.0.is_err() && !running.is_empty() => Others::GoOn,
+                None if ended.outcome.is_err() && !running.is_empty() => Others::GoOn,
                 None => Others::Cancelled,
             };
-            let failed_before = last.replace(ended);
-            if let Some((Ok(begun), _)) = failed_before {
-                begun.give_up(&self.throttle);
-            }
             let waits = plan.next().is_some_and(|next| {
                 let fits = |deadline: Deadline| next < deadline.instant();
                 origin.deadline.is_none_or(fits)
             });
-            let over = others == Others::Cancelled || (running.is_empty() && !waits);
-            if let Some(ended) = last.take_if(|_| over) {
-                return ended;
+            if others == Others::Cancelled || (running.is_empty() && !waits) {
+                return ended.answered();
             }
+            // The others are waited for, and what failed holds no place meanwhile.
+            last = Some(ended.give_up(&self.throttle));
         }
     }
 
@@ -139,6 +144,7 @@ impl Call {
         let tried = origin.tried().clone();
         let asked = Asked {
             which,
+            at: Instant::now(),
             previous,
             tried: &tried,
             deadline: origin.deadline,
@@ -155,6 +161,74 @@ impl Call {
                 note,
             )
             .await;
-        (outcome, timer)
+        Ended {
+            which,
+            outcome,
+            timer,
+        }
+    }
+}
+
+impl Ended {
+    fn failure(&self) -> Option<Failure> {
+        match &self.outcome {
+            Ok(begun) => begun.failure(),
+            Err(broken) => broken.failure(),
+        }
+    }
+
+    /// It is how the call ends.
+    fn answered(self) -> Result<Answered, Status> {
+        let timer = self.timer;
+        match self.outcome {
+            Ok(begun) => Ok(Answered { begun, timer }),
+            Err(broken) => Err(broken.status),
+        }
+    }
+
+    /// It failed, and others are waited for: what is left of it is what it says.
+    fn give_up(self, throttle: &Throttle) -> Status {
+        match self.outcome {
+            Ok(begun) => {
+                let status = begun.status();
+                begun.give_up(throttle);
+                status
+            }
+            Err(broken) => broken.status,
+        }
+    }
+}
+
+/// The first attempt, by which it is known how long calls take: hedges are made of those that take
+/// long, and say nothing of the others.
+struct First<'a> {
+    began: Instant,
+    /// None where nobody wants to know, or nothing is learned of this one any more.
+    latencies: Option<&'a Latencies>,
+}
+
+impl<'a> First<'a> {
+    fn begin(latencies: Option<&'a Latencies>) -> Self {
+        Self {
+            began: Instant::now(),
+            latencies,
+        }
+    }
+
+    fn p95(&self) -> Option<Duration> {
+        self.latencies.and_then(Latencies::p95)
+    }
+
+    /// How soon calls fail is no measure of how soon they are answered.
+    fn failed(&mut self) {
+        self.latencies = None;
+    }
+
+    /// It was answered, or is given up as another one was: it would have taken longer still, and left
+    /// out it would make calls seem faster than they are.
+    fn outdone(&self, now: Instant) {
+        if let Some(latencies) = self.latencies {
+            latencies.count(now - self.began);
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     contract::Method,
     limit::{board::Fill, throttle::Throttle},
     policy::Policies,
+    retry::Latencies,
     telemetry::rpc::ClientMethod,
 };
 
@@ -31,24 +32,34 @@ pub(super) struct Called {
     pub(super) method: Option<&'static Method>,
     pub(super) measured: ClientMethod,
     pub(super) throttle: Arc<Throttle>,
+    /// What its calls take, where they are hedged by it; others have nothing in common.
+    pub(super) latencies: Option<Arc<Latencies>>,
     /// Followed where there is a contract; looked up by the path where not.
     rules: Option<Live<Rules>>,
 }
 
 impl Methods {
     pub(super) fn new(methods: &'static [Method], target: &Target, policies: &Policies) -> Self {
-        let known = methods.iter().map(|method| Called {
-            method: Some(method),
-            measured: ClientMethod::new(method, &target.name),
-            throttle: target.throttles.of(method.path),
-            rules: Some(policies.follow(method.full_name()).derive(Rules::new)),
+        let known = methods.iter().map(|method| {
+            let AtTarget {
+                throttle,
+                latencies,
+            } = target.throttles.of(method.path);
+            Called {
+                method: Some(method),
+                measured: ClientMethod::new(method, &target.name),
+                throttle,
+                latencies: Some(latencies),
+                rules: Some(policies.follow(method.full_name()).derive(Rules::new)),
+            }
         });
         Self {
             known: known.collect(),
             other: Called {
                 method: None,
                 measured: ClientMethod::other(&target.name),
-                throttle: target.throttles.of(""),
+                throttle: target.throttles.of("").throttle,
+                latencies: None,
                 rules: None,
             },
             policies: policies.clone(),
@@ -67,26 +78,33 @@ impl Methods {
     }
 }
 
-/// What is known of how calls fail, by method: channels to one target share it.
+/// What is known of how calls fail and how long they take, by method: channels to one target share
+/// it.
 #[derive(Debug, Default)]
 pub(super) struct Throttles {
     /// As many as contracts name, and one for all that none names.
-    by_path: Mutex<HashMap<&'static str, Arc<Throttle>>>,
+    by_path: Mutex<HashMap<&'static str, AtTarget>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct AtTarget {
+    throttle: Arc<Throttle>,
+    latencies: Arc<Latencies>,
 }
 
 impl Throttles {
     /// What each method of a contract was asked of late; all others as `""`.
     pub(super) fn fills(&self, now: Instant) -> Vec<Fill> {
         let by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
-        let fill = |(path, throttle): (&&str, &Arc<Throttle>)| Fill {
+        let fill = |(path, at): (&&str, &AtTarget)| Fill {
             method: path.trim_start_matches('/').to_owned(),
-            ..throttle.fill(now)
+            ..at.throttle.fill(now)
         };
         by_path.iter().map(fill).collect()
     }
 
-    fn of(&self, path: &'static str) -> Arc<Throttle> {
+    fn of(&self, path: &'static str) -> AtTarget {
         let mut by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(by_path.entry(path).or_default())
+        by_path.entry(path).or_default().clone()
     }
 }

@@ -38,10 +38,11 @@ impl Call {
         let mut timer = Timer::new(deadline);
         let mut memory = Memory::default();
         let mut repeats = Repeats::default();
-        let mut which = Try::First;
+        let (mut which, mut at) = (Try::First, self.began);
         loop {
             let asked = Asked {
                 which,
+                at,
                 previous: memory.course.previous(),
                 tried: &memory.tried,
                 deadline,
@@ -57,7 +58,7 @@ impl Call {
             };
             // It ends before the deadline: nothing else has to be waited for.
             Box::pin(time::sleep(pause)).await;
-            which = Try::Retry;
+            (which, at) = (Try::Retry, Instant::now());
         }
     }
 

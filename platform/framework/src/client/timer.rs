@@ -3,20 +3,39 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::time::{self, Sleep};
 use tonic::Code;
 
-use crate::deadline::Deadline;
+use crate::{
+    deadline::Deadline,
+    transport::subchannel::{Outgoing, Replayable},
+};
 
 /// Ends when the deadline passes, if there is one.
 #[derive(Debug)]
 pub(super) struct Timer {
     deadline: Option<Deadline>,
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long an attempt may take, as long as there may be another one after it: one whose request is
+/// too large to be sent again would be given up for nothing.
+pub(super) struct Patience {
+    time: Duration,
+    replayable: Replayable,
+}
+
+impl Patience {
+    pub(super) fn new(time: Duration, outgoing: &mut Outgoing) -> Self {
+        Self {
+            time,
+            replayable: outgoing.follow_replayable(),
+        }
+    }
 }
 
 /// The time passed first.
@@ -45,13 +64,15 @@ impl Timer {
         self.bound_within(None, future).await
     }
 
-    /// The same, and no longer than `time`.
+    /// The same, and no longer than `patience` says.
     pub(super) async fn bound_within<F: Future>(
         &mut self,
-        time: Option<Duration>,
+        patience: Option<Patience>,
         mut future: Pin<&mut F>,
     ) -> Result<F::Output, Passed> {
-        let mut attempt = time.map(|time| Box::pin(time::sleep(time)));
+        let alarm =
+            |patience: Patience| (Box::pin(time::sleep(patience.time)), patience.replayable);
+        let mut attempt = patience.map(alarm);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -60,10 +81,15 @@ impl Timer {
             if self.poll_passed(cx).is_ready() {
                 return Poll::Ready(Err(Passed::Deadline));
             }
-            match &mut attempt {
-                Some(attempt) => attempt.as_mut().poll(cx).map(|()| Err(Passed::Attempt)),
-                None => Poll::Pending,
+            let Some((alarm, replayable)) = &mut attempt else {
+                return Poll::Pending;
+            };
+            ready!(alarm.as_mut().poll(cx));
+            if replayable.is_so() {
+                return Poll::Ready(Err(Passed::Attempt));
             }
+            attempt = None;
+            Poll::Pending
         })
         .await
     }

@@ -5,8 +5,9 @@
 //! `(requests - 2·accepts) / (requests + 1)`: as soon as half of the calls fail. Requests are
 //! counted when they are made and not when they end, so that an outage that fails slowly is seen at
 //! once; a call counts as accepted until it fails, so that one that takes long counts as nothing
-//! bad. Only what is the target's fault lowers accepts. Some calls always go through, as nobody
-//! else finds out that the target is back.
+//! bad. One that turns out to have reached nobody was no request: it counts as neither. Only what is
+//! the target's fault lowers accepts. Some calls always go through, as nobody else finds out that the
+//! target is back.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -106,6 +107,12 @@ impl Throttle {
         }
         self.admitted.count(now);
         Ok(())
+    }
+
+    /// A call that was admitted at `since` never reached the target: there was no endpoint for it, or no
+    /// time left. It was no request then, and nothing that the target accepted.
+    pub fn unsent(&self, since: Instant) {
+        self.admitted.take_back(since);
     }
 
     /// A call that was admitted at `since` ended; `verdict` says whose fault that was. Of one that was

@@ -1,4 +1,4 @@
-//! Bounds retries to a share of the calls to a target.
+//! Bounds retries, and hedges beside them, to shares of the calls to a target.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -43,8 +43,10 @@ impl Default for Share {
 }
 
 const SLICES: u32 = 10;
+/// Hedges in each second beside their share, so that a target with few calls has some.
+const HEDGE_RESERVE: f64 = 1.0;
 
-/// Calls to one target, and how many of them were retries.
+/// Calls to one target, and how many more requests were retries and hedges.
 #[derive(Debug)]
 pub struct Budget {
     share: Share,
@@ -52,6 +54,7 @@ pub struct Budget {
     calls: Window,
     retries: Window,
     refused: AtomicU64,
+    hedges: Window,
 }
 
 impl Default for Budget {
@@ -72,6 +75,7 @@ impl Budget {
             calls: Window::new(window, SLICES),
             retries: Window::new(window, SLICES),
             refused: AtomicU64::new(0),
+            hedges: Window::new(window, SLICES),
         }
     }
 
@@ -88,19 +92,33 @@ impl Budget {
 
     /// Counts a retry, if there is one left.
     #[must_use]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let fits = self.fits(&self.retries, self.share.ratio, self.reserve, now);
+        if !fits {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Counts a hedge, if there is one left of `ratio` hedges for each call, and one a second. Retries
+    /// are none of its business, nor it of theirs.
+    #[must_use]
+    pub fn withdraw_hedge(&self, ratio: f64, now: Instant) -> bool {
+        let reserve = HEDGE_RESERVE * self.share.window.as_secs_f64();
+        self.fits(&self.hedges, ratio, reserve, now)
+    }
+
     #[allow(
         clippy::cast_precision_loss,
         reason = "counts of a minute are far below 2^52"
     )]
-    pub fn withdraw(&self, now: Instant) -> bool {
+    fn fits(&self, spent: &Window, ratio: f64, reserve: f64, now: Instant) -> bool {
         // Counted before it is known whether it may: of several at once, none takes what another
         // was given.
-        self.retries.count(now);
-        let spent = self.retries.sum(now) as f64;
-        let fits = spent <= self.allowed(now);
+        spent.count(now);
+        let fits = spent.sum(now) as f64 <= self.of_calls(ratio, reserve, now);
         if !fits {
-            self.retries.take_back(now);
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            spent.take_back(now);
         }
         fits
     }
@@ -119,11 +137,15 @@ impl Budget {
         }
     }
 
+    fn allowed(&self, now: Instant) -> f64 {
+        self.of_calls(self.share.ratio, self.reserve, now)
+    }
+
     #[allow(
         clippy::cast_precision_loss,
         reason = "counts of a minute are far below 2^52"
     )]
-    fn allowed(&self, now: Instant) -> f64 {
-        self.share.ratio * self.calls.sum(now) as f64 + self.reserve
+    fn of_calls(&self, ratio: f64, reserve: f64, now: Instant) -> f64 {
+        ratio * self.calls.sum(now) as f64 + reserve
     }
 }

@@ -22,13 +22,17 @@ config::section! {
         /// Codes that are tried again. `RESOURCE_EXHAUSTED` is only where the server says when.
         pub codes: Vec<Code> = vec![Code::Unavailable], live;
         /// How long one attempt may wait for the beginning of its answer before the next one is
-        /// made; 0s leaves each attempt all the time of the call.
+        /// made; 0s leaves each attempt all the time of the call, as does a request of more than 64 KiB,
+        /// which is not sent again.
         pub attempt_timeout: Duration = Duration::ZERO, in Duration::ZERO..=LONGEST, live;
         /// Treat the methods as idempotent, although their contracts do not say so.
         pub idempotent: bool = false, live;
     }
     validate = Config::check;
 }
+
+const DELAY_MIN: Duration = Duration::from_millis(5);
+const DELAY_MAX: Duration = Duration::from_mins(1);
 
 config::section! {
     /// Calls that are sent to several instances in turn, without waiting for one to fail. Only
@@ -38,12 +42,32 @@ config::section! {
         /// Attempts in total, the first included; 1 switches hedging off.
         pub attempts_max: u8 = 1, in 1..=5, live;
         /// How long there is no answer before the next attempt is made; sensible is what all but
-        /// the slowest calls take.
+        /// the slowest calls take. Where `delay_from` says to measure that, it holds until a hundred
+        /// calls are known.
         pub delay: Duration = Duration::from_millis(500),
-            in Duration::from_millis(5)..=Duration::from_mins(1), live;
+            in DELAY_MIN..=DELAY_MAX, live;
+        /// Where the delay is from: `fixed` is `delay`, and `p95` what 95 of 100 calls of the method to
+        /// the target take no longer than, of the last 512.
+        pub delay_from: DelayFrom = DelayFrom::Fixed, live;
+        /// The least delay that is measured.
+        pub delay_min: Duration = DELAY_MIN, in DELAY_MIN..=DELAY_MAX, live;
+        /// Attempts made because there is no answer, in percent of the calls to the target in ten
+        /// seconds; one a second is made beside those. Attempts after a failure are retries and spend
+        /// those' share.
+        pub budget_percent: u32 = 5, in 1..=100, live;
         /// Codes after which the other attempts go on and the next one is made at once; any other
         /// ends the call.
         pub codes_not_fatal: Vec<Code> = vec![Code::Unavailable], live;
+    }
+}
+
+config::choice! {
+    /// What says how long a call waits before it is hedged.
+    pub enum DelayFrom {
+        /// The setting.
+        Fixed = "fixed",
+        /// What calls took lately.
+        P95 = "p95",
     }
 }
 
@@ -172,6 +196,9 @@ pub struct Policy {
     multiplier: f64,
     attempt_timeout: Option<Duration>,
     hedge_delay: Duration,
+    /// The least delay in microseconds where it is what calls take; 0 where it is not.
+    hedge_micros_min: u32,
+    hedge_percent: u8,
 }
 
 impl Policy {
@@ -189,6 +216,11 @@ impl Policy {
             multiplier: retry.multiplier,
             attempt_timeout: Some(retry.attempt_timeout).filter(|timeout| !timeout.is_zero()),
             hedge_delay: hedge.delay,
+            hedge_micros_min: match hedge.delay_from {
+                DelayFrom::Fixed => 0,
+                DelayFrom::P95 => u32::try_from(hedge.delay_min.as_micros()).unwrap_or(u32::MAX),
+            },
+            hedge_percent: u8::try_from(hedge.budget_percent).unwrap_or(100),
         }
     }
 
@@ -219,8 +251,22 @@ impl Policy {
         self.hedges_max
     }
 
-    pub(super) fn hedge_delay(&self) -> Duration {
-        self.hedge_delay
+    /// Whether a hedged call asks how long others took.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        self.hedge_micros_min > 0
+    }
+
+    /// The time to the next attempt, where calls take `p95`, as far as that is known.
+    pub(super) fn hedge_delay(&self, p95: Option<Duration>) -> Duration {
+        let least = Duration::from_micros(self.hedge_micros_min.into());
+        p95.filter(|_| self.measures())
+            .map_or(self.hedge_delay, |p95| p95.clamp(least, DELAY_MAX))
+    }
+
+    /// Hedges for each call to the target.
+    pub(super) fn hedge_budget(&self) -> f64 {
+        f64::from(self.hedge_percent) / 100.0
     }
 
     pub(super) fn retries(&self, code: tonic::Code) -> bool {

@@ -1,3 +1,5 @@
+mod hedging;
+
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -409,56 +411,4 @@ async fn an_outage_is_not_made_worse() {
     assert!((1.15..=1.25).contains(&budget), "{budget}");
     let both = attempts(allowance()).await;
     assert!(both <= 1.001, "{both}");
-}
-
-/// Goal: attempts are made one delay apart, until one is answered or all are made.
-/// Method: four attempts of half a second, by the clock.
-#[tokio::test(start_paused = true)]
-async fn hedges_are_a_delay_apart() {
-    let (policy, allowance) = (hedged(4), allowance());
-    let began = Instant::now();
-    let mut plan = hedge::Plan::begin(&policy, began);
-    for (previous, due) in [(1, 500), (2, 1_000), (3, 1_500)] {
-        assert_eq!(Some(began + due * MS), plan.next());
-        assert_eq!(previous, plan.previous());
-        assert!(plan.take(&policy, &allowance, began + due * MS));
-    }
-    assert_eq!(None, plan.next());
-}
-
-/// Goal: a failure brings the next attempt forward, delays it, stops the plan or ends the call, by
-/// its code and what the server says.
-/// Method: each, half-way to the second attempt.
-#[tokio::test(start_paused = true)]
-async fn a_failure_moves_the_next_hedge() {
-    use hedge::Others::{Cancelled, GoOn};
-    let policy = hedged(4);
-    let began = Instant::now();
-    let now = began + 250 * MS;
-    let fails = |failure, allowance: &Allowance| {
-        let mut plan = hedge::Plan::begin(&policy, began);
-        let others = plan.failed(failure, &policy, allowance, now);
-        (others, plan.next())
-    };
-    let unavailable = failure(Grpc::Unavailable);
-    assert_eq!((GoOn, Some(now)), fails(unavailable, &allowance()));
-    let later = pushed(Pushback::After(1_000 * MS));
-    let at = now + 1_000 * MS;
-    assert_eq!((GoOn, Some(at)), fails(later, &allowance()));
-    let never = pushed(Pushback::Never);
-    assert_eq!((GoOn, None), fails(never, &allowance()));
-    let fatal = fails(failure(Grpc::NotFound), &allowance());
-    assert_eq!(Cancelled, fatal.0);
-
-    let weary = allowance().with(Tokens::new(2, 100), Budget::default());
-    assert_eq!((GoOn, None), fails(unavailable, &weary));
-    let none = Share {
-        ratio: 0.0,
-        reserve: 0,
-        ..Share::default()
-    };
-    let spent = allowance().with(Tokens::default(), Budget::new(none));
-    let mut plan = hedge::Plan::begin(&policy, began);
-    assert!(!plan.take(&policy, &spent, began + 500 * MS));
-    assert_eq!(None, plan.next());
 }

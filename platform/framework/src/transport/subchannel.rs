@@ -47,7 +47,7 @@ pub use self::{
     connect::{Connect, Io, Tcp},
     connection::Slot,
     exchange::{Failed, Incoming, exchange},
-    outgoing::{Outgoing, REPLAY_MAX},
+    outgoing::{Outgoing, REPLAY_MAX, Replayable},
     tls::{Tls, TlsFiles},
 };
 

@@ -108,6 +108,29 @@ async fn a_method_that_fails_is_asked_less() {
     caller.stop().await;
 }
 
+/// Goal: calls that found no endpoint do not stand for calls that went well.
+/// Method: a hundred while nobody listens; then somebody does, who fails every call.
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_no_success() {
+    fastrand::seed(37);
+    let net = Net::default();
+    let caller = guarded(&net, retry::Config::default());
+    for _ in 0..100 {
+        let status = caller.say_once(WRITES).await.unwrap_err();
+        assert_eq!(Some("NO_ENDPOINT"), reason(&status).as_deref());
+    }
+    let script = Script::start(&net, &[addr(1)], |_| Reply::Fails(Code::Internal, &[]));
+    caller.until(addr(1), Connectivity::Ready).await;
+    let mut refused = 0;
+    for _ in 0..100 {
+        let status = caller.say_once(WRITES).await.unwrap_err();
+        refused += usize::from(reason(&status).as_deref() == Some("THROTTLED"));
+    }
+    assert!(refused > 30, "{refused}");
+    assert_eq!(100, refused + script.begun());
+    caller.stop().await;
+}
+
 /// Goal: what hands on the calls of others is not stopped by what some of them do.
 /// Method: a channel without a contract: streams beyond the bound, and failures beyond half.
 #[tokio::test(start_paused = true)]

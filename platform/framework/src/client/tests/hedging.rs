@@ -14,13 +14,19 @@ type Answers = fn(usize) -> Reply;
 
 /// Four endpoints, and a caller that hedges with up to four attempts, half a second apart.
 async fn hedging(net: &Net, answers: Answers) -> (Caller, Script) {
+    let hedge = retry::Hedge {
+        attempts_max: 4,
+        ..retry::Hedge::default()
+    };
+    hedging_by(net, hedge, answers).await
+}
+
+/// The same by these settings.
+async fn hedging_by(net: &Net, hedge: retry::Hedge, answers: Answers) -> (Caller, Script) {
     let addrs = ADDRS.map(addr);
     let script = Script::start(net, &addrs, answers);
     let policy = Policy {
-        hedge: retry::Hedge {
-            attempts_max: 4,
-            ..retry::Hedge::default()
-        },
+        hedge,
         ..Policy::default()
     };
     let caller = Caller::under(net, &addrs, policy, |_| {});
@@ -173,5 +179,89 @@ async fn a_request_too_large_to_be_kept_is_sent_once() {
     assert!(tokio::time::timeout(3_000 * MS, call).await.is_err());
     assert_eq!(1, script.begun());
     assert!(script.seen()[0].body.len() > size);
+    caller.stop().await;
+}
+
+/// Goal: an attempt that failed holds nothing while the next is awaited: no stream, and no place among
+/// the calls of its endpoint.
+/// Method: two attempts, of which the first fails in each way that leaves something open, and the second
+/// hangs; calls in flight at all endpoints.
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_gone_while_others_are_awaited() {
+    let ways: [Answers; 3] = [
+        |number| match number {
+            0 => Reply::Fails(Code::Unavailable, &[]),
+            _ => Reply::Hangs,
+        },
+        |number| match number {
+            0 => Reply::FailsAfterHeaders(Duration::ZERO, Code::Unavailable),
+            _ => Reply::Hangs,
+        },
+        |number| match number {
+            0 => Reply::IsNoGrpc(503),
+            _ => Reply::Hangs,
+        },
+    ];
+    for answers in ways {
+        let net = Net::default();
+        let hedge = retry::Hedge {
+            attempts_max: 2,
+            ..retry::Hedge::default()
+        };
+        let (caller, script) = hedging_by(&net, hedge, answers).await;
+        let channel = caller.clients.channel("peer", &METHODS);
+        let mut client = HealthClient::new(channel);
+        let call = spawn(async move { check(&mut client, "x").await });
+        tokio::time::sleep(100 * MS).await;
+        assert_eq!(2, script.begun());
+        let pending: Vec<_> = caller.endpoints().iter().map(|it| it.pending).collect();
+        assert_eq!(1, pending.iter().sum::<usize>(), "{pending:?}");
+        call.abort();
+        caller.stop().await;
+    }
+}
+
+/// Goal: a delay that is measured follows the method: the setting at first, and what calls take after a
+/// hundred; what its hedges are faster than counts as slow.
+/// Method: a hundred calls of 20 ms, then one whose first attempt hangs; then a hundred of 60 ms, and
+/// another one.
+#[tokio::test(start_paused = true)]
+async fn the_delay_follows_the_method() {
+    let net = Net::default();
+    let hedge = retry::Hedge {
+        attempts_max: 2,
+        delay_from: retry::DelayFrom::P95,
+        ..retry::Hedge::default()
+    };
+    let (caller, script) = hedging_by(&net, hedge, |number| match number {
+        0 | 101 | 142 => Reply::Hangs,
+        1 | 102 | 143 => Reply::Serves,
+        2..101 => Reply::ServesLate(20 * MS),
+        _ => Reply::ServesLate(15 * MS),
+    })
+    .await;
+    let hedged = |sent: usize| {
+        let seen = script.seen();
+        let (first, second) = (seen[sent - 2].at, seen[sent - 1].at);
+        assert_eq!(Some("1"), seen[sent - 1].previous.as_deref());
+        (second - first).as_millis()
+    };
+    caller.say_once(READS).await.unwrap();
+    assert_eq!(2, script.begun());
+    assert!((500..=503).contains(&hedged(2)), "{}", hedged(2));
+    for _ in 0..99 {
+        caller.say_once(READS).await.unwrap();
+    }
+    assert_eq!(101, script.begun());
+    // The slow one is one of a hundred.
+    caller.say_once(READS).await.unwrap();
+    assert!((20..=24).contains(&hedged(103)), "{}", hedged(103));
+    for _ in 0..39 {
+        caller.say_once(READS).await.unwrap();
+    }
+    assert_eq!(142, script.begun());
+    caller.say_once(READS).await.unwrap();
+    // Of 140 calls, the slowest 7 are those of 500 ms, of 20 and some of its kind.
+    assert!((20..=24).contains(&hedged(144)), "{}", hedged(144));
     caller.stop().await;
 }

@@ -364,6 +364,36 @@ async fn an_attempt_has_its_own_time() {
     }
 }
 
+/// Goal: an attempt is not given up for its time where none can follow it: its request is too large to be
+/// sent again.
+/// Method: requests around what is kept, answered after five times the time of an attempt; when, and
+/// after how many.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_again_has_all_the_time() {
+    let kept = crate::transport::subchannel::REPLAY_MAX;
+    for (size, requests, expected, took) in [
+        (100, 3, Code::Unavailable, 600),
+        (kept + 1, 1, Code::Ok, 1_000),
+    ] {
+        let net = Net::default();
+        let script = Script::start(&net, &[addr(1)], |_| Reply::ServesLate(1_000 * MS));
+        let config = retry::Config {
+            attempt_timeout: 200 * MS,
+            backoff_min: MS,
+            ..retry::Config::default()
+        };
+        let caller = retrying(&net, &[addr(1)], config);
+        caller.until(addr(1), Connectivity::Ready).await;
+        let began = Instant::now();
+        let messages = tokio_stream::once(message(&"x".repeat(size)));
+        assert_eq!(expected, code(&caller.say(UNARY, messages).await), "{size}");
+        let off = began.elapsed().saturating_sub(took * MS);
+        assert!(off < 20 * MS, "{off:?}");
+        assert_eq!(requests, script.begun());
+        caller.stop().await;
+    }
+}
+
 /// Goal: a call for one that is itself tried again is not: tries would multiply.
 /// Method: inside served calls that are a first and a second attempt.
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,8 @@ use super::{Net, raw::SERVING, spawn};
 pub(super) enum Reply {
     /// With a message and OK.
     Serves,
+    /// The same after a time.
+    ServesLate(Duration),
     /// With trailers alone, and these pushbacks.
     Fails(Code, &'static [&'static str]),
     /// The same before any of the request is read.
@@ -138,6 +140,10 @@ impl Script {
                 end(stream, code);
             }
             Reply::Serves => serve(&mut respond, Code::Ok),
+            Reply::ServesLate(pause) => {
+                time::sleep(pause).await;
+                serve(&mut respond, Code::Ok);
+            }
             Reply::FailsAfterMessage(code) => serve(&mut respond, code),
             Reply::IsNoGrpc(status) => {
                 let head = Response::builder().status(status).body(()).unwrap();

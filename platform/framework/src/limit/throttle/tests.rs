@@ -133,3 +133,18 @@ async fn what_began_long_ago_counts_no_more() {
         throttle.admit(now).expect("nothing failed of late");
     }
 }
+
+/// Goal: what never reached the target is nothing that it accepted.
+/// Method: a thousand calls for which there was no endpoint, then a hundred that fail.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_is_not_accepted() {
+    let throttle = Throttle::default();
+    let now = Instant::now();
+    for _ in 0..1_000 {
+        throttle.admit(now).unwrap();
+        throttle.unsent(now);
+    }
+    assert_eq!(0, throttle.admitted.sum(now));
+    let passed = second(&throttle, now, 100, 100);
+    assert!(passed < 60, "{passed}");
+}

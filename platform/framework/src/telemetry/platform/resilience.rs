@@ -114,6 +114,8 @@ crate::telemetry::label! {
         Throttled = "throttled",
         /// Retries to the target have spent their share of its calls.
         Budget = "budget",
+        /// Hedges to the target have.
+        HedgeBudget = "hedge_budget",
         /// The server said not to.
         Pushback = "pushback",
         /// The pause does not fit the deadline.

@@ -4,6 +4,10 @@ use std::{
     future::poll_fn,
     mem,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -27,7 +31,21 @@ pub struct Outgoing {
     /// How many of `kept` this attempt has taken.
     position: usize,
     replayable: bool,
+    /// Where it is told that it is not any more, to whoever asked.
+    kept_for: Option<Arc<AtomicBool>>,
     trailers: Option<HeaderMap>,
+}
+
+/// Whether a body that is on its way can begin again from its first byte.
+#[derive(Debug, Clone)]
+pub struct Replayable(Arc<AtomicBool>);
+
+impl Replayable {
+    /// Whether it can at this moment; once it cannot, it never can again.
+    #[must_use]
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The next piece of a body.
@@ -49,6 +67,7 @@ impl Outgoing {
             kept_bytes: 0,
             position: 0,
             replayable: true,
+            kept_for: None,
             trailers: None,
         }
     }
@@ -66,8 +85,18 @@ impl Outgoing {
         self.replayable
     }
 
+    /// The same for whoever asks while an attempt has the body.
+    #[must_use]
+    pub fn follow_replayable(&mut self) -> Replayable {
+        let replayable = self.replayable;
+        let kept_for = self
+            .kept_for
+            .get_or_insert_with(|| Arc::new(AtomicBool::new(replayable)));
+        Replayable(Arc::clone(kept_for))
+    }
+
     /// Reads the whole body before any of it is sent; `false` if it is too large to be kept: then
-    /// it is sent all the same, once. For bodies whose source does not wait for an answer.
+    /// it is sent all the same, once, and as often as nothing of it was taken. For bodies whose source does not wait for an answer.
     ///
     /// # Errors
     ///
@@ -91,8 +120,7 @@ impl Outgoing {
                 }
             }
             if self.kept_bytes > REPLAY_MAX {
-                self.replayable = false;
-                break;
+                return Ok(false);
             }
         }
         Ok(self.replayable)
@@ -109,6 +137,7 @@ impl Outgoing {
             kept_bytes: self.kept_bytes,
             position: 0,
             replayable: self.replayable,
+            kept_for: None,
             trailers: self.trailers.clone(),
         }
     }
@@ -132,12 +161,20 @@ impl Outgoing {
         self.kept.drain(..self.position);
         self.position = 0;
         self.replayable = false;
+        if let Some(kept_for) = &self.kept_for {
+            kept_for.store(false, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Status>> {
         if let Some(data) = self.kept.get(self.position) {
+            let data = data.clone();
             self.position += 1;
-            return Poll::Ready(Ok(Piece::Data(data.clone())));
+            if self.kept_bytes > REPLAY_MAX {
+                // Read ahead, and more than is kept of what is on its way.
+                self.forget();
+            }
+            return Poll::Ready(Ok(Piece::Data(data)));
         }
         if let Some(trailers) = self.trailers.clone() {
             return Poll::Ready(Ok(Piece::Trailers(trailers)));
@@ -179,6 +216,56 @@ impl Outgoing {
         } else {
             self.kept.push(data.clone());
             self.position = self.kept.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    /// A body of so many pieces of a kibibyte.
+    fn body(pieces: usize) -> Outgoing {
+        let piece = |number: usize| {
+            let data = Bytes::from(vec![u8::try_from(number % 251).unwrap(); 1024]);
+            Ok::<_, Status>(http_body::Frame::data(data))
+        };
+        let stream = tokio_stream::iter((0..pieces).map(piece));
+        Outgoing::new(Body::new(StreamBody::new(stream).boxed_unsync()))
+    }
+
+    async fn next(outgoing: &mut Outgoing) -> Option<Bytes> {
+        match poll_fn(|cx| outgoing.poll_next(cx)).await.unwrap() {
+            Piece::Data(data) => Some(data),
+            Piece::Trailers(_) | Piece::End => None,
+        }
+    }
+
+    /// Goal: a body that was read ahead and is too large to be kept can be sent as long as none of it
+    /// was, whole, and once after that.
+    /// Method: 60 KiB and 100 KiB, read ahead; begun again before and after the first piece, and read
+    /// to the end.
+    #[tokio::test]
+    async fn what_is_too_large_begins_again_until_it_is_begun() {
+        for (pieces, kept) in [(60, true), (100, false)] {
+            let mut outgoing = body(pieces);
+            assert_eq!(kept, outgoing.fill().await.unwrap());
+            let replayable = outgoing.follow_replayable();
+            assert!(outgoing.rewind() && replayable.is_so());
+            let first = next(&mut outgoing).await;
+            assert_eq!(Some(&0), first.as_ref().and_then(|data| data.first()));
+            assert_eq!(kept, outgoing.is_replayable());
+            assert_eq!(kept, replayable.is_so());
+            if outgoing.rewind() {
+                assert_eq!(first, next(&mut outgoing).await);
+            }
+            for number in 1..pieces {
+                let data = next(&mut outgoing).await.unwrap();
+                assert_eq!(number % 251, usize::from(data[0]));
+            }
+            assert_eq!(None, next(&mut outgoing).await);
         }
     }
 }
