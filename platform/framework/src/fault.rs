@@ -4,6 +4,8 @@
 //! from an operator who switches it on in a running process for a time ([`Faults`]); the operator's
 //! counts where both say something. Nothing is done unless one of them says so.
 //!
+//! A call waits no longer than its fault is on: once that ends, it goes to its handler.
+//!
 //! A fault takes the place of the handler, or comes before it: to all layers around it, and to those
 //! who call, it looks as if the handler did it. What is for calls of some callers alone is told by
 //! their metadata.
@@ -17,7 +19,7 @@ use tonic::Code;
 
 use crate::config::{self, Given, Mismatch, Setting};
 
-pub use switched::{Faults, LONGEST, Standing};
+pub use switched::{Faults, LONGEST, Met, Standing};
 
 /// Longest delay.
 const DELAY_MAX: Duration = Duration::from_hours(1);

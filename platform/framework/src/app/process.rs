@@ -160,6 +160,9 @@ impl<C: Section> Process<C> {
         };
         self.open_side_port(bound.side_port, bound.listener.handle(), &app, view)?;
         upkeep::start(&self, &bound.listener.handle());
+        let faults = app.faults.clone();
+        let faults = faults.follow(self.journal.clone(), self.platform.stopping());
+        self.platform.spawn("faults", faults);
 
         // Cancel-safe: a start-up that is told to stop is dropped as a whole.
         let started = tokio::select! {

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     config::{Sources, load},
     contract::Pattern,
+    journal::Journal,
 };
 
 fn config(toml: &str) -> Result<Config, String> {
@@ -115,7 +116,7 @@ async fn what_is_switched_on_ends() {
     let percent = |method: &str| {
         faults
             .find(method)
-            .map(|config| format!("{}", config.fail_percent))
+            .map(|met| format!("{}", met.config.fail_percent))
     };
     assert_eq!(None, percent("a.B/C"));
     on("a.B/*", 10.0, 60).unwrap();
@@ -139,4 +140,81 @@ async fn what_is_switched_on_ends() {
     }
     assert!(on("a.B/C", 1.0, 60).is_err());
     on("a.B/M1", 2.0, 60).unwrap();
+}
+
+/// Goal: who waits because of a fault goes on when it is over, however it ended.
+/// Method: three that wait: one whose time passes, one that is replaced, one that is switched off.
+#[tokio::test(start_paused = true)]
+async fn its_end_is_told_to_those_who_wait() {
+    let faults = Faults::default();
+    let began = Instant::now();
+    let on = |seconds: u64| {
+        let switched = faults.switch_on(Standing {
+            pattern: "a.B/C".parse::<Pattern>().unwrap(),
+            config: Config {
+                drop_percent: 100.0,
+                ..Config::default()
+            },
+            until: Instant::now() + Duration::from_secs(seconds),
+        });
+        switched.unwrap();
+        faults.find("a.B/C").unwrap()
+    };
+    on(30).over().await;
+    assert_eq!(Duration::from_secs(30), began.elapsed());
+
+    let replaced = on(60);
+    let last = on(60);
+    replaced.over().await;
+    assert_eq!(Duration::from_secs(30), began.elapsed());
+    assert!(
+        time::timeout(Duration::from_secs(1), last.over())
+            .await
+            .is_err()
+    );
+    assert_eq!(1, faults.switch_off(None).len());
+    last.over().await;
+    assert_eq!(Duration::from_secs(31), began.elapsed());
+}
+
+/// Goal: that a fault's time is over is told once, when it is, and whoever looks first.
+/// Method: two with different ends, the later one switched on first; the list asked for as the first one
+/// ends; what the journal has, and when.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_its_time_is_in_the_journal() {
+    let (faults, journal) = (Faults::default(), Journal::new());
+    let stopping = tokio_util::sync::CancellationToken::new();
+    let following = faults.clone().follow(journal.clone(), stopping.clone());
+    let began = Instant::now();
+    let on = |pattern: &str, seconds: u64| {
+        faults.switch_on(Standing {
+            pattern: pattern.parse::<Pattern>().unwrap(),
+            config: Config {
+                fail_percent: 1.0,
+                ..Config::default()
+            },
+            until: began + Duration::from_secs(seconds),
+        })
+    };
+    let told = || {
+        let entries = journal.watch().0.into_iter();
+        let told = entries.map(|it| format!("{} {} {}", it.kind, it.subject, it.detail));
+        told.collect::<Vec<_>>()
+    };
+    let script = async {
+        time::sleep(Duration::from_secs(1)).await;
+        on("a.B/C", 60).unwrap();
+        time::sleep(Duration::from_secs(1)).await;
+        on("a.B/*", 30).unwrap();
+        time::sleep_until(began + Duration::from_millis(29_990)).await;
+        assert!(told().is_empty());
+        time::advance(Duration::from_millis(10)).await;
+        assert_eq!(1, faults.all().len());
+        time::sleep_until(began + Duration::from_millis(30_010)).await;
+        assert_eq!(vec!["fault a.B/* over"], told());
+        time::sleep_until(began + Duration::from_millis(60_010)).await;
+        assert_eq!(vec!["fault a.B/* over", "fault a.B/C over"], told());
+        stopping.cancel();
+    };
+    tokio::join!(following, script);
 }

@@ -1,6 +1,6 @@
 //! Does to calls what is to be done to them on purpose, next to the handler.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use http::{HeaderValue, Request, Response, header};
 use tokio::time;
@@ -10,7 +10,7 @@ use super::{Inbound, deadline::Bounds, dispatch::Handler};
 use crate::{
     config::Live,
     contract::MessageLimits,
-    fault::{Drawn, End},
+    fault::{Config, Drawn, End, Met},
     policy::Policy,
     status,
     telemetry::platform::Injected,
@@ -33,21 +33,24 @@ impl Faulty {
         }
     }
 
-    fn draw(&self, request: &Request<Inbound>) -> Drawn {
+    /// What becomes of a call, if anything is done to it, and why.
+    fn draw(&self, request: &Request<Inbound>) -> Option<(Drawn, Why)> {
         let path = request.uri().path();
         let switched = self
             .bounds
             .faults
             .find(path.strip_prefix('/').unwrap_or(path));
-        if let Some(config) = switched {
-            return config.draw(request.headers(), fastrand::f64);
+        let draw = |config: &Config| {
+            let drawn = config.draw(request.headers(), fastrand::f64);
+            (!drawn.is_nothing()).then_some(drawn)
+        };
+        if let Some(met) = switched {
+            return draw(&met.config).map(|drawn| (drawn, Why::Switched(met)));
         }
         self.policy.read(|policy| {
-            if policy.fault.is_on() {
-                policy.fault.draw(request.headers(), fastrand::f64)
-            } else {
-                Drawn::default()
-            }
+            let drawn = policy.fault.is_on().then(|| draw(&policy.fault));
+            let why = || Why::Policy(self.policy.clone(), policy.fault.clone());
+            drawn.flatten().map(|drawn| (drawn, why()))
         })
     }
 
@@ -70,27 +73,58 @@ impl Handler for Faulty {
         request: Request<Inbound>,
         limits: MessageLimits,
     ) -> BoxFuture<Response<Body>, Infallible> {
-        let drawn = self.draw(&request);
-        if drawn.is_nothing() {
+        let Some((drawn, why)) = self.draw(&request) else {
             return self.inner.call(request, limits);
-        }
+        };
         self.count(drawn);
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
+            let mut end = drawn.end;
+            let mut over = pin!(why.over());
             if let Some(delay) = drawn.delay {
-                time::sleep(delay).await;
+                // Cancel-safe: both only wait.
+                tokio::select! {
+                    biased;
+                    () = over.as_mut() => end = None,
+                    () = time::sleep(delay) => {}
+                }
             }
-            Ok(match drawn.end {
-                Some(End::Fail(code)) => status::injected(code).into_http(),
-                Some(End::Abort) => broken_off(),
-                Some(End::Drop) => std::future::pending().await,
-                None => return inner.call(request, limits).await,
-            })
+            match end {
+                Some(End::Fail(code)) => return Ok(status::injected(code).into_http()),
+                Some(End::Abort) => return Ok(broken_off()),
+                Some(End::Drop) => over.await,
+                None => {}
+            }
+            inner.call(request, limits).await
         })
     }
 
     fn receive_max(&self) -> usize {
         self.inner.receive_max()
+    }
+}
+
+/// Why something is done to a call.
+enum Why {
+    /// An operator wants it.
+    Switched(Met),
+    /// The policy of its method does, as it was.
+    Policy(Live<Policy>, Config),
+}
+
+impl Why {
+    /// Completes when it holds no more.
+    async fn over(self) {
+        let (policy, met) = match self {
+            Self::Switched(met) => return met.over().await,
+            Self::Policy(policy, met) => (policy, met),
+        };
+        let mut changes = policy.subscribe();
+        while changes.borrow_and_update().fault == met {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tonic::{Code, Response};
 
 use super::probe::{Probe, STREAM, Served, UNARY};
 use crate::{
-    config::Live,
+    config::{Live, Publisher},
     fault::{Config, Ending, Faults, Standing},
     policy::{Policies, Policy},
     server::Router,
@@ -17,16 +17,23 @@ use crate::{
 
 /// Answers both kinds of calls at once.
 fn answering(faults: &Faults, policy: Config) -> Served {
+    answering_by(faults, &Live::fixed(table(policy)))
+}
+
+fn table(fault: Config) -> BTreeMap<String, Policy> {
     let policy = Policy {
-        fault: policy,
+        fault,
         ..Policy::default()
     };
-    let table = Live::fixed(BTreeMap::from([("*".to_owned(), policy)]));
+    BTreeMap::from([("*".to_owned(), policy)])
+}
+
+fn answering_by(faults: &Faults, table: &Live<BTreeMap<String, Policy>>) -> Served {
     let router = Router::new()
         .add(Probe::unary(|_| async {
             Ok(Response::new(b"fine".to_vec()))
         }))
-        .follow(Policies::new(&table))
+        .follow(Policies::new(table))
         .meet(faults.clone());
     Served::new(router, Limits::default())
 }
@@ -127,4 +134,57 @@ async fn what_is_switched_on_takes_the_place_of_the_policys() {
     assert_eq!(Some(Code::Aborted), call(&served, UNARY).await.0.code());
     assert_eq!(1, faults.switch_off(None).len());
     assert_eq!(Some(Code::Internal), call(&served, UNARY).await.0.code());
+}
+
+/// Goal: calls that wait because of a fault go on to their handler at once when it ends, and meet nothing
+/// more of it: an operator switches it off or its time passes, or a policy does not say so any more.
+/// Method: calls with ten seconds that are dropped, or late and then to fail; each way of ending, after
+/// three seconds.
+#[tokio::test(start_paused = true)]
+async fn calls_go_on_when_their_fault_ends() {
+    let drop = Config {
+        drop_percent: 100.0,
+        ..Config::default()
+    };
+    let late = Config {
+        delay_percent: 100.0,
+        delay: Duration::from_secs(8),
+        fail_percent: 100.0,
+        ..Config::default()
+    };
+    for config in [drop, late] {
+        for way in ["off", "over", "policy"] {
+            let faults = Faults::default();
+            let by_policy = way == "policy";
+            let fault = if by_policy {
+                config.clone()
+            } else {
+                Config::default()
+            };
+            let mut publisher = Publisher::new(table(fault));
+            let served = answering_by(&faults, &publisher.live());
+            if !by_policy {
+                let seconds = if way == "over" { 3 } else { 60 };
+                let switched = faults.switch_on(Standing {
+                    pattern: "*".parse().unwrap(),
+                    config: config.clone(),
+                    until: Instant::now() + Duration::from_secs(seconds),
+                });
+                switched.unwrap();
+            }
+            let end = async {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                match way {
+                    "off" => assert_eq!(1, faults.switch_off(None).len()),
+                    "policy" => {
+                        publisher.publish(table(Config::default()));
+                    }
+                    _ => {}
+                }
+            };
+            let ((reply, took), ()) = tokio::join!(call(&served, UNARY), end);
+            let ended = (reply.code(), took.as_secs());
+            assert_eq!((Some(Code::Ok), 3), ended, "{way} {config:?}");
+        }
+    }
 }
