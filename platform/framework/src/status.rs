@@ -253,6 +253,15 @@ impl Refusal {
         )
     }
 
+    /// As [`Refusal::status`], and that nobody is to try again, here or elsewhere: a negative pushback.
+    #[must_use]
+    pub fn status_without_retry(self, message: impl Into<String>) -> Status {
+        let mut status = self.status(message);
+        let never = tonic::metadata::MetadataValue::from_static("-1");
+        status.metadata_mut().insert(PUSHBACK, never);
+        status
+    }
+
     /// As [`Refusal::status`], and when to come back: `RetryInfo` and pushback in milliseconds,
     /// rounded up so that a client that waits exactly that long is not too early.
     #[must_use]

@@ -379,7 +379,7 @@ impl<C: Section> Process<C> {
             let served: Vec<_> = router.methods().collect();
             upkeep::tell_of_unmatched_policies(self, &app.clients, served);
         }
-        router = router.protect(protection::start(self, app.limits));
+        router = router.protect(protection::start(self, app.limits, listener.handle()));
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router.follow(self.policies()).meet(app.faults), limits);
         drop(served.set(stack.clone()));

@@ -3,7 +3,11 @@
 //! Three signs say that it is: tasks begin to run late, which is what a queue is where nobody sees one;
 //! its processors are busy, and more calls are in flight than it needs to be as fast as it was at its
 //! best; its memory is nearly used up. While one of them holds, more and more is refused, from what matters
-//! least on; when none does, it is let in again, slower.
+//! least on; when none does, it is let in again, slower. While memory is short, whoever has connections
+//! is told that they are to become fewer.
+//!
+//! Whoever is refused may try elsewhere. Where many of those that come are such tries already, elsewhere
+//! is no better, and they are told not to.
 //!
 //! ```text
 //! watch (task) ──lag, Machine──▶ Level ──steps──▶ Shedder ◀── each call
@@ -23,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch as signal, time::Instant};
 use tonic::Status;
 
 use super::{
@@ -36,6 +40,7 @@ use crate::{
     limit::{concurrency::Cap, throughput::Throughput},
     status::Refusal,
     telemetry::platform::{Limits, Load, RefusedByLimit},
+    window::Window,
 };
 
 pub use machine::{Linux, Machine};
@@ -45,6 +50,15 @@ use level::{Level, Signs};
 /// When a call that was refused is worth another try, give or take a half: a tenth of its kind is let
 /// in again in a tenth of that at the earliest.
 const PAUSE: Duration = Duration::from_secs(1);
+/// In what time calls are counted that come again.
+const RETRIES_WINDOW: Duration = Duration::from_secs(10);
+const RETRIES_SLICES: u32 = 10;
+/// With fewer calls nothing is known of where they come from.
+const CALLS_MIN: u64 = 20;
+/// From this share on, in percent, others refuse as well. Callers may try a fifth of their calls again,
+/// which is a sixth of what comes if everybody refuses, and next to nothing if it is this process alone:
+/// what is tried again goes elsewhere first.
+const RETRIES_PERCENT: u64 = 10;
 
 config::choice! {
     /// What is done with what is found.
@@ -72,7 +86,7 @@ config::section! {
         /// in flight than it needs; beyond that the two lesser criticalities are refused.
         pub cpu_max_percent: u32 = 85, in 1..=100, live;
         /// Memory used, in percent of what its control group may have, from which on the two lesser
-        /// criticalities are refused.
+        /// criticalities are refused, and connections told to go away (GOAWAY), each within 20 s.
         pub memory_soft_percent: u32 = 92, in 1..=100, live;
         /// The same, from which on all calls are refused.
         pub memory_max_percent: u32 = 95, in 1..=100, live;
@@ -137,6 +151,19 @@ struct Shared {
     signs: Mutex<Signs>,
     /// Calls that were refused, or would have been, of each criticality.
     counts: [Refused; Criticality::ALL.len()],
+    /// What came while something was refused, and what of it came again.
+    came: Window,
+    came_again: Window,
+    short_of_memory: signal::Sender<bool>,
+}
+
+/// What a call says of itself, as it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Coming {
+    /// As what it is refused; nothing never is.
+    pub level: Option<Criticality>,
+    /// Whether it was tried before.
+    pub again: bool,
 }
 
 /// Calls of one criticality that were refused.
@@ -160,6 +187,9 @@ impl Shedder {
                 refused: Limits::register(),
                 signs: Mutex::default(),
                 counts: Default::default(),
+                came: Window::new(RETRIES_WINDOW, RETRIES_SLICES),
+                came_again: Window::new(RETRIES_WINDOW, RETRIES_SLICES),
+                short_of_memory: signal::Sender::new(false),
             }),
         }
     }
@@ -169,21 +199,24 @@ impl Shedder {
         board.show(&self.shared);
     }
 
-    /// Lets a call in. How much it matters is asked for where that is of any matter; nothing is never
-    /// refused.
+    /// Lets a call in. What it is like is asked for where that is of any matter.
     ///
     /// # Errors
     ///
     /// UNAVAILABLE if others matter more at this moment.
-    pub fn admit(&self, criticality: impl FnOnce() -> Option<Criticality>) -> Result<(), Status> {
+    pub fn admit(&self, coming: impl FnOnce() -> Coming) -> Result<(), Status> {
         match self.shared.steps.load(Ordering::Relaxed) {
             0 => Ok(()),
-            steps => criticality().map_or(Ok(()), |level| self.admit_at(steps, level)),
+            steps => self.admit_at(steps, coming()),
         }
     }
 
-    fn admit_at(&self, steps: u32, criticality: Criticality) -> Result<(), Status> {
-        let shared = &self.shared;
+    fn admit_at(&self, steps: u32, Coming { level, again }: Coming) -> Result<(), Status> {
+        let (shared, now) = (&self.shared, Instant::now());
+        shared.count(again, now);
+        let Some(criticality) = level else {
+            return Ok(());
+        };
         let tenths = level::tenths(steps, criticality);
         if tenths == 0 || fastrand::u32(..level::CLASS) >= tenths {
             return Ok(());
@@ -197,7 +230,17 @@ impl Shedder {
         counts.refused.add();
         shared.refused.refuse(RefusedByLimit::Overload);
         let text = format!("the process is overloaded; calls that are {criticality} are refused");
-        Err(Refusal::Overload.status_with_pause(text, scattered(PAUSE)))
+        Err(if shared.is_everywhere(now) {
+            Refusal::Overload.status_without_retry(format!("{text}, and elsewhere as well"))
+        } else {
+            Refusal::Overload.status_with_pause(text, scattered(PAUSE))
+        })
+    }
+
+    /// Whether memory is short, now and as that changes.
+    #[must_use]
+    pub fn short_of_memory(&self) -> signal::Receiver<bool> {
+        self.shared.short_of_memory.subscribe()
     }
 
     /// Where answers are counted.
@@ -247,6 +290,21 @@ impl Filled for Shared {
             }
         });
         signs.into_iter().chain(shed).collect()
+    }
+}
+
+impl Shared {
+    fn count(&self, again: bool, now: Instant) {
+        self.came.count(now);
+        if again {
+            self.came_again.count(now);
+        }
+    }
+
+    /// Whether so much of what comes was refused before that it is refused wherever it comes.
+    fn is_everywhere(&self, now: Instant) -> bool {
+        let came = self.came.sum(now);
+        came >= CALLS_MIN && self.came_again.sum(now) * 100 >= came * RETRIES_PERCENT
     }
 }
 

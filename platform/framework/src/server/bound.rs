@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tonic::Status;
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     call,
+    classify::{self, End, Verdict},
     deadline::Deadline,
     limit::concurrency::{Admission, Limiter, Place, Waiting},
 };
@@ -166,10 +167,15 @@ where
         let future = this.future.as_pin_mut();
         let future = future.expect("polled after it was ready");
         let Ok(response) = ready!(future.poll(cx));
-        let place = this.place.take();
-        if let Some(place) = place.as_ref().filter(|_| is_good(&response)) {
-            place.answered();
+        let mut place = this.place.take();
+        if let Some(place) = &mut place {
+            place.answered(is_good(&response) || has_worked(response.headers()));
         }
         Poll::Ready(Ok(response.map(|body| Holding::new(body, place))))
     }
+}
+
+/// Whether an error is what its handler is there to tell, as that there is no such thing.
+fn has_worked(headers: &HeaderMap) -> bool {
+    classify::judge(End::Answered(headers), true) == Verdict::Success
 }

@@ -26,7 +26,7 @@ use crate::{
     limit::{
         board::Board,
         concurrency::{Cap, Held, Limiter},
-        shed::{self, Shedder},
+        shed::{self, Coming, Shedder},
     },
     policy::Policy,
 };
@@ -104,9 +104,18 @@ impl<S> Protect<S> {
             return Ok(None);
         };
         let level = |policy: &shed::Policy| policy.level(criticality(request));
-        protection.shedder.admit(|| self.policy.read(level))?;
+        protection.shedder.admit(|| Coming {
+            level: self.policy.read(level),
+            again: is_again(request),
+        })?;
         protection.cap.admit().map(Some)
     }
+}
+
+/// Whether a call was tried before, by its context.
+fn is_again<B>(request: &Request<B>) -> bool {
+    let context = request.extensions().get::<Arc<call::Context>>();
+    context.is_some_and(|context| context.previous_attempts > 0)
 }
 
 /// How much a call matters, by its context.

@@ -6,8 +6,11 @@
 //! the quotient. A limit that is not used does not grow. What makes calls long for other reasons than
 //! their number, a slow dependency above all, lowers the limit as well, and that is meant.
 //!
-//! A sample is a call that its handler answered with OK. One that was refused, given up or was too late
-//! says nothing about how long calls take, as it ended by another clock.
+//! A sample is a call in which its handler did what it does: also one that was told that there is no such
+//! thing. One that failed, was given up or was too late ended by another clock: it would have taken longer
+//! still, so it counts where it took longer than is usual, and else says nothing. Failures that are
+//! quick, as where something it needs is away, would have calls seem long as soon as they are answered
+//! again.
 
 use std::{
     sync::{
@@ -73,7 +76,7 @@ fn next(limit: f64, short: f64, long: f64, headroom: f64, max: f64) -> f64 {
     (limit * (1.0 - SMOOTHING) + wanted * SMOOTHING).clamp(MIN, max)
 }
 
-/// A call that its handler answered well.
+/// A call that ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     /// How long that took.
@@ -94,6 +97,8 @@ pub(super) struct Gradient {
     micros: AtomicU64,
     in_flight: AtomicUsize,
     limit: AtomicUsize,
+    /// What calls take, in microseconds; 0 while nobody knows.
+    usual: AtomicU64,
     /// Taken once in a window.
     state: Mutex<State>,
 }
@@ -113,6 +118,7 @@ impl Default for Gradient {
             micros: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             limit: AtomicUsize::new(whole(INITIAL)),
+            usual: AtomicU64::new(0),
             state: Mutex::new(State {
                 limit: INITIAL,
                 long: Long::default(),
@@ -125,6 +131,14 @@ impl Gradient {
     /// The limit now.
     pub(super) fn limit(&self, max: usize) -> usize {
         self.limit.load(Relaxed).min(max)
+    }
+
+    /// Takes note of a call that failed or was given up, where it took longer than calls do. Says the same
+    /// as [`Gradient::take`].
+    pub(super) fn take_failed(&self, sample: Sample, max: usize) -> Option<usize> {
+        let usual = self.usual.load(Relaxed);
+        let is_long = usual > 0 && micros(sample.took) > usual;
+        is_long.then(|| self.take(sample, max)).flatten()
     }
 
     /// Takes note of a call. Says the new limit, where this was the last of a window.
@@ -157,11 +171,17 @@ impl Gradient {
         let mut state = self.state.try_lock().ok()?;
         let limit = state.update(micros / samples, in_flight, max);
         self.limit.store(limit, Relaxed);
+        self.usual.store(state.usual(), Relaxed);
         Some(limit)
     }
 }
 
 impl State {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn usual(&self) -> u64 {
+        self.long.mean as u64
+    }
+
     #[allow(clippy::cast_precision_loss)]
     fn update(&mut self, short: u64, in_flight: usize, max: usize) -> usize {
         let short = (short as f64).max(1.0);

@@ -162,6 +162,7 @@ impl Limiter {
             criticality,
             began: Instant::now(),
             adaptive_max: (policy.adaptive != Mode::Off).then_some(policy.adaptive_max),
+            measured: false,
         }
     }
 
@@ -250,34 +251,57 @@ pub struct Place {
     began: Instant,
     /// What a limit that is measured is at most, if one is.
     adaptive_max: Option<usize>,
+    measured: bool,
+}
+
+/// How a call came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The handler did what it does, whatever it said.
+    Worked,
+    /// It failed, or was given up.
+    Failed,
 }
 
 impl Place {
-    /// The handler has answered, and well: how long it took says how much there is to do. Of other
-    /// ends nothing is said.
-    pub fn answered(&self) {
+    /// The handler has answered; `worked` is whether it did what it does, although that may be to say
+    /// no. How long that took says how much there is to do.
+    pub fn answered(&mut self, worked: bool) {
+        self.measure(if worked { Ended::Worked } else { Ended::Failed });
+    }
+
+    fn measure(&mut self, ended: Ended) {
         let shared = &self.limiter.shared;
-        if !shared.measurable {
+        if !shared.measurable || std::mem::replace(&mut self.measured, true) {
             return;
         }
         let now = Instant::now();
         let took = now.saturating_duration_since(self.began);
-        shared.throughput.add(took, now);
-        if let Some(max) = self.adaptive_max {
-            let sample = Sample {
-                took,
-                now,
-                in_flight: shared.counts.all(),
-            };
-            if let Some(limit) = shared.gradient.take(sample, max) {
-                shared.metrics.found(limit);
-            }
+        if ended == Ended::Worked {
+            shared.throughput.add(took, now);
+        }
+        let Some(max) = self.adaptive_max else {
+            return;
+        };
+        let sample = Sample {
+            took,
+            now,
+            in_flight: shared.counts.all(),
+        };
+        let limit = match ended {
+            Ended::Worked => shared.gradient.take(sample, max),
+            Ended::Failed => shared.gradient.take_failed(sample, max),
+        };
+        if let Some(limit) = limit {
+            shared.metrics.found(limit);
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Nobody waits any more, or nobody may.
+        self.measure(Ended::Failed);
         let shared = &self.limiter.shared;
         shared.counts.free(self.criticality);
         if !shared.queue.is_empty() {

@@ -210,12 +210,14 @@ async fn a_share_passes_those_that_wait() {
 
 /// Ten calls that take `took` and a window that ends.
 async fn window(limiter: &Limiter, took: Duration, calls: usize) {
-    let places: Vec<_> = (0..calls)
+    let mut places: Vec<_> = (0..calls)
         .filter_map(|_| admitted(limiter, Critical))
         .collect();
     time::advance(took).await;
     time::advance(Duration::from_secs(1).saturating_sub(took)).await;
-    places.iter().for_each(Place::answered);
+    for place in &mut places {
+        place.answered(true);
+    }
 }
 
 /// Goal: a limit that is measured is held to where that is on, and else is not.
@@ -284,4 +286,53 @@ fn settings_that_cannot_hold_are_refused() {
     let right = sources("calls_max = 5\nadaptive = 'on'\n[shares]\ncritical = 60");
     let right = config::load::<Policy>(right).unwrap();
     assert_eq!(5, right.config().calls_max);
+}
+
+/// Goal: errors that a handler is there to tell count as answers do; failures, and calls that are given
+/// up, count where they take longer than calls do, and not where they are quick.
+/// Method: ten windows of calls of 100 ms, then ten in which they end in another way, or sooner or later;
+/// the limit after those.
+#[tokio::test(start_paused = true)]
+async fn failures_count_where_they_take_long() {
+    #[derive(Debug)]
+    enum End {
+        Worked,
+        Failed,
+        GivenUp,
+    }
+    for (end, millis, shrinks) in [
+        (End::Worked, 100, false),
+        (End::Worked, 400, true),
+        (End::Failed, 20, false),
+        (End::Failed, 400, true),
+        (End::GivenUp, 20, false),
+        (End::GivenUp, 400, true),
+    ] {
+        let limiter = limiter(Policy {
+            calls_max: 0,
+            adaptive: Mode::On,
+            ..fixed(1)
+        });
+        let mut limit = 0;
+        for number in 0..21 {
+            let usual = number < 10;
+            let took = Duration::from_millis(if usual { 100 } else { millis });
+            time::advance(Duration::from_secs(1)).await;
+            let mut places: Vec<_> = (0..200)
+                .filter_map(|_| admitted(&limiter, Critical))
+                .collect();
+            limit = places.len();
+            time::advance(took).await;
+            for place in &mut places {
+                match end {
+                    _ if usual => place.answered(true),
+                    End::Worked => place.answered(true),
+                    End::Failed => place.answered(false),
+                    End::GivenUp => {}
+                }
+            }
+            drop(places);
+        }
+        assert_eq!(shrinks, limit < 20, "{end:?} {millis}: {limit}");
+    }
 }

@@ -60,6 +60,8 @@ pub(super) struct Level {
     steps: u32,
     /// When busy processors were last a reason.
     busy: Option<Instant>,
+    /// Whether memory is nearly used up.
+    short: bool,
 }
 
 impl Level {
@@ -67,6 +69,8 @@ impl Level {
     pub(super) fn follow(&mut self, signs: Signs, config: &Config, now: Instant) -> u32 {
         let memory = percent(signs.memory);
         let busy = self.is_busy(signs, config, now);
+        let spare = memory + 2 < config.memory_soft_percent.max(3);
+        self.short = memory >= config.memory_soft_percent || (self.short && !spare);
         if memory >= config.memory_max_percent {
             self.steps = ALL;
             return self.steps;
@@ -80,9 +84,7 @@ impl Level {
             0
         };
         // Between what begins it and what ends it, it stays as it is.
-        let calm = signs.lag < config.lag_max / 2
-            && !busy
-            && memory + 2 < config.memory_soft_percent.max(3);
+        let calm = signs.lag < config.lag_max / 2 && !busy && spare;
         self.steps = if self.steps < ceiling {
             (self.steps + UP).min(ceiling)
         } else if calm || self.steps > ceiling.max(SHEDDABLE) {
@@ -91,6 +93,11 @@ impl Level {
             self.steps
         };
         self.steps
+    }
+
+    /// Whether memory was nearly used up at the last look, or before and is not much less so.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.short
     }
 
     /// Whether busy processors are a reason. Once they were, it is enough for a second that there are

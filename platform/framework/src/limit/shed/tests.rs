@@ -71,7 +71,8 @@ impl Watched {
     /// Which of 1000 calls of each criticality are refused, in tenths.
     fn refused(&self) -> [u32; 4] {
         Criticality::ALL.map(|criticality| {
-            let refused = (0..1_000).filter(|_| self.shedder.admit(|| Some(criticality)).is_err());
+            let refused =
+                (0..1_000).filter(|_| self.shedder.admit(|| coming(criticality)).is_err());
             (u32::try_from(refused.count()).unwrap() + 50) / 100
         })
     }
@@ -90,6 +91,14 @@ impl Watched {
         let (past, _) = self.journal.watch();
         let shed = past.into_iter().filter(|it| it.kind == Kind::Shedding);
         shed.map(|it| it.detail).collect()
+    }
+}
+
+/// A call that is tried for the first time.
+fn coming(criticality: Criticality) -> Coming {
+    Coming {
+        level: Some(criticality),
+        again: false,
     }
 }
 
@@ -152,7 +161,7 @@ async fn a_refusal_says_why_and_when_to_come_back() {
     watched.machine.memory(95);
     watched.late(ON_TIME, SECOND).await;
     assert_eq!([10, 10, 10, 10], watched.refused());
-    let refused = watched.shedder.admit(|| Some(CriticalPlus)).unwrap_err();
+    let refused = watched.shedder.admit(|| coming(CriticalPlus)).unwrap_err();
     assert_eq!(Code::Unavailable, refused.code());
     let details = refused.get_error_details();
     let reason = details.error_info().map(|it| it.reason.clone());
@@ -242,4 +251,58 @@ async fn the_watch_ends_when_told() {
     told.cancel();
     let shedder = watched.shedder.clone();
     shedder.watch(Told::default(), Journal::new(), told).await;
+}
+
+/// Goal: where many of the calls that come were refused before, they are told to go nowhere; where few
+/// were, to try again.
+/// Method: no memory left; nine, then eleven of a hundred that come again, and hardly any calls at all.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_everywhere_is_not_tried_again() {
+    let watched = Watched::new();
+    watched.machine.memory(95);
+    watched.late(ON_TIME, SECOND).await;
+    for (calls, again, never) in [(100, 9, false), (100, 11, true), (19, 19, false)] {
+        // What came before is forgotten.
+        watched.late(ON_TIME, SECOND * 11).await;
+        let mut last = None;
+        for number in 0..calls {
+            let coming = Coming {
+                again: number < again,
+                ..coming(Critical)
+            };
+            last = watched.shedder.admit(|| coming).err();
+        }
+        let refused = last.unwrap();
+        assert_eq!(Code::Unavailable, refused.code());
+        let pushback = refused.metadata().get(PUSHBACK).unwrap().to_str().unwrap();
+        assert_eq!(never, pushback == "-1", "{again} of {calls}: {pushback}");
+        let details = refused.get_error_details();
+        assert_eq!(never, details.retry_info().is_none());
+        let reason = details.error_info().map(|it| it.reason.clone());
+        assert_eq!(Some("OVERLOAD"), reason.as_deref());
+    }
+}
+
+/// Goal: whoever has connections is told that memory is short, from 92 percent on until it is well below,
+/// and not where that is only tried.
+/// Method: shares around both bounds, in both modes; what is told, and what the journal has of it.
+#[tokio::test(start_paused = true)]
+async fn that_memory_is_short_is_told() {
+    let mut watched = Watched::new();
+    let short = watched.shedder.short_of_memory();
+    for (percent, expected) in [(91, false), (92, true), (90, true), (89, false)] {
+        watched.machine.memory(percent);
+        watched.late(ON_TIME, SECOND).await;
+        assert_eq!(expected, *short.borrow(), "{percent}");
+    }
+    watched.config.publish(Config {
+        mode: Mode::Shadow,
+        ..Config::default()
+    });
+    watched.machine.memory(99);
+    watched.late(ON_TIME, SECOND).await;
+    assert!(!*short.borrow());
+    let (past, _) = watched.journal.watch();
+    let of_connections = past.iter().filter(|it| it.subject == "connections");
+    assert_eq!(2, of_connections.count());
 }

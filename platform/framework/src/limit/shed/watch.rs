@@ -50,6 +50,7 @@ struct Watch<M> {
 impl<M> Drop for Watch<M> {
     fn drop(&mut self) {
         self.shedder.shared.steps.store(0, Ordering::Relaxed);
+        self.shedder.shared.short_of_memory.send_replace(false);
     }
 }
 
@@ -114,6 +115,32 @@ impl<M: Machine> Watch<M> {
         if before != steps {
             self.tell(before, steps, config.mode);
         }
+        self.tell_of_memory(config.mode == Mode::On && self.level.is_short_of_memory());
+    }
+
+    /// Says whether memory is short, to those who have connections.
+    fn tell_of_memory(&self, short: bool) {
+        let changes = |told: &mut bool| std::mem::replace(told, short) != short;
+        if !self
+            .shedder
+            .shared
+            .short_of_memory
+            .send_if_modified(changes)
+        {
+            return;
+        }
+        let detail = if short {
+            "told to go away in turn: memory is short"
+        } else {
+            "stay: memory is no longer short"
+        };
+        let memory = self.signs.memory;
+        if short {
+            tracing::warn!(memory, "connections are told to go away: memory is short");
+        } else {
+            tracing::info!(memory, "connections stay: memory is no longer short");
+        }
+        self.journal.record(Kind::Shedding, "connections", detail);
     }
 
     fn tell(&self, before: u32, steps: u32, mode: Mode) {

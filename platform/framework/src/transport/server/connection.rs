@@ -3,7 +3,8 @@
 //! ```text
 //! accepted ──TLS──▶ preface ──first request──▶ serving ──GOAWAY──▶ leaving ──▶ closed
 //!     └───────── first_request_timeout ──────┘     age, idle, drain,   grace
-//!                                                  place given away
+//!                                                  place given away,
+//!                                                  short of memory
 //! ```
 //!
 //! HTTP/1.1 has no GOAWAY: whoever closes between two requests may meet the next one on its way,
@@ -48,6 +49,9 @@ use crate::{BoxError, config::Size, status, transport::stall::Stall};
 const HTTP1_BUFFER_MIN: usize = 8_192;
 /// How long a peer without a call may take to read that it must go.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Where connections are to become fewer, how long each is let be, and over what time they go after
+/// that.
+const THINNED: Duration = Duration::from_secs(10);
 /// How long a peer of HTTP/1.1 has for a request whose answer says that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -104,7 +108,7 @@ where
     let greeted = tokio::select! {
         biased;
         greeted = greeting => greeted,
-        _ = notice.changed() => None,
+        _ = notice.wait_for(|notice| matches!(notice, Notice::Leave | Notice::Cut)) => None,
     };
     let Some(mut io) = greeted else {
         return;
@@ -119,6 +123,8 @@ where
     let builder = http(&limits, protocols, executor);
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut clock = Clock::new(at, first_request, protocols, &limits);
+    // Not marked as seen: that the place is given away, said meanwhile, is heeded below.
+    clock.thin(*notice.borrow() == Notice::Thin);
     let mut drain = pin!(shared.drain.cancelled());
     let mut timer = pin!(sleep_until(clock.next()));
     loop {
@@ -238,8 +244,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// When a connection must be looked at next, and what is due then.
 struct Clock {
+    opened: Instant,
     first_request: Option<Instant>,
     age: Instant,
+    /// When it counts as old already, where connections are to become fewer.
+    thinned: Option<Instant>,
     grace: Duration,
     /// How long a peer that had calls may take nothing of its last answer, and not go either. What it
     /// reads leaves here in lumps, as large as the buffers on the way.
@@ -284,6 +293,8 @@ impl Clock {
         let jitter = 0.9 + 0.2 * fastrand::f64();
         let idle_tick = limits.connection_idle_max / IDLE_TICKS;
         Self {
+            opened: at,
+            thinned: None,
             first_request: Some(first_request),
             age: at + limits.connection_age_max.mul_f64(jitter),
             grace: limits.connection_age_grace,
@@ -318,9 +329,19 @@ impl Clock {
         }
     }
 
-    /// Others want the place. Read after what the peer had sent: a call that came is not given up.
+    /// Whether connections are to become fewer. Not all at once: those who come back would, too.
+    fn thin(&mut self, thin: bool) {
+        let from = Instant::now().max(self.opened + THINNED);
+        self.thinned = thin.then(|| from + THINNED.mul_f64(fastrand::f64()));
+    }
+
+    /// Others want the place, or connections are to become fewer. Read after what the peer had sent: a
+    /// call that came is not given up.
     fn heed(&mut self, notice: Notice, connection: &Connection) -> Tick {
-        if connection.usage.open() > 0 {
+        if matches!(notice, Notice::Stay | Notice::Thin) {
+            self.thin(notice == Notice::Thin);
+            Tick::Stay
+        } else if connection.usage.open() > 0 {
             Tick::Linger
         } else if notice == Notice::Cut {
             Tick::Cut
@@ -369,9 +390,13 @@ impl Clock {
             let due = [self.goodbye, self.farewell, self.end];
             return due.into_iter().flatten().min().unwrap_or_else(far_away);
         }
-        let soonest = self.age.min(self.idle_next);
+        let soonest = self.old_at().min(self.idle_next);
         self.first_request
             .map_or(soonest, |first| first.min(soonest))
+    }
+
+    fn old_at(&self) -> Instant {
+        self.thinned.map_or(self.age, |at| at.min(self.age))
     }
 
     fn tick(&mut self, connection: &Connection) -> Tick {
@@ -386,7 +411,7 @@ impl Clock {
                 return self.leave_unused(Some(Refused::FirstRequest), connection);
             }
         }
-        if self.age <= now {
+        if self.old_at() <= now {
             self.leaving = true;
             self.end = Some(now + self.grace);
             return if self.may_tell(connection) {

@@ -166,6 +166,11 @@ impl Gate {
         self.lock().counts.accept_failed += 1;
     }
 
+    /// Has connections become fewer, or no more.
+    pub(super) fn thin(&self, thin: bool) {
+        self.lock().lines.thin(thin);
+    }
+
     /// Has caps that are reached, and are so no more, written to `journal` as well.
     pub(super) fn write_to(&self, journal: Journal) {
         // One listener is served once.

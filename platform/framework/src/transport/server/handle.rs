@@ -146,6 +146,13 @@ impl Handle {
         self.shared.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
+    /// As long as it is wanted, tells connections to go away that were open for ten seconds, each some
+    /// time in the ten seconds after, with the grace of those that are old: their callers come back
+    /// by other connections, and to other instances where there are some. New ones are accepted.
+    pub fn thin(&self, wanted: bool) {
+        self.shared.gate.thin(wanted);
+    }
+
     /// Stops accepting and tells every connection to go away; calls in flight go on.
     pub fn drain(&self) {
         self.shared.drain.cancel();

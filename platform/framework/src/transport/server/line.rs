@@ -92,6 +92,8 @@ impl Usage {
 pub(super) enum Notice {
     /// Nothing.
     Stay,
+    /// End in good order, one after the other: the process is short of memory.
+    Thin,
     /// Its place is given away: end in good order, and soon.
     Leave,
     /// End now: others that leave need the time.
@@ -159,6 +161,8 @@ pub(super) struct Lines {
     search: Option<Search>,
     waiting: usize,
     leaving: Vec<u64>,
+    /// Whether connections are to become fewer.
+    thin: bool,
 }
 
 /// A new connection's part of its seat.
@@ -173,7 +177,11 @@ impl Lines {
     pub(super) fn enter(&mut self, network: Network) -> Ticket {
         let id = self.next();
         let usage = Arc::<Usage>::default();
-        let (sender, notice) = watch::channel(Notice::Stay);
+        let (sender, notice) = watch::channel(if self.thin {
+            Notice::Thin
+        } else {
+            Notice::Stay
+        });
         let seat = Seat {
             network,
             usage: Arc::clone(&usage),
@@ -191,6 +199,19 @@ impl Lines {
             party.waiting.insert(id, id);
         });
         Ticket { id, usage, notice }
+    }
+
+    /// Tells all that stay, and those that come, whether they are to become fewer.
+    pub(super) fn thin(&mut self, thin: bool) {
+        if std::mem::replace(&mut self.thin, thin) == thin {
+            return;
+        }
+        let notice = if thin { Notice::Thin } else { Notice::Stay };
+        for seat in self.seats.values() {
+            if seat.standing != Standing::Leaving {
+                seat.notice.send_replace(notice);
+            }
+        }
     }
 
     /// Counts a connection among those that wait no more.
