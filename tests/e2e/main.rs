@@ -15,6 +15,7 @@ mod json;
 mod kinds;
 mod live_config;
 mod live_policies;
+mod load;
 mod money;
 mod news;
 mod one_of_three;

@@ -1,14 +1,16 @@
 //! The command line.
 
 mod calls;
+mod load;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{output::Format, shim};
 
 pub(crate) use calls::{Explain, Fault};
+pub(crate) use load::Load;
 
 /// Run, watch and call gRPC services.
 #[derive(Debug, Parser)]
@@ -346,102 +348,29 @@ pub(crate) enum CallOutput {
     Pretty,
 }
 
-/// Call methods at a constant rate, and measure what becomes of the calls.
-///
-/// WHOM is an address, several with commas between them, or a service or instance of the running
-/// `gantry up`, whose instances are followed as they come and go. The methods are known by
-/// reflection. With --rate calls are sent on schedule whatever the server does, and latency counts
-/// from when a call was due; with --concurrency each call waits for another to end.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  gantry load catalog shop.catalog.v1.CatalogService/ListProducts '{\"pageSize\": 2}' --rate 500
-  gantry load 127.0.0.1:5001,127.0.0.1:5002 pkg.Service/Method @requests.jsonl --rate 200 --duration 1m
-  gantry load orders shop.orders.v1.OrdersService/PlaceOrder --concurrency 8 --count 1000 \\
-    -H 'authorization: Bearer …' '{\"requestId\": \"{{ uuid }}\", \"lines\": […]}'
-  gantry load orders --scenario shop.toml --rate 300 --report report.json
-
-Requests are JSON values one after another, taken in turn. {{ n }} in them, and in metadata, is the
-number of the call, {{ uuid }} a new UUID. A method that takes a stream gets all values in each call,
-or, where each value is an array, an array in each. A stream of answers is read to its end, or to
-the deadline.
-
-A scenario is a TOML file of [[calls]], each with method, and where wanted name, weight, request
-(JSON or @file), metadata and deadline:
-
-  deadline = \"2s\"
-  [[calls]]
-  method = \"shop.catalog.v1.CatalogService/ListProducts\"
-  weight = 3
-  request = '{\"pageSize\": 2}'
-  metadata = { authorization = \"Bearer …\" }
-
-Ctrl-C ends the sending and still reports; a second one cuts the calls in flight.
-
-Exit codes: 0 a valid run, 1 a void one (under 99 % of the calls were sent on schedule, or got a
-status at all), or with --fail-on-error one with failed calls, 2 wrong usage, 130 interrupted.")]
-pub(crate) struct Load {
-    /// An address, several, or a name in the running `gantry up`
-    #[arg(value_name = "WHOM")]
-    pub(crate) target: String,
-    /// package.Service/Method
-    #[arg(conflicts_with = "scenario")]
-    pub(crate) method: Option<String>,
-    /// JSON with placeholders, or @file; an empty message without one
-    pub(crate) request: Option<String>,
-    /// Call the methods of this file, each by its weight
-    #[arg(long, value_name = "FILE")]
-    pub(crate) scenario: Option<PathBuf>,
-    /// Send so many calls per second, whatever becomes of them
-    #[arg(long, value_name = "CALLS", conflicts_with = "concurrency")]
-    pub(crate) rate: Option<f64>,
-    /// Keep so many calls in flight, each sent when another has ended
-    #[arg(long, value_name = "CALLS")]
-    pub(crate) concurrency: Option<usize>,
-    /// Send calls for so long; 10s without this or --count
-    #[arg(long, value_parser = humantime::parse_duration)]
-    pub(crate) duration: Option<Duration>,
-    /// Send so many calls
-    #[arg(long, value_name = "CALLS")]
-    pub(crate) count: Option<u64>,
-    /// How long a call may take; without one, unary calls 5s and streams as long as they want
-    #[arg(long, value_parser = humantime::parse_duration)]
-    pub(crate) deadline: Option<Duration>,
-    /// Metadata to send, `key: value`; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "KEY:VALUE")]
-    pub(crate) headers: Vec<String>,
-    /// With --rate: a call that is due while so many are in flight is dropped, and counted
-    #[arg(long, value_name = "CALLS", default_value_t = 10_000)]
-    pub(crate) in_flight_max: usize,
-    /// Try calls that end with these codes again as services do, where the contract says that it does
-    /// no harm; UNAVAILABLE alone without any
-    #[arg(long, value_name = "CODES", value_delimiter = ',', num_args = 0..=1, default_missing_value = "UNAVAILABLE")]
-    pub(crate) retry: Option<Vec<String>>,
-    /// Exit with 1 if any call failed or was dropped
-    #[arg(long)]
-    pub(crate) fail_on_error: bool,
-    /// Write the report as JSON to this file as well
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) etcd: EtcdOptions,
-    /// Encrypt the connections, and trust the certificates in this PEM file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// The name the servers' certificates must hold, if not the address's
-    #[arg(long, value_name = "NAME", requires = "ca")]
-    pub(crate) server_name: Option<String>,
-    /// Print tables, or the report as JSON
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    pub(crate) output: Format,
-}
-
 /// Check that this machine and this project can run.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Print for people, or a JSON array
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(crate) output: Format,
+}
+
+/// Reads the command line; ends the program where it is wrong, or asks for help.
+///
+/// The help of `load` names the scenarios of the project at hand.
+pub(crate) fn parse() -> Cli {
+    let mut command = Cli::command();
+    if std::env::args_os().any(|word| word == "load") {
+        command = command.mut_subcommand("load", |load| {
+            let help = load.get_after_help().map(ToString::to_string);
+            let parts = [help.unwrap_or_default(), crate::load::scenarios()];
+            let parts = parts.iter().filter(|part| !part.is_empty());
+            load.after_help(parts.cloned().collect::<Vec<_>>().join("\n\n"))
+        });
+    }
+    let parsed = Cli::from_arg_matches(&command.get_matches());
+    parsed.unwrap_or_else(|error| error.exit())
 }
 
 /// A file given as `@path`.
@@ -451,8 +380,6 @@ pub(crate) fn file_of(argument: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

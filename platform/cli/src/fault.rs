@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gantry::status;
 use gantry_api::admin::v1::{
     Fault, ListFaultsRequest, SwitchFaultOffRequest, SwitchFaultOnRequest,
     admin_service_client::AdminServiceClient,
@@ -35,6 +36,8 @@ struct Row {
     drop_percent: f64,
     metadata: Option<String>,
     seconds_left: u64,
+    #[serde(skip)]
+    what: String,
 }
 
 pub(crate) async fn run(args: args::Fault) -> Outcome {
@@ -43,11 +46,8 @@ pub(crate) async fn run(args: args::Fault) -> Outcome {
     let mut rows = Vec::new();
     for report in wait::chosen(&args.name, &reports)? {
         let row = &report.row;
-        let target = Target::at(&row.side_address, None)?;
-        let faults = change(target.channel.clone(), &args).await;
-        target.close().await;
-        let faults = faults.map_err(|status| {
-            let failure = call::failure(&status);
+        let faults = at(&row.side_address, async |admin| change(admin, &args).await).await;
+        let faults = faults.map_err(|failure| {
             Failure::new(failure.exit(), format!("{}: {failure}", row.instance))
         })?;
         rows.extend(faults.into_iter().map(|fault| on(&row.instance, fault)));
@@ -60,9 +60,42 @@ pub(crate) async fn run(args: args::Fault) -> Outcome {
     Ok(Exit::Fine)
 }
 
+/// Asks the process whose side port is at `side_address`.
+async fn at<T>(
+    side_address: &str,
+    ask: impl AsyncFnOnce(&mut AdminServiceClient<Channel>) -> Result<T, Status>,
+) -> Result<T, Failure> {
+    let target = Target::at(side_address, None)?;
+    let answer = ask(&mut AdminServiceClient::new(target.channel.clone())).await;
+    target.close().await;
+    answer.map_err(|status| call::failure(&status))
+}
+
+/// Switches a fault on in the process whose side port is at `side_address`.
+pub(crate) async fn switch_on(side_address: &str, fault: Fault) -> Result<(), Failure> {
+    let fault = Some(fault);
+    at(side_address, async |admin| {
+        let asked = admin.switch_fault_on(SwitchFaultOnRequest { fault });
+        asked.await.map(drop)
+    })
+    .await
+}
+
+/// Switches the fault of `pattern` off there.
+pub(crate) async fn switch_off(side_address: &str, pattern: &str) -> Result<(), Failure> {
+    let pattern = pattern.to_owned();
+    at(side_address, async |admin| {
+        let asked = admin.switch_fault_off(SwitchFaultOffRequest { pattern });
+        asked.await.map(drop)
+    })
+    .await
+}
+
 /// Does what is asked, and returns what is on then.
-async fn change(channel: Channel, args: &args::Fault) -> Result<Vec<Fault>, Status> {
-    let mut admin = AdminServiceClient::new(channel);
+async fn change(
+    admin: &mut AdminServiceClient<Channel>,
+    args: &args::Fault,
+) -> Result<Vec<Fault>, Status> {
     if args.off {
         let pattern = args.method.clone().unwrap_or_default();
         admin
@@ -98,23 +131,29 @@ fn wanted(args: &args::Fault) -> Option<Fault> {
 }
 
 fn on(instance: &str, fault: Fault) -> Row {
-    let time = |time: Option<prost_types::Duration>| {
-        let time = time.and_then(|time| Duration::try_from(time).ok());
-        time.unwrap_or_default()
-    };
-    let delay = time(fault.delay).as_millis();
+    let what = in_words(&fault);
     Row {
         instance: instance.to_owned(),
         pattern: fault.pattern,
         delay_percent: fault.delay_percent,
-        delay_ms: u64::try_from(delay).unwrap_or(u64::MAX),
+        delay_ms: milliseconds(fault.delay),
         fail_percent: fault.fail_percent,
         code: fault.code,
         abort_percent: fault.abort_percent,
         drop_percent: fault.drop_percent,
         metadata: Some(fault.metadata).filter(|metadata| !metadata.is_empty()),
         seconds_left: time(fault.left).as_secs(),
+        what,
     }
+}
+
+fn time(time: Option<prost_types::Duration>) -> Duration {
+    let time = time.and_then(|time| Duration::try_from(time).ok());
+    time.unwrap_or_default()
+}
+
+fn milliseconds(delay: Option<prost_types::Duration>) -> u64 {
+    u64::try_from(time(delay).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is on, for people.
@@ -127,7 +166,7 @@ fn table(rows: &[Row]) -> String {
             [
                 row.instance.clone(),
                 row.pattern.clone(),
-                in_words(row),
+                row.what.clone(),
                 of.to_owned(),
                 format!("{}s", row.seconds_left),
             ]
@@ -136,13 +175,18 @@ fn table(rows: &[Row]) -> String {
     output::table(heading, &rows)
 }
 
-fn in_words(row: &Row) -> String {
-    let delay = format!("{} ms late", row.delay_ms);
+/// What a fault does to calls, for people.
+pub(crate) fn in_words(fault: &Fault) -> String {
+    let delay = format!("{} ms late", milliseconds(fault.delay));
+    let code = match &*fault.code {
+        "" => status::code_name(tonic::Code::Unavailable),
+        code => code,
+    };
     let parts = [
-        (row.delay_percent, delay),
-        (row.fail_percent, row.code.clone()),
-        (row.abort_percent, "broken off".to_owned()),
-        (row.drop_percent, "not answered".to_owned()),
+        (fault.delay_percent, &*delay),
+        (fault.fail_percent, code),
+        (fault.abort_percent, "broken off"),
+        (fault.drop_percent, "not answered"),
     ];
     let parts = parts.iter().filter(|(percent, _)| *percent > 0.0);
     let parts: Vec<_> = parts

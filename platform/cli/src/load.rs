@@ -1,50 +1,67 @@
-//! `gantry load`: calls at a constant rate, or so many at a time, and what became of them.
+//! `gantry load`: calls at a given rate, or so many at a time, and what became of them.
 //!
 //! ```text
-//! args, scenario ─▶ plan: methods by reflection, requests framed
-//!                     │
-//! pace: when ─────────▶ exchange: one call, as bytes ─▶ tally ─▶ report, show
+//! args, file ─▶ asked ─▶ plan: methods by reflection, requests framed
+//!                          │
+//! pace: when, by rates ────▶ caller, exchange: one call, as bytes ─▶ tally, series ─▶ report
+//! harm: what is done to instances meanwhile                                              │
+//!                                                                            show, page ◀┘
 //! ```
 //!
-//! Everything runs on one thread: the calls in flight are one set of futures, beside the channel's
+//! Everything runs on one thread: the calls in flight are one set of futures, beside the channels'
 //! own tasks.
 
+mod asked;
+mod caller;
 mod exchange;
+mod file;
+mod harm;
 mod pace;
+mod page;
 mod plan;
+mod rates;
 mod report;
 mod requests;
-mod scenario;
+mod scenarios;
+mod series;
 mod show;
 mod tally;
 mod text;
+mod wish;
 
-use std::{cell::RefCell, fs, path::Path, time::Duration};
+#[cfg(test)]
+#[path = "../tests/support/descriptors.rs"]
+mod descriptors;
 
-use gantry::{client::Tls, retry};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+
+use gantry::{client::Tls, retry, shutdown::Tasks};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use self::{
+    asked::Asked,
+    caller::Caller,
     pace::{Limits, Pace},
-    plan::{Caller, Origin, Plan, Wanted},
-    report::Report,
+    plan::{Plan, Served, Step, Usual},
+    report::{Report, Run},
     show::Progress,
-    tally::{DURATION_MAX, Tally},
+    tally::Tally,
 };
 use crate::{
     Outcome,
-    args::{Load, file_of},
+    args::{EtcdOptions, Load},
     call::{
-        invoke,
         reflection::Reflection,
         target::{self, Target},
     },
     failure::{Exit, Failure},
     output::{self, Format},
 };
+
+pub(crate) use scenarios::help as scenarios;
 
 /// How long a run is that is given neither a duration nor a count.
 const DURATION: Duration = Duration::from_secs(10);
@@ -56,96 +73,171 @@ const RATE_MAX: f64 = 1e6;
 const IN_FLIGHT_MAX: usize = 1_000_000;
 
 pub(crate) async fn run(args: Load) -> Outcome {
-    let pace = pace(&args)?;
-    let limits = limits(&args)?;
-    let wanted = wanted(&args)?;
-    if let Some(path) = &args.report {
-        // Before an hour's run, not after it.
-        let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-        opened.map_err(|error| Failure::usage(format!("write {}: {error}", path.display())))?;
+    let asked = Asked::of(&args)?;
+    for path in &args.reports {
+        report::check_file(path)?;
     }
-    let retry = retried(args.retry.as_deref())?;
-    let tls = target::tls(args.ca.clone(), args.server_name.clone());
-    let plan = plan(&args, tls.clone(), wanted).await?;
-    let places = match pace {
-        Pace::Open { in_flight_max, .. } => in_flight_max,
-        Pace::Closed { concurrency } => concurrency,
+    let hand = match &asked.faults[..] {
+        [] => None,
+        faults => Some(harm::Up::find(faults).await?),
     };
-    let target = Target::follow(&args.target, tls, &args.etcd, places, retry).await?;
-    let measured = measure(&args, &target, plan, pace, limits).await;
-    target.close().await;
+    let tls = target::tls(args.ca.clone(), args.server_name.clone());
+    let usual = asked.usual();
+    let mut asking = Vec::new();
+    let planned = async {
+        let served = served(
+            &asked.steps(),
+            &usual,
+            tls.as_ref(),
+            &args.etcd,
+            &mut asking,
+        )
+        .await?;
+        Plan::of(&asked.before, &asked.calls, &usual, &served, &asked.values).await
+    };
+    let plan = planned.await;
+    close(asking).await;
+    let plan = plan?;
+    let targets = follow(&plan, &asked.pace, tls.as_ref(), &args.etcd).await?;
+    let channels: Rc<[_]> = targets.iter().map(|it| it.channel.clone()).collect();
+    let mut caller = Caller {
+        channels,
+        plan,
+        values: Rc::new(asked.values.clone()),
+    };
+    let measured = measure(&asked, &targets, &mut caller, hand.as_ref()).await;
+    close(targets).await;
     finish(&args, &measured?)
 }
 
-/// How failed calls are tried again: not at all, where nobody asks for it.
-fn retried(codes: Option<&[String]>) -> Result<retry::Config, Failure> {
-    let Some(codes) = codes else {
-        return Ok(retry::Config {
-            attempts_max: 1,
-            ..retry::Config::default()
-        });
-    };
-    let codes = codes.iter().map(|name| {
-        let mut known = retry::Code::ALL.iter();
-        let code = known.find(|code| code.as_str() == name);
-        code.copied().ok_or_else(|| {
-            let known = retry::Code::ALL.map(retry::Code::as_str).join(", ");
-            Failure::usage(format!("--retry {name}: expected one of {known}"))
-        })
-    });
-    Ok(retry::Config {
-        codes: codes.collect::<Result<_, _>>()?,
-        ..retry::Config::default()
+async fn close(targets: Vec<Target>) {
+    for target in targets {
+        target.close().await;
+    }
+}
+
+/// A code that calls may be tried again after.
+fn retry_code(name: &str) -> Result<retry::Code, String> {
+    let mut known = retry::Code::ALL.iter();
+    let code = known.find(|code| code.as_str() == name);
+    code.copied().ok_or_else(|| {
+        let known = retry::Code::ALL.map(retry::Code::as_str).join(", ");
+        format!("expected one of {known}")
     })
 }
 
-/// Asks the target about the methods.
+/// Asks everybody who is called about what they serve. They are asked on as calls are looked up,
+/// over the connections in `asking`.
 ///
-/// Over connections of its own: a balancer that had seen how long these answers take would spare
+/// Those are not the ones of the run: a balancer that had seen how long these answers take would spare
 /// whoever gave them, and the run would show it.
-async fn plan(args: &Load, tls: Option<Tls>, wanted: Vec<Wanted>) -> Result<Plan, Failure> {
-    let target = Target::find(&args.target, tls, &args.etcd).await?;
-    let asking = async {
-        let (reflection, services) = Reflection::of(target.channel.clone()).await?;
-        Plan::of(wanted, &reflection, &services).await
+async fn served(
+    steps: &[&Step],
+    usual: &Usual<'_>,
+    tls: Option<&Tls>,
+    etcd: &EtcdOptions,
+    asking: &mut Vec<Target>,
+) -> Result<BTreeMap<String, Served>, Failure> {
+    let mut all = BTreeMap::new();
+    for step in steps {
+        let name = step.whom(usual).name;
+        if all.contains_key(&name) {
+            continue;
+        }
+        let asked = async {
+            let target = Target::find(&name, tls.cloned(), etcd).await?;
+            let channel = target.channel.clone();
+            asking.push(target);
+            Reflection::of(channel).await
+        };
+        let asked = asked.await;
+        let (reflection, services) = asked.map_err(|failure| match &step.place {
+            Some(place) => Failure::new(failure.exit(), format!("{place}: {name}: {failure}")),
+            None => failure,
+        })?;
+        let served = Served {
+            reflection,
+            services,
+        };
+        all.insert(name, served);
+    }
+    Ok(all)
+}
+
+/// Connects to everybody who is called.
+async fn follow(
+    plan: &Plan,
+    pace: &Pace,
+    tls: Option<&Tls>,
+    etcd: &EtcdOptions,
+) -> Result<Vec<Target>, Failure> {
+    let places = match pace {
+        Pace::Open { in_flight_max, .. } => *in_flight_max,
+        Pace::Closed { concurrency } => *concurrency,
     };
-    let plan = asking.await;
-    target.close().await;
-    plan
+    let mut targets = Vec::new();
+    for whom in &plan.targets {
+        // Not at all, where nobody asks for it.
+        let attempts_max = if whom.retry.is_empty() {
+            1
+        } else {
+            retry::Config::default().attempts_max
+        };
+        let retry = retry::Config {
+            attempts_max,
+            codes: whom.retry.clone(),
+            ..retry::Config::default()
+        };
+        let followed = Target::follow(&whom.name, tls.cloned(), etcd, places, retry).await;
+        targets.push(followed?);
+    }
+    Ok(targets)
 }
 
 async fn measure(
-    args: &Load,
-    target: &Target,
-    plan: Plan,
-    pace: Pace,
-    limits: (Option<Duration>, Option<u64>),
+    asked: &Asked,
+    targets: &[Target],
+    caller: &mut Caller,
+    hand: Option<&harm::Up>,
 ) -> Result<Report, Failure> {
-    target.settled().await;
-    let mut interrupts = interrupts(target)?;
-    let (duration, count) = limits;
+    for target in targets {
+        target.settled().await;
+    }
+    caller.prepare_run().await?;
+    let stop = Arc::new(watch::Sender::new(false));
+    let tasks = targets[0].tasks();
+    let mut interrupts = interrupts(tasks, Arc::clone(&stop))?;
     let limits = Limits {
-        duration,
-        count,
-        linger: plan.linger(),
+        linger: caller.plan.linger(),
+        ..asked.limits
     };
+    let (kinds, kind_of) = caller.plan.kinds();
     let mut progress = Progress::new();
-    let tally = RefCell::new(Tally::new(plan.methods.len()));
-    let mut caller = Caller {
-        channel: target.channel.clone(),
-        plan,
+    let tally = RefCell::new(Tally::new(kind_of));
+    let began = tally.borrow().began;
+    let stopped = stop.subscribe();
+    let sending = async {
+        let tell = |tally: &mut Tally| progress.tell(tally);
+        let finished = pace::run(&asked.pace, limits, caller, &tally, &mut interrupts, tell).await;
+        stop.send_replace(true);
+        finished
     };
-    let tell = |tally: &mut Tally| progress.tell(tally);
-    let finished = pace::run(pace, limits, &mut caller, &tally, &mut interrupts, tell).await;
+    let harming = async {
+        match hand {
+            Some(hand) => harm::run(&asked.faults, began, hand, &stopped, show::tell_harm).await,
+            None => Vec::new(),
+        }
+    };
+    let (finished, faults) = tokio::join!(sending, harming);
     progress.end();
-    let tally = tally.into_inner();
-    Ok(Report::of(
-        &args.target,
-        pace,
-        &caller.plan,
-        &tally,
+    let run = Run {
+        pace: &asked.pace,
+        plan: &caller.plan,
+        kinds: &kinds,
         finished,
-    ))
+        faults,
+    };
+    Ok(Report::of(run, &tally.into_inner()))
 }
 
 /// Prints the report, and says what it means to a script.
@@ -154,8 +246,8 @@ fn finish(args: &Load, report: &Report) -> Outcome {
         Format::Json => output::json(report),
         Format::Human => output::line(&show::summary(report)),
     }
-    if let Some(path) = &args.report {
-        write(path, report)?;
+    for path in &args.reports {
+        report::write(path, report)?;
     }
     if report.interrupted {
         return Ok(Exit::Interrupted);
@@ -177,124 +269,32 @@ fn finish(args: &Load, report: &Report) -> Outcome {
     Ok(Exit::Fine)
 }
 
-fn write(path: &Path, report: &Report) -> Result<(), Failure> {
-    fs::write(path, output::to_json(report) + "\n")
-        .map_err(|error| Failure::failed(format!("write {}: {error}", path.display())))
-}
-
-/// A message for each Ctrl-C or SIGTERM.
-fn interrupts(target: &Target) -> Result<mpsc::Receiver<()>, Failure> {
+/// A message for each Ctrl-C or SIGTERM; the first of them also turns `stop` true at once.
+fn interrupts(
+    tasks: &Tasks,
+    stop: Arc<watch::Sender<bool>>,
+) -> Result<mpsc::Receiver<()>, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| Failure::failed(format!("listen for signals: {error}")))
     };
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let (sender, receiver) = mpsc::channel(1);
-    let stopping = target.tasks().stopping();
-    target.tasks().spawn("signals", async move {
+    let stopping = tasks.stopping();
+    tasks.spawn("signals", async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 () = stopping.cancelled() => return,
             }
+            stop.send_replace(true);
             if sender.send(()).await.is_err() {
                 return;
             }
         }
     });
     Ok(receiver)
-}
-
-fn pace(args: &Load) -> Result<Pace, Failure> {
-    let places = |option: &str, count: usize| {
-        if (1..=IN_FLIGHT_MAX).contains(&count) {
-            return Ok(count);
-        }
-        let text = format!("{option} {count}: from 1 to {IN_FLIGHT_MAX}");
-        Err(Failure::usage(text))
-    };
-    match (args.rate, args.concurrency) {
-        (Some(rate), _) if rate > 0.0 && rate <= RATE_MAX => Ok(Pace::Open {
-            rate,
-            in_flight_max: places("--in-flight-max", args.in_flight_max)?,
-        }),
-        (Some(rate), _) => Err(Failure::usage(format!(
-            "--rate {rate}: calls per second, above 0 and up to {RATE_MAX}"
-        ))),
-        (None, Some(concurrency)) => Ok(Pace::Closed {
-            concurrency: places("--concurrency", concurrency)?,
-        }),
-        (None, None) => Err(Failure::usage(
-            "give --rate N for calls at a constant rate, or --concurrency N for so many at a time",
-        )),
-    }
-}
-
-fn limits(args: &Load) -> Result<(Option<Duration>, Option<u64>), Failure> {
-    if args.count == Some(0) {
-        return Err(Failure::usage("--count 0: at least one call"));
-    }
-    let duration = match (args.duration, args.count) {
-        (Some(duration), _) if duration.is_zero() || duration > DURATION_MAX => {
-            let text = "--duration: above 0s and up to 24h; a count has no such bound";
-            return Err(Failure::usage(text));
-        }
-        (Some(duration), _) => Some(duration),
-        (None, Some(_)) => None,
-        (None, None) => Some(DURATION),
-    };
-    Ok((duration, args.count))
-}
-
-fn wanted(args: &Load) -> Result<Vec<Wanted>, Failure> {
-    let mut headers = Vec::new();
-    for header in &args.headers {
-        let (key, value) = invoke::pair(header)?;
-        plan::check_header(key, value)
-            .map_err(|why| Failure::usage(format!("-H \"{header}\": {why}")))?;
-        headers.push((key.to_owned(), value.to_owned()));
-    }
-    if let Some(deadline) = args.deadline {
-        not_zero(deadline).map_err(|why| Failure::usage(format!("--deadline 0s: {why}")))?;
-    }
-    if let Some(path) = &args.scenario {
-        let mut wanted = scenario::read(path)?;
-        for one in &mut wanted {
-            // The command line has the last word.
-            let given = |key: &str| headers.iter().any(|(it, _)| it.eq_ignore_ascii_case(key));
-            one.headers.retain(|(key, _)| !given(key));
-            one.headers.extend(headers.iter().cloned());
-            one.deadline = one.deadline.or(args.deadline);
-        }
-        return Ok(wanted);
-    }
-    let Some(method) = &args.method else {
-        return Err(Failure::usage(
-            "name a method as package.Service/Method (`gantry call WHOM` lists them), or --scenario FILE",
-        ));
-    };
-    let (request, origin) = request(args.request.as_deref())?;
-    Ok(vec![Wanted {
-        place: None,
-        name: method.clone(),
-        method: method.clone(),
-        weight: 1,
-        request,
-        origin,
-        headers,
-        deadline: args.deadline,
-    }])
-}
-
-fn request(argument: Option<&str>) -> Result<(Option<String>, Origin), Failure> {
-    let Some(path) = argument.and_then(file_of) else {
-        let origin = Origin::Argument("request".to_owned());
-        return Ok((argument.map(str::to_owned), origin));
-    };
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Failure::usage(format!("read {}: {error}", path.display())))?;
-    Ok((Some(text), Origin::File(path)))
 }
 
 /// A deadline that leaves any time at all.

@@ -34,7 +34,7 @@ use std::{
     process::{self, ExitCode},
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::{
     args::{Cli, Verb},
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         return Exit::Usage.into();
     }
     // clap prints its own errors, and ends with 2 for them.
-    let outcome = run(Cli::parse().verb);
+    let outcome = run(args::parse().verb);
     let exit = outcome.unwrap_or_else(|failure| {
         output::error(&failure.to_string());
         failure.exit()

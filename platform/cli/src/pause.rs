@@ -53,7 +53,11 @@ async fn run(name: &str, wanted: State) -> Outcome {
 }
 
 /// Changes one instance; says what it came to.
-async fn one(state: &StateFolder, report: &Report, wanted: State) -> Result<String, Failure> {
+pub(crate) async fn one(
+    state: &StateFolder,
+    report: &Report,
+    wanted: State,
+) -> Result<String, Failure> {
     let Row {
         instance,
         side_address,

@@ -72,7 +72,12 @@ fn the_report_is_what_is_documented() {
     let page = fs::read_to_string(page).unwrap();
     assert_eq!(documented(&page), keys(&report));
     let spread = "count, min, mean, p50, p90, p95, p99, p99_9, max";
-    let method = "name, method, weight, ended, status, latency_seconds, messages, bytes";
+    let method = "name, method, weight, target, criticality, ended, status, latency_seconds, \
+                  messages, bytes, steps";
+    let interval = "from_seconds, seconds, due, dropped, sent, ok, status, latency_p50_seconds, \
+                    latency_p99_seconds, latency_max_seconds, parts";
+    let part = "target, criticality, sent, ok, status, latency_p50_seconds, latency_p99_seconds, \
+                latency_max_seconds";
     let endpoint = "address, ended, status, latency_seconds, messages, bytes";
     let second = "second, due, sent, dropped, status, endpoints, latency_mean_seconds, \
                   latency_max_seconds";
@@ -82,6 +87,8 @@ fn the_report_is_what_is_documented() {
         ("/methods/0", method),
         ("/endpoints/0", endpoint),
         ("/seconds/0", second),
+        ("/intervals/0", interval),
+        ("/intervals/0/parts/0", part),
     ] {
         assert!(page.contains(&format!("{{{fields}}}")), "{fields}");
         let expected: BTreeSet<_> = fields.split(", ").collect();

@@ -50,6 +50,11 @@ fn slips_on_the_command_line_are_refused() {
             "did you mean \"uuid\"",
         ),
         (&["--rate=1"], "package.Service/Method"),
+        (&[ECHO, "--stage=5"], "--stage 5: write it as RATE:TIME"),
+        (&[ECHO, "--stage=5:0s"], "--stage 5:0s: its time"),
+        (&[ECHO, "--stage=5..-1:1s"], "-1: calls per second"),
+        (&[ECHO, "--stage=5:1s", "--rate=1"], "--rate"),
+        (&["--scenario=x", "--plan=y.toml"], "--plan"),
         (&["echo.v1.EchoService/Ecko", "--rate=1"], "mean \"Echo\""),
         (&[ECHO, "{\"txet\": 1}", "--rate=1"], "mean \"text\""),
         (
@@ -81,6 +86,8 @@ fn slips_in_files_are_refused() {
     let wrong = scenario("wrong.toml", ECHO, "wieght = 2");
     let unknown = scenario("unknown.toml", "echo.v1.EchoService/Ecko", "");
     let inline = scenario("inline.toml", ECHO, "request = '{\"txet\": 1}'");
+    let kept = scenario("kept.toml", ECHO, "keep = { a = 'order.id' }");
+    let staged = scenario("staged.toml", ECHO, "[[stages]]\nduration = '1s'\nrate = 1");
     refused(&[
         (&[ECHO, &lines, "--rate=1"], "bad.jsonl:2: txet"),
         (
@@ -92,5 +99,13 @@ fn slips_in_files_are_refused() {
             "unknown.toml:1: echo.v1.EchoService has no method \"Ecko\" (did you mean",
         ),
         (&[&inline, "--rate=1"], "inline.toml:3: request: txet"),
+        (
+            &[&kept, "--rate=1"],
+            "kept.toml:1: order.id: echo.v1.EchoResponse has no field",
+        ),
+        (
+            &[&staged, "--duration=1s"],
+            "the stages of the plan say how long it is",
+        ),
     ]);
 }

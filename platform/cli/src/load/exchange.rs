@@ -1,9 +1,9 @@
 //! One call of any kind, as bytes: requests are framed beforehand, and of answers only the frames
 //! are looked at, so that the load costs as little as it can next to a server on one machine.
 
-use std::{future::Future, net::SocketAddr, pin::Pin};
+use std::{future::Future, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use gantry::{
     client::{Channel, PickedEndpoint},
     contract::Idempotency,
@@ -14,6 +14,11 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower_service::Service as _;
+
+use super::wish::Wish;
+
+/// A message that is looked into, at most: what a server takes of one.
+const LOOKED_MAX: usize = 4 << 20;
 
 /// Messages, and the bytes of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +47,20 @@ pub(crate) struct Ended {
     pub(crate) first_message: Option<Instant>,
     pub(crate) sent: Volume,
     pub(crate) received: Volume,
+    /// What was asked for of the answer, by name.
+    pub(crate) kept: Vec<(String, String)>,
+    /// Of a call of several steps, each that was made.
+    pub(crate) steps: Vec<StepEnded>,
+}
+
+/// How a step of a call ended.
+#[derive(Debug)]
+pub(crate) struct StepEnded {
+    pub(crate) code: Code,
+    /// From when it was sent to its end.
+    pub(crate) time: Duration,
+    pub(crate) sent: Volume,
+    pub(crate) received: Volume,
 }
 
 impl Ended {
@@ -54,6 +73,8 @@ impl Ended {
             first_message: None,
             sent: Volume::default(),
             received: Volume::default(),
+            kept: Vec::new(),
+            steps: Vec::new(),
         }
     }
 }
@@ -70,6 +91,8 @@ pub(crate) struct Exchange {
     pub(crate) one_answer: bool,
     /// What a second try would do.
     pub(crate) idempotency: Idempotency,
+    /// What is wanted of the answer.
+    pub(crate) wish: Option<Rc<Wish>>,
 }
 
 impl Exchange {
@@ -85,7 +108,7 @@ impl Exchange {
         request.extensions_mut().insert(picked.clone());
         request.extensions_mut().insert(self.idempotency);
         async move {
-            let mut answer = Answer::default();
+            let mut answer = Answer::new(self.wish, self.one_answer);
             let status = match channel.call(request).await {
                 Ok(response) => answer.read(response).await,
                 Err(status) => status,
@@ -94,7 +117,7 @@ impl Exchange {
             let status = if self.one_answer && status.code() == Code::Ok && messages != 1 {
                 Status::internal(format!("{messages} answers to a call that has one"))
             } else {
-                status
+                answer.judged(status)
             };
             Ended {
                 code: status.code(),
@@ -103,6 +126,8 @@ impl Exchange {
                 first_message: answer.first,
                 sent: self.volume,
                 received: answer.volume,
+                kept: answer.kept,
+                steps: Vec::new(),
             }
         }
     }
@@ -114,9 +139,56 @@ struct Answer {
     first: Option<Instant>,
     volume: Volume,
     frames: Frames,
+    wish: Option<Rc<Wish>>,
+    /// Whether the first message that is as wished ends the call.
+    stops: bool,
+    /// Why no message was as wished yet.
+    otherwise: Option<String>,
+    kept: Vec<(String, String)>,
 }
 
 impl Answer {
+    fn new(wish: Option<Rc<Wish>>, one_answer: bool) -> Self {
+        let stops = !one_answer && wish.as_ref().is_some_and(|wish| wish.expects());
+        let otherwise = wish.as_ref().map(|_| "there was no answer".to_owned());
+        Self {
+            frames: Frames::new(wish.is_some()),
+            wish,
+            stops,
+            otherwise,
+            ..Self::default()
+        }
+    }
+
+    /// The status of a call whose answer was all well, but for what is wished of it.
+    fn judged(&mut self, status: Status) -> Status {
+        match self.otherwise.take() {
+            Some(why) if status.code() == Code::Ok => Status::internal(why),
+            _ => status,
+        }
+    }
+
+    /// Looks into the messages that have come; true once there is nothing more to wait for.
+    fn look(&mut self) -> bool {
+        let Some(wish) = &self.wish else {
+            return false;
+        };
+        for message in self.frames.whole.drain(..) {
+            match wish.look(&message) {
+                Ok(kept) => {
+                    self.kept = kept;
+                    self.otherwise = None;
+                }
+                // A stream may go on to what is wished, and away from it where it is read to its end.
+                Err(why) => self.otherwise = Some(why),
+            }
+            if self.stops && self.otherwise.is_none() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Counts messages to the end of the answer, and returns its status.
     async fn read<B>(&mut self, response: http::Response<B>) -> Status
     where
@@ -134,6 +206,9 @@ impl Answer {
                         self.first = Some(Instant::now());
                     }
                     self.frames.read(data, &mut self.volume);
+                    if self.look() {
+                        return Status::ok("");
+                    }
                 }
                 Some(Ok(Err(frame))) => {
                     return status_in(&frame.into_trailers().unwrap_or_default());
@@ -158,15 +233,33 @@ struct Frames {
     head_length: usize,
     /// Bytes of the current message still to come.
     left: usize,
+    /// Whether messages are looked into.
+    looked: bool,
+    /// What has come of the current one then.
+    message: BytesMut,
+    /// Those that came whole, and were not looked into yet.
+    whole: Vec<Bytes>,
 }
 
 impl Frames {
+    fn new(looked: bool) -> Self {
+        Self {
+            looked,
+            ..Self::default()
+        }
+    }
+
     fn read(&mut self, mut data: Bytes, volume: &mut Volume) {
         while data.has_remaining() {
             if self.left > 0 {
                 let taken = self.left.min(data.len());
-                data.advance(taken);
+                let piece = data.split_to(taken);
                 self.left -= taken;
+                // Of one that is too large the beginning is kept, which is no message.
+                if self.looked && self.message.len() <= LOOKED_MAX {
+                    self.message.extend_from_slice(&piece);
+                }
+                self.end_message();
                 continue;
             }
             self.head[self.head_length] = data.get_u8();
@@ -178,7 +271,15 @@ impl Frames {
                 volume.messages += 1;
                 volume.bytes += u64::from(length);
                 self.left = usize::try_from(length).unwrap_or(usize::MAX);
+                self.end_message();
             }
+        }
+    }
+
+    /// Puts a message aside that has come whole.
+    fn end_message(&mut self) {
+        if self.looked && self.left == 0 {
+            self.whole.push(self.message.split().freeze());
         }
     }
 }

@@ -1,8 +1,8 @@
-//! When calls are sent: at a constant rate whatever becomes of them, or one as another ends.
+//! When calls are sent: at a given rate whatever becomes of them, or one as another ends.
 //!
-//! At a constant rate call `k` is due at `k / rate` after the beginning. What the server, or this
-//! program, does meanwhile moves no later call: all that came due are sent as soon as possible,
-//! and their latency counts from when they were due. A measurement that waited for the server
+//! At a constant rate call `k` is due at `k / rate` after the beginning; `rates` says when it is where
+//! the rate changes. What the server, or this program, does meanwhile moves no later call: all that
+//! came due are sent as soon as possible, and their latency counts from when they were due. A measurement that waited for the server
 //! instead would leave out just the calls that a stall hits ("coordinated omission").
 
 use std::{cell::RefCell, future::Future, pin::pin, time::Duration};
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     exchange::Ended,
+    rates::Rates,
     tally::{Due, Tally},
 };
 
@@ -25,11 +26,11 @@ const BATCH: usize = 64;
 const TELL: Duration = Duration::from_secs(1);
 
 /// How a run is paced.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Pace {
     /// So many calls per second, however long they take.
     Open {
-        rate: f64,
+        rates: Rates,
         /// A call that comes due while so many are in flight is not sent.
         in_flight_max: usize,
     },
@@ -69,7 +70,7 @@ pub(crate) struct Finished {
 /// The first message of `interrupts` ends the sending, the second cuts what is in flight. `tell`
 /// is called each second.
 pub(crate) async fn run<C: Calls>(
-    pace: Pace,
+    pace: &Pace,
     limits: Limits,
     calls: &mut C,
     tally: &RefCell<Tally>,
@@ -144,8 +145,8 @@ async fn measured(due: Due, call: impl Future<Output = Ended>, tally: &RefCell<T
 
 /// Which call is next, and when.
 #[derive(Debug)]
-struct Schedule {
-    pace: Pace,
+struct Schedule<'a> {
+    pace: &'a Pace,
     limits: Limits,
     began: Instant,
     /// The next call.
@@ -165,7 +166,7 @@ enum Next {
     End,
 }
 
-impl Schedule {
+impl Schedule<'_> {
     /// Sends what is due by `send`, but for the next look at what is in flight. Returns when to go
     /// on, or none if everything has been sent.
     fn advance(
@@ -196,17 +197,17 @@ impl Schedule {
         }
         match self.pace {
             Pace::Open {
-                rate,
+                rates,
                 in_flight_max,
             } => {
-                let Some(due) = self.due(rate) else {
+                let Some(due) = self.due(rates) else {
                     return Next::End;
                 };
                 if due > now {
                     return Next::Wait(due);
                 }
                 self.number += 1;
-                if in_flight >= in_flight_max {
+                if in_flight >= *in_flight_max {
                     return Next::Drop(due);
                 }
                 Next::Send(self.number - 1, due)
@@ -216,7 +217,7 @@ impl Schedule {
                 if end.is_some_and(|end| now >= end) {
                     return Next::End;
                 }
-                if in_flight >= concurrency {
+                if in_flight >= *concurrency {
                     return Next::Wait(end.unwrap_or(now + TELL));
                 }
                 self.number += 1;
@@ -226,9 +227,8 @@ impl Schedule {
     }
 
     /// When the next call is due; none if the run is over by then.
-    fn due(&self, rate: f64) -> Option<Instant> {
-        #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 calls")]
-        let offset = Duration::try_from_secs_f64(self.number as f64 / rate).ok()?;
+    fn due(&self, rates: &Rates) -> Option<Instant> {
+        let offset = rates.due(self.number)?;
         let within = self
             .limits
             .duration

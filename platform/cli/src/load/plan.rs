@@ -1,23 +1,16 @@
 //! What a run calls: methods with their weights, and all that can be prepared before the first
 //! call is due.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+mod method;
 
-use gantry::{client::Channel, contract::Idempotency, deadline};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use prost_reflect::MethodDescriptor;
-use tonic::metadata::{KeyAndValueRef, MetadataMap};
+use std::{collections::BTreeMap, path::PathBuf, rc::Rc, time::Duration};
 
-use super::{
-    exchange::{Ended, Exchange},
-    pace::Calls,
-    requests::{self, Fault, Payload, Shape},
-    text::{Marked, Text},
-};
-use crate::{
-    call::{self, DEADLINE_UNARY, invoke, reflection::Reflection},
-    failure::Failure,
-};
+use gantry::{caller::Criticality, retry};
+
+use super::{requests::Fault, text::Values};
+use crate::{call::reflection::Reflection, failure::Failure};
+
+pub(crate) use method::{Method, check_header};
 
 /// How long calls without a deadline may take once no more are sent.
 const LINGER: Duration = Duration::from_secs(5);
@@ -25,17 +18,32 @@ const LINGER: Duration = Duration::from_secs(5);
 /// On top of a deadline: the channel keeps it, and says so a moment later.
 const LINGER_MORE: Duration = Duration::from_millis(500);
 
-/// A method to be called, as somebody asked for it.
+/// Kinds told apart over time at most; each costs a histogram for each interval.
+const KINDS_MAX: usize = 8;
+
+/// What the others are called together.
+const OTHERS: &str = "others";
+
+/// A call, as somebody asked for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// Where it is asked for, `file:line`; none on the command line.
-    pub(crate) place: Option<String>,
     /// What the report calls it.
     pub(crate) name: String,
-    /// `package.Service/Method`.
-    pub(crate) method: String,
     /// Its share of the calls, among the weights of all.
     pub(crate) weight: u32,
+    /// What it does, one after the other; each when the one before went well. At least one.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One method to be called.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Where it is asked for, `file:line`; none on the command line.
+    pub(crate) place: Option<String>,
+    /// Whom to call, if not whom the run is for.
+    pub(crate) target: Option<String>,
+    /// `package.Service/Method`.
+    pub(crate) method: String,
     /// The requests, as JSON.
     pub(crate) request: Option<String>,
     /// Where the requests are from.
@@ -43,6 +51,12 @@ pub(crate) struct Wanted {
     /// Metadata, checked.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) deadline: Option<Duration>,
+    /// Codes after which it is tried again; none where the run says so for all.
+    pub(crate) retry: Option<Vec<retry::Code>>,
+    /// Fields of the answer that are kept: under which name, and where.
+    pub(crate) keep: Vec<(String, String)>,
+    /// Fields of the answer that have to have these values.
+    pub(crate) expect: Vec<(String, String)>,
 }
 
 /// Where a text is from, for what is wrong with it.
@@ -54,229 +68,237 @@ pub(crate) enum Origin {
     Argument(String),
 }
 
-/// All methods of a run.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) methods: Vec<Method>,
+/// Somebody to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Whom {
+    /// As `gantry call` takes it.
+    pub(crate) name: String,
+    /// Codes after which calls are tried again.
+    pub(crate) retry: Vec<retry::Code>,
 }
 
-/// A method, ready to be called.
+/// What somebody who is called says that it serves.
 #[derive(Debug)]
-pub(crate) struct Method {
+pub(crate) struct Served {
+    pub(crate) reflection: Reflection,
+    /// Full names.
+    pub(crate) services: Vec<String>,
+}
+
+/// What calls are told apart by over time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Whom they go to.
+    pub(crate) target: String,
+    /// How much they say that they matter.
+    pub(crate) criticality: &'static str,
+}
+
+/// All calls of a run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Whom they go to, each with a channel of its own.
+    pub(crate) targets: Vec<Whom>,
+    /// Calls made once, before the run, in order.
+    pub(crate) before: Vec<Method>,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// A call, ready to be made.
+#[derive(Debug)]
+pub(crate) struct Call {
     pub(crate) name: String,
-    /// `package.Service/Method`.
-    pub(crate) path: String,
     pub(crate) weight: u32,
-    pub(crate) deadline: Option<Duration>,
-    uri: Uri,
-    headers: HeaderMap,
-    /// Those with placeholders.
-    headers_filled: Vec<(HeaderName, Text)>,
-    payloads: Vec<Payload>,
-    one_answer: bool,
-    idempotency: Idempotency,
-    /// Which payload is next.
-    next: usize,
+    pub(crate) steps: Rc<[Method]>,
     /// What the weights have given it and calls have not used yet.
     credit: i64,
 }
 
-impl Plan {
-    /// Looks `wanted` up at the server, and prepares the requests.
-    pub(crate) async fn of(
-        wanted: Vec<Wanted>,
-        reflection: &Reflection,
-        services: &[String],
-    ) -> Result<Self, Failure> {
-        let mut methods = Vec::new();
-        for wanted in wanted {
-            methods.push(Method::of(wanted, reflection, services).await?);
+/// Whom calls go to that do not say so themselves.
+#[derive(Debug)]
+pub(crate) struct Usual<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) retry: &'a [retry::Code],
+}
+
+impl Step {
+    pub(crate) fn whom(&self, usual: &Usual<'_>) -> Whom {
+        Whom {
+            name: self.target.as_deref().unwrap_or(usual.target).to_owned(),
+            retry: self.retry.as_deref().unwrap_or(usual.retry).to_vec(),
         }
-        Ok(Self { methods })
+    }
+}
+
+impl Plan {
+    /// Looks everything up at those who serve it, by their names, and prepares the requests.
+    /// `values` are known before the first call.
+    pub(crate) async fn of(
+        before: &[Step],
+        calls: &[Wanted],
+        usual: &Usual<'_>,
+        served: &BTreeMap<String, Served>,
+        values: &Values,
+    ) -> Result<Self, Failure> {
+        let mut making = Making {
+            usual,
+            served,
+            targets: Vec::new(),
+        };
+        let mut names: Vec<_> = values.keys().cloned().collect();
+        let before = making.methods(before, &mut names).await?;
+        let mut prepared = Vec::new();
+        for call in calls {
+            let mut names = names.clone();
+            let steps = making.methods(&call.steps, &mut names).await?;
+            prepared.push(Call {
+                name: call.name.clone(),
+                weight: call.weight,
+                steps: steps.into(),
+                credit: 0,
+            });
+        }
+        Ok(Self {
+            targets: making.targets,
+            before,
+            calls: prepared,
+        })
     }
 
     /// How long what is in flight at the end may take.
     pub(crate) fn linger(&self) -> Duration {
-        let deadlines = self.methods.iter().map(|method| method.deadline);
-        let longest = deadlines.map(|deadline| deadline.unwrap_or(LINGER)).max();
-        longest.unwrap_or(LINGER) + LINGER_MORE
+        let longest = self.calls.iter().map(|call| {
+            let steps = call.steps.iter();
+            let deadlines = steps.map(|step| step.deadline.unwrap_or(LINGER));
+            deadlines.fold(Duration::ZERO, Duration::saturating_add)
+        });
+        longest.max().unwrap_or(LINGER) + LINGER_MORE
     }
 
-    /// The method of the next call: each as often as its weight says, evenly mixed.
-    fn choose(&mut self) -> usize {
+    /// The kinds of calls there are, and which each call is.
+    pub(crate) fn kinds(&self) -> (Vec<Kind>, Vec<usize>) {
+        let mut kinds: Vec<Kind> = Vec::new();
+        let of = self.calls.iter().map(|call| {
+            let kind = Kind {
+                target: self.target_of(call).to_owned(),
+                criticality: call.criticality().as_str(),
+            };
+            let known = kinds.iter().position(|other| *other == kind);
+            known.unwrap_or_else(|| {
+                if kinds.len() < KINDS_MAX {
+                    kinds.push(kind);
+                } else if let Some(last) = kinds.last_mut() {
+                    *last = Kind {
+                        target: OTHERS.to_owned(),
+                        criticality: OTHERS,
+                    };
+                }
+                kinds.len() - 1
+            })
+        });
+        let of = of.collect();
+        (kinds, of)
+    }
+
+    /// Whom a call goes to first.
+    pub(crate) fn target_of(&self, call: &Call) -> &str {
+        let target = call.steps.first().map_or(0, |step| step.target);
+        self.targets.get(target).map_or("", |whom| &whom.name)
+    }
+
+    /// Whom calls go to, each once.
+    pub(crate) fn target(&self) -> String {
+        let steps = self.calls.iter().flat_map(|call| call.steps.iter());
+        let mut names: Vec<&str> = Vec::new();
+        for whom in steps.filter_map(|step| self.targets.get(step.target)) {
+            if !names.contains(&&*whom.name) {
+                names.push(&whom.name);
+            }
+        }
+        names.join(", ")
+    }
+
+    /// The next call: each as often as its weight says, evenly mixed.
+    pub(crate) fn choose(&mut self) -> usize {
         let mut chosen = 0;
         let mut total = 0;
         let mut most = i64::MIN;
-        for (index, method) in self.methods.iter_mut().enumerate() {
-            let weight = i64::from(method.weight);
+        for (index, call) in self.calls.iter_mut().enumerate() {
+            let weight = i64::from(call.weight);
             total += weight;
-            method.credit += weight;
-            if method.credit > most {
-                (chosen, most) = (index, method.credit);
+            call.credit += weight;
+            if call.credit > most {
+                (chosen, most) = (index, call.credit);
             }
         }
-        if let Some(method) = self.methods.get_mut(chosen) {
-            method.credit -= total;
+        if let Some(call) = self.calls.get_mut(chosen) {
+            call.credit -= total;
         }
         chosen
     }
 }
 
-impl Method {
-    async fn of(
-        wanted: Wanted,
-        reflection: &Reflection,
-        services: &[String],
-    ) -> Result<Self, Failure> {
-        let fault = |failure: Failure| match &wanted.place {
-            Some(place) => Failure::new(failure.exit(), format!("{place}: {failure}")),
-            None => failure,
-        };
-        let Some((service, name)) = call::split(&wanted.method, services) else {
-            let text = format!(
-                "method {}: write it as package.Service/Method",
-                wanted.method
-            );
-            return Err(fault(Failure::usage(text)));
-        };
-        let method = call::method(reflection, services, service, name).await;
-        let method = method.map_err(fault)?;
-        let shape = Shape {
-            descriptor: method.input(),
-            stream: method.is_client_streaming(),
-        };
-        let empty = if shape.stream { "" } else { "{}" };
-        let text = wanted.request.as_deref().unwrap_or(empty);
-        let payloads = requests::read(text, &shape).map_err(|why| wanted.origin.failure(&why))?;
-        let unary = !method.is_client_streaming() && !method.is_server_streaming();
-        let deadline = wanted.deadline.or(unary.then_some(DEADLINE_UNARY));
-        let path = path(&method);
-        let (headers, headers_filled) = headers(&wanted.headers, deadline)?;
-        Ok(Self {
-            name: wanted.name,
-            weight: wanted.weight,
-            deadline,
-            uri: path.parse().expect("names of a descriptor make a path"),
-            path: path.trim_start_matches('/').to_owned(),
-            headers,
-            headers_filled,
-            payloads,
-            one_answer: !method.is_server_streaming(),
-            idempotency: Idempotency::of(method.method_descriptor_proto().options.as_ref()),
-            next: 0,
-            credit: 0,
+impl Call {
+    /// How much it says that it matters.
+    pub(crate) fn criticality(&self) -> Criticality {
+        let first = self.steps.first();
+        first.map_or_else(Criticality::default, |step| {
+            Criticality::of(step.headers(), true)
         })
     }
 
-    /// The next call of this method, which is call `number` of the run.
-    fn exchange(&mut self, number: u64) -> Result<Exchange, String> {
-        let payload = &self.payloads[self.next % self.payloads.len()];
-        self.next = (self.next + 1) % self.payloads.len();
-        let (requests, volume) = match payload {
-            Payload::Framed(bytes, volume) => (bytes.clone(), *volume),
-            Payload::Filled(template) => template.fill(number)?,
-        };
-        let mut headers = self.headers.clone();
-        for (key, text) in &self.headers_filled {
-            let value = HeaderValue::try_from(text.fill(number));
-            let value = value.map_err(|error| format!("metadata {key}: {error}"))?;
-            headers.append(key, value);
+    /// The methods it calls, `package.Service/Method`.
+    pub(crate) fn path(&self) -> String {
+        let paths: Vec<_> = self.steps.iter().map(|step| &*step.path).collect();
+        paths.join(", ")
+    }
+}
+
+/// A plan in the making.
+struct Making<'a> {
+    usual: &'a Usual<'a>,
+    served: &'a BTreeMap<String, Served>,
+    targets: Vec<Whom>,
+}
+
+impl Making<'_> {
+    /// Prepares steps that follow each other, and adds to `names` what they keep.
+    async fn methods(
+        &mut self,
+        steps: &[Step],
+        names: &mut Vec<String>,
+    ) -> Result<Vec<Method>, Failure> {
+        let mut methods = Vec::new();
+        for step in steps {
+            let whom = step.whom(self.usual);
+            let served = self.served.get(&whom.name);
+            let served =
+                served.ok_or_else(|| Failure::failed(format!("{}: unknown", whom.name)))?;
+            let known = self.targets.iter().position(|other| *other == whom);
+            let target = known.unwrap_or_else(|| {
+                self.targets.push(whom);
+                self.targets.len() - 1
+            });
+            methods.push(Method::of(step, target, served, names).await?);
+            names.extend(step.keep.iter().map(|(name, _)| name.clone()));
         }
-        Ok(Exchange {
-            uri: self.uri.clone(),
-            headers,
-            requests,
-            volume,
-            one_answer: self.one_answer,
-            idempotency: self.idempotency,
-        })
+        Ok(methods)
     }
 }
 
 impl Origin {
-    fn failure(&self, fault: &Fault) -> Failure {
+    pub(crate) fn failure(&self, fault: &Fault) -> Failure {
+        Failure::usage(self.fault(fault))
+    }
+
+    /// What is wrong with a text of this origin, and where.
+    pub(crate) fn fault(&self, fault: &Fault) -> String {
         let Fault { line, why } = fault;
-        Failure::usage(match self {
+        match self {
             Self::File(path) => format!("{}:{line}: {why}", path.display()),
             Self::Argument(name) if *line > 1 => format!("{name}: line {line}: {why}"),
             Self::Argument(name) => format!("{name}: {why}"),
-        })
-    }
-}
-
-fn path(method: &MethodDescriptor) -> String {
-    format!("/{}/{}", method.parent_service().full_name(), method.name())
-}
-
-/// Whether this may be sent as metadata.
-pub(crate) fn check_header(key: &str, value: &str) -> Result<(), String> {
-    header(&mut MetadataMap::new(), &mut Vec::new(), key, value)
-}
-
-/// Adds to `fixed`, or to `filled` what has placeholders.
-fn header(
-    fixed: &mut MetadataMap,
-    filled: &mut Vec<(HeaderName, Text)>,
-    key: &str,
-    value: &str,
-) -> Result<(), String> {
-    let marked = Marked::read(value).map_err(|unknown| unknown.why)?;
-    let Some(text) = marked.whole() else {
-        return Ok(invoke::add_header(fixed, key, value)?);
-    };
-    let mut probe = MetadataMap::new();
-    invoke::add_header(&mut probe, key, &marked.probe())?;
-    if probe
-        .iter()
-        .any(|pair| matches!(pair, KeyAndValueRef::Binary(..)))
-    {
-        return Err("the value of a -bin key has no placeholders".to_owned());
-    }
-    let key = HeaderName::try_from(key).map_err(|error| error.to_string())?;
-    filled.push((key, text));
-    Ok(())
-}
-
-/// The headers of every call, and those to be filled.
-fn headers(
-    pairs: &[(String, String)],
-    deadline: Option<Duration>,
-) -> Result<(HeaderMap, Vec<(HeaderName, Text)>), Failure> {
-    let mut fixed = MetadataMap::new();
-    let mut filled = Vec::new();
-    for (key, value) in pairs {
-        header(&mut fixed, &mut filled, key, value)
-            .map_err(|why| Failure::usage(format!("metadata {key}: {why}")))?;
-    }
-    let mut headers = fixed.into_headers();
-    headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let kind = HeaderValue::from_static("application/grpc");
-    headers.insert(header::CONTENT_TYPE, kind);
-    if let Some(deadline) = deadline {
-        headers.insert(&deadline::GRPC_TIMEOUT, deadline::format_timeout(deadline));
-    }
-    Ok((headers, filled))
-}
-
-/// Calls what a plan says, over one channel.
-#[derive(Debug)]
-pub(crate) struct Caller {
-    pub(crate) channel: Channel,
-    pub(crate) plan: Plan,
-}
-
-impl Calls for Caller {
-    fn prepare(&mut self, number: u64) -> (usize, impl Future<Output = Ended> + use<>) {
-        let method = self.plan.choose();
-        let exchange = self.plan.methods[method].exchange(number);
-        let channel = self.channel.clone();
-        let call = async move {
-            match exchange {
-                Ok(exchange) => exchange.run(channel).await,
-                Err(why) => Ended::unsent(why),
-            }
-        };
-        (method, call)
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a run comes to, as programs read it; the fields are in docs/operating.md.
 
+mod intervals;
+mod write;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use gantry::status::code_name;
@@ -7,9 +10,18 @@ use serde::Serialize;
 
 use super::{
     exchange::Volume,
+    harm::Done,
     pace::{Finished, Pace},
-    plan::Plan,
+    plan::{Call, Kind, Plan},
+    rates::Rates,
     tally::{Codes, ON_SCHEDULE, Part, Second, Tally, Times},
+};
+
+#[cfg(test)]
+pub(crate) use self::intervals::PartReport;
+pub(crate) use self::{
+    intervals::{FaultReport, IntervalReport, SliceReport, StageReport},
+    write::{check_file, write},
 };
 
 /// Under this share of calls sent on schedule, or ended with a status, a run says nothing.
@@ -20,8 +32,10 @@ const VALID_RATIO: f64 = 0.99;
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) mode: &'static str,
-    /// Of an open loop.
+    /// Of an open loop at a constant rate.
     pub(crate) rate: Option<f64>,
+    /// Of an open loop whose rate changes.
+    pub(crate) stages: Vec<StageReport>,
     /// Of an open loop.
     pub(crate) in_flight_max: Option<usize>,
     /// Of a closed loop.
@@ -50,6 +64,9 @@ pub(crate) struct Report {
     pub(crate) methods: Vec<MethodReport>,
     pub(crate) endpoints: Vec<EndpointReport>,
     pub(crate) seconds: Vec<SecondReport>,
+    pub(crate) interval_seconds: f64,
+    pub(crate) intervals: Vec<IntervalReport>,
+    pub(crate) faults: Vec<FaultReport>,
     pub(crate) errors: Vec<ErrorReport>,
     pub(crate) errors_not_shown: u64,
 }
@@ -82,6 +99,18 @@ pub(crate) struct MethodReport {
     pub(crate) name: String,
     pub(crate) method: String,
     pub(crate) weight: u32,
+    pub(crate) target: String,
+    pub(crate) criticality: &'static str,
+    #[serde(flatten)]
+    pub(crate) calls: Calls,
+    /// Of a call of several.
+    pub(crate) steps: Vec<StepReport>,
+}
+
+/// One step of calls that have several.
+#[derive(Debug, Serialize)]
+pub(crate) struct StepReport {
+    pub(crate) method: String,
     #[serde(flatten)]
     pub(crate) calls: Calls,
 }
@@ -129,28 +158,43 @@ pub(crate) struct ErrorReport {
     pub(crate) count: u64,
 }
 
+/// What a report is of, beside its numbers.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) pace: &'a Pace,
+    pub(crate) plan: &'a Plan,
+    pub(crate) kinds: &'a [Kind],
+    pub(crate) finished: Finished,
+    pub(crate) faults: Vec<Done>,
+}
+
 impl Report {
-    /// What `tally` says of calls to `target`.
-    pub(crate) fn of(
-        target: &str,
-        pace: Pace,
-        plan: &Plan,
-        tally: &Tally,
-        finished: Finished,
-    ) -> Self {
-        let (rate, in_flight_max, concurrency) = match pace {
+    /// What `tally` says of a run.
+    pub(crate) fn of(run: Run<'_>, tally: &Tally) -> Self {
+        let Run {
+            pace,
+            plan,
+            kinds,
+            finished,
+            faults,
+        } = run;
+        let (rates, in_flight_max, concurrency) = match pace {
             Pace::Open {
-                rate,
+                rates,
                 in_flight_max,
-            } => (Some(rate), Some(in_flight_max), None),
-            Pace::Closed { concurrency } => (None, None, Some(concurrency)),
+            } => (Some(rates), Some(*in_flight_max), None),
+            Pace::Closed { concurrency } => (None, None, Some(*concurrency)),
         };
         let ended = tally.codes.total();
-        let void_reasons = void_reasons(tally);
+        let void_reasons = void_reasons(tally, &faults);
         Self {
-            target: target.to_owned(),
-            mode: if rate.is_some() { "open" } else { "closed" },
-            rate,
+            target: plan.target(),
+            mode: if rates.is_some() { "open" } else { "closed" },
+            rate: rates.and_then(|rates| match rates {
+                Rates::Constant(rate) => Some(*rate),
+                Rates::Stages(_) => None,
+            }),
+            stages: rates.map(StageReport::all).unwrap_or_default(),
             in_flight_max,
             concurrency,
             duration_seconds: finished.sending.as_secs_f64(),
@@ -177,6 +221,9 @@ impl Report {
             methods: methods(plan, tally),
             endpoints: endpoints(tally),
             seconds: seconds(tally),
+            interval_seconds: tally.series.width.as_secs_f64(),
+            intervals: IntervalReport::all(&tally.series, kinds, finished.sending),
+            faults: faults.into_iter().map(FaultReport::of).collect(),
             errors: errors(plan, tally),
             errors_not_shown: tally.errors_not_shown,
         }
@@ -189,7 +236,7 @@ impl Report {
 }
 
 /// Why the run says nothing about the server; none if it does.
-fn void_reasons(tally: &Tally) -> Vec<String> {
+fn void_reasons(tally: &Tally, faults: &[Done]) -> Vec<String> {
     let mut reasons = Vec::new();
     if tally.due == 0 {
         reasons.push("no call was due".to_owned());
@@ -208,16 +255,32 @@ fn void_reasons(tally: &Tally) -> Vec<String> {
     if !tally.endpoints.iter().any(|(address, _)| address.is_some()) {
         reasons.push("no call reached an endpoint".to_owned());
     }
+    for fault in faults {
+        if let Some(error) = &fault.error {
+            reasons.push(format!("{}, {}: {error}", fault.whom, fault.what));
+        }
+    }
     reasons
 }
 
 fn methods(plan: &Plan, tally: &Tally) -> Vec<MethodReport> {
-    let parts = plan.methods.iter().zip(&tally.methods);
-    let report = |(method, part): (&super::plan::Method, &Part)| MethodReport {
-        name: method.name.clone(),
-        method: method.path.clone(),
-        weight: method.weight,
+    let parts = plan.calls.iter().zip(&tally.methods).zip(&tally.steps);
+    let report = |((call, part), steps): ((&Call, &Part), &Vec<Part>)| MethodReport {
+        name: call.name.clone(),
+        method: call.path(),
+        weight: call.weight,
+        target: plan.target_of(call).to_owned(),
+        criticality: call.criticality().as_str(),
         calls: Calls::of(part),
+        steps: call
+            .steps
+            .iter()
+            .zip(steps)
+            .map(|(step, part)| StepReport {
+                method: step.path.clone(),
+                calls: Calls::of(part),
+            })
+            .collect(),
     };
     parts.map(report).collect()
 }
@@ -265,7 +328,7 @@ fn errors(plan: &Plan, tally: &Tally) -> Vec<ErrorReport> {
         status: code_name(sample.code),
         message: sample.message.clone(),
         method: plan
-            .methods
+            .calls
             .get(sample.method)
             .map(|method| method.name.clone())
             .unwrap_or_default(),
@@ -288,7 +351,7 @@ impl Calls {
 }
 
 impl Traffic {
-    fn messages(sent: Volume, received: Volume) -> Self {
+    pub(crate) fn messages(sent: Volume, received: Volume) -> Self {
         Self {
             sent: sent.messages,
             received: received.messages,

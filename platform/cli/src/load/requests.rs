@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     exchange::Volume,
-    text::{Marked, Text},
+    text::{Marked, Text, Values},
 };
 use crate::failure::nearest;
 
@@ -53,12 +53,14 @@ pub(crate) struct Fault {
 ///
 /// Values follow each other, as lines or otherwise: one for each call. A method that takes a
 /// stream gets all of them in each call; where every value is an array, each array is a call.
-pub(crate) fn read(text: &str, shape: &Shape) -> Result<Vec<Payload>, Fault> {
+///
+/// `names` are the values that placeholders may name.
+pub(crate) fn read(text: &str, shape: &Shape, names: &[String]) -> Result<Vec<Payload>, Fault> {
     let at = |offset: usize, why: String| Fault {
         line: 1 + text[..offset].matches('\n').count(),
         why,
     };
-    let marked = Marked::read(text).map_err(|unknown| at(unknown.offset, unknown.why))?;
+    let marked = Marked::read(text, names).map_err(|unknown| at(unknown.offset, unknown.why))?;
     let probe = marked.probe();
     let mut values = serde_json::Deserializer::from_str(&probe).into_iter::<Value>();
     let mut calls: Vec<(Range<usize>, Value)> = Vec::new();
@@ -100,8 +102,8 @@ fn take_values(calls: Vec<(Range<usize>, Value)>) -> Vec<Value> {
 
 impl Template {
     /// The requests of call `number`.
-    pub(crate) fn fill(&self, number: u64) -> Result<(Bytes, Volume), String> {
-        let text = self.text.fill(number);
+    pub(crate) fn fill(&self, number: u64, values: &Values) -> Result<(Bytes, Volume), String> {
+        let text = self.text.fill_json(number, values);
         let values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
         let values: Result<Vec<_>, _> = values.collect();
         let mut values = values.map_err(|error| format!("request of call {number}: {error}"))?;

@@ -67,14 +67,24 @@ impl Progress {
     }
 }
 
+/// Tells what is done to an instance, beside the progress.
+pub(crate) fn tell_harm(line: &str) {
+    if io::stderr().is_terminal() {
+        output::rewrite("");
+    }
+    output::note(line);
+}
+
 /// The whole report.
 pub(crate) fn summary(report: &Report) -> String {
     let mut parts = vec![head(report), statuses(report), times(report)];
-    if report.methods.len() > 1 {
-        let rows = report
-            .methods
-            .iter()
-            .map(|method| (method.name.clone(), &method.calls));
+    let steps = report.methods.iter().any(|method| !method.steps.is_empty());
+    if report.methods.len() > 1 || steps {
+        let rows = report.methods.iter().flat_map(|method| {
+            let steps = method.steps.iter();
+            let steps = steps.map(|step| (format!("  {}", step.method), &step.calls));
+            std::iter::once((method.name.clone(), &method.calls)).chain(steps)
+        });
         parts.push(parts_table("METHOD", report.ended, rows));
     }
     let rows = report.endpoints.iter().map(|endpoint| {
@@ -85,6 +95,9 @@ pub(crate) fn summary(report: &Report) -> String {
         )
     });
     parts.push(parts_table("ENDPOINT", report.ended, rows));
+    if !report.faults.is_empty() {
+        parts.push(faults(report));
+    }
     if !report.errors.is_empty() {
         parts.push(errors(report));
     }
@@ -94,12 +107,28 @@ pub(crate) fn summary(report: &Report) -> String {
     parts.join("\n\n")
 }
 
-fn head(report: &Report) -> String {
-    let pace = match (report.rate, report.concurrency) {
+/// How calls were sent.
+pub(crate) fn pace(report: &Report) -> String {
+    match (report.rate, report.concurrency) {
         (Some(rate), _) => format!("{rate} calls/s, open loop"),
         (None, Some(concurrency)) => format!("{concurrency} at a time, closed loop"),
-        (None, None) => String::new(),
-    };
+        (None, None) => {
+            let stages = report.stages.iter().map(|stage| {
+                let time = seconds(stage.duration_seconds);
+                if stage.from.total_cmp(&stage.to).is_eq() {
+                    format!("{} for {time}", stage.to)
+                } else {
+                    format!("{} to {} in {time}", stage.from, stage.to)
+                }
+            });
+            let stages: Vec<_> = stages.collect();
+            format!("{} calls/s, open loop", stages.join(", "))
+        }
+    }
+}
+
+fn head(report: &Report) -> String {
+    let pace = pace(report);
     let interrupted = if report.interrupted {
         ", interrupted"
     } else {
@@ -160,7 +189,7 @@ fn times(report: &Report) -> String {
         (
             "sent late by",
             &report.send_delay_seconds,
-            report.rate.is_some(),
+            report.concurrency.is_none(),
         ),
     ] {
         if shown {
@@ -208,6 +237,22 @@ fn parts_table<'a>(
     output::table(heading, &parts.map(row).collect::<Vec<_>>())
 }
 
+/// What was done on purpose.
+fn faults(report: &Report) -> String {
+    let at = |time: Option<f64>| time.map_or_else(|| "never".to_owned(), |at| format!("{at:.1}s"));
+    let rows = report.faults.iter().map(|fault| {
+        [
+            fault.whom.clone(),
+            fault.what.clone(),
+            at(fault.from_seconds),
+            at(fault.until_seconds),
+            fault.error.clone().unwrap_or_default(),
+        ]
+    });
+    let heading = ["WHOM", "FAULT", "FROM", "UNTIL", ""];
+    output::table(heading, &rows.collect::<Vec<_>>())
+}
+
 fn errors(report: &Report) -> String {
     let rows = report.errors.iter().map(|error| {
         [
@@ -226,14 +271,14 @@ fn errors(report: &Report) -> String {
     }
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
     let share = part as f64 / (whole.max(1)) as f64;
     format!("{:.2} %", share * 100.0)
 }
 
 /// `0.42 ms`, `12.3 ms`, `1204 ms`.
-fn milliseconds(seconds: f64) -> String {
+pub(crate) fn milliseconds(seconds: f64) -> String {
     let ms = seconds * 1e3;
     if ms < 10.0 {
         format!("{ms:.2} ms")
@@ -244,7 +289,7 @@ fn milliseconds(seconds: f64) -> String {
     }
 }
 
-fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     // Nobody reads nanoseconds.
     let digits = if seconds < 1.0 { 1e3 } else { 10.0 };
     let duration = Duration::try_from_secs_f64((seconds * digits).round() / digits);

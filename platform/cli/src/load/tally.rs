@@ -13,7 +13,10 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::exchange::{Ended, Volume};
+use super::{
+    exchange::{Ended, StepEnded, Volume},
+    series::Series,
+};
 
 /// A call counts as sent on schedule when it was sent within this after it was due. The timer
 /// ticks every millisecond, so that a healthy run stays well below.
@@ -41,11 +44,22 @@ pub(crate) struct Times(Histogram<u32>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(Histogram::new(DIGITS).expect("three digits are few enough"))
+        Self::with_digits(DIGITS)
     }
 }
 
 impl Times {
+    /// With up to five significant digits of a percentile.
+    pub(crate) fn with_digits(digits: u8) -> Self {
+        Self(Histogram::new(digits).expect("five digits are few enough"))
+    }
+
+    /// Counts what `other` has, which has as many digits.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let added = self.0.add(&other.0);
+        added.expect("it grows as far as the other");
+    }
+
     pub(crate) fn record(&mut self, time: Duration) {
         let micros = u64::try_from(time.min(TIME_MAX).as_micros()).unwrap_or(u64::MAX);
         let recorded = self.0.record(micros);
@@ -82,9 +96,20 @@ impl Times {
 pub(crate) struct Codes([u32; CODES]);
 
 impl Codes {
-    fn count(&mut self, code: Code) {
+    pub(crate) fn count(&mut self, code: Code) {
         let place = usize::try_from(i32::from(code)).unwrap_or_default();
         self.0[place] = self.0[place].saturating_add(1);
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    pub(crate) fn of(&self, code: Code) -> u64 {
+        let place = usize::try_from(i32::from(code)).unwrap_or_default();
+        u64::from(self.0[place])
     }
 
     /// Those that occurred.
@@ -108,11 +133,11 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn count(&mut self, ended: &Ended, latency: Duration) {
-        self.codes.count(ended.code);
+    fn count(&mut self, code: Code, latency: Duration, sent: Volume, received: Volume) {
+        self.codes.count(code);
         self.latency.record(latency);
-        self.sent.add(ended.sent);
-        self.received.add(ended.received);
+        self.sent.add(sent);
+        self.received.add(received);
     }
 }
 
@@ -171,6 +196,12 @@ pub(crate) struct Tally {
     pub(crate) sent_volume: Volume,
     pub(crate) received_volume: Volume,
     pub(crate) methods: Vec<Part>,
+    /// Of each method that has several, its steps.
+    pub(crate) steps: Vec<Vec<Part>>,
+    /// The run over time.
+    pub(crate) series: Series,
+    /// Of each method, which kind its calls are in the series.
+    kinds: Vec<usize>,
     /// By address; none is calls of which no endpoint is known, or beyond those told apart.
     pub(crate) endpoints: Vec<(Option<SocketAddr>, Part)>,
     pub(crate) seconds: Vec<Second>,
@@ -182,8 +213,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// For a run that begins now, of `methods` methods.
-    pub(crate) fn new(methods: usize) -> Self {
+    /// For a run that begins now. `kinds` says of each method which kind its calls are, from 0.
+    pub(crate) fn new(kinds: Vec<usize>) -> Self {
+        let methods = kinds.len();
         Self {
             began: Instant::now(),
             due: 0,
@@ -199,6 +231,9 @@ impl Tally {
             sent_volume: Volume::default(),
             received_volume: Volume::default(),
             methods: (0..methods).map(|_| Part::default()).collect(),
+            steps: (0..methods).map(|_| Vec::new()).collect(),
+            series: Series::new(kinds.iter().max().map_or(1, |kind| kind + 1)),
+            kinds,
             endpoints: Vec::new(),
             seconds: Vec::new(),
             recent: Times::default(),
@@ -212,6 +247,7 @@ impl Tally {
     pub(crate) fn dropped(&mut self, at: Instant) {
         self.due += 1;
         self.dropped += 1;
+        self.series.dropped(self.since(at));
         let second = self.second(at);
         second.due += 1;
         second.dropped += 1;
@@ -224,13 +260,14 @@ impl Tally {
         self.sent += 1;
         self.on_schedule += u64::from(delay <= ON_SCHEDULE);
         self.send_delay.record(delay);
+        self.series.sent(self.since(due.at), self.kind(due));
         let second = self.second(due.at);
         second.due += 1;
         second.sent += 1;
     }
 
     /// A call that was sent has ended at this moment.
-    pub(crate) fn ended(&mut self, due: Due, sent: Instant, now: Instant, ended: Ended) {
+    pub(crate) fn ended(&mut self, due: Due, began: Instant, now: Instant, ended: Ended) {
         let latency = now.saturating_duration_since(due.at);
         self.codes.count(ended.code);
         self.latency.record(latency);
@@ -239,18 +276,22 @@ impl Tally {
             self.latency_ok.record(latency);
         }
         self.service_time
-            .record(now.saturating_duration_since(sent));
+            .record(now.saturating_duration_since(began));
         if let Some(first) = ended.first_message {
             let wait = first.saturating_duration_since(due.at);
             self.first_message.record(wait);
         }
         self.sent_volume.add(ended.sent);
         self.received_volume.add(ended.received);
+        let (code, sent, received) = (ended.code, ended.sent, ended.received);
         if let Some(part) = self.methods.get_mut(due.method) {
-            part.count(&ended, latency);
+            part.count(code, latency, sent, received);
         }
+        self.count_steps(due, latency, &ended.steps);
         let place = self.place(ended.endpoint);
-        self.endpoints[place].1.count(&ended, latency);
+        self.endpoints[place].1.count(code, latency, sent, received);
+        self.series
+            .ended(self.since(due.at), self.kind(due), code, latency);
         let second = self.second(due.at);
         second.codes.count(ended.code);
         second.latency_total += latency;
@@ -261,6 +302,23 @@ impl Tally {
         second.endpoints[place] += 1;
         if ended.code != Code::Ok {
             self.sample(due.method, ended);
+        }
+    }
+
+    /// The first step counts from when the call was due, and each other from the end of the one before,
+    /// which is when it was due.
+    fn count_steps(&mut self, due: Due, latency: Duration, made: &[StepEnded]) {
+        let Some(parts) = self.steps.get_mut(due.method) else {
+            return;
+        };
+        if parts.len() < made.len() {
+            parts.resize_with(made.len(), Part::default);
+        }
+        let all: Duration = made.iter().map(|step| step.time).sum();
+        let mut late = latency.saturating_sub(all);
+        for (part, step) in parts.iter_mut().zip(made) {
+            let late = std::mem::take(&mut late);
+            part.count(step.code, late + step.time, step.sent, step.received);
         }
     }
 
@@ -276,9 +334,17 @@ impl Tally {
         samples
     }
 
+    /// How long after the beginning.
+    fn since(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began).min(DURATION_MAX)
+    }
+
+    fn kind(&self, due: Due) -> usize {
+        self.kinds.get(due.method).copied().unwrap_or_default()
+    }
+
     fn second(&mut self, at: Instant) -> &mut Second {
-        let since = at.saturating_duration_since(self.began).min(DURATION_MAX);
-        let number = usize::try_from(since.as_secs()).unwrap_or_default();
+        let number = usize::try_from(self.since(at).as_secs()).unwrap_or_default();
         if self.seconds.len() <= number {
             self.seconds.resize_with(number + 1, Second::default);
         }

@@ -2,7 +2,10 @@ use std::cell::Cell;
 
 use tonic::Code;
 
-use super::{super::exchange::Volume, *};
+use super::{
+    super::{exchange::Volume, rates::Stage},
+    *,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -22,6 +25,8 @@ fn fine() -> Ended {
         first_message: None,
         sent: Volume::default(),
         received: Volume::default(),
+        kept: Vec::new(),
+        steps: Vec::new(),
     }
 }
 
@@ -43,7 +48,7 @@ impl Calls for Server {
 
 fn open(rate: f64, in_flight_max: usize) -> Pace {
     Pace::Open {
-        rate,
+        rates: Rates::Constant(rate),
         in_flight_max,
     }
 }
@@ -68,8 +73,8 @@ async fn against(
         stall,
     };
     let (_sender, mut interrupts) = mpsc::channel(1);
-    let tally = RefCell::new(Tally::new(1));
-    let finished = run(pace, limits, &mut server, &tally, &mut interrupts, |_| {}).await;
+    let tally = RefCell::new(Tally::new(vec![0]));
+    let finished = run(&pace, limits, &mut server, &tally, &mut interrupts, |_| {}).await;
     (tally.into_inner(), finished)
 }
 
@@ -153,15 +158,43 @@ async fn being_held_up_shows_as_lateness() {
         }
     }
     let (_sender, mut interrupts) = mpsc::channel(1);
-    let tally = RefCell::new(Tally::new(1));
+    let tally = RefCell::new(Tally::new(vec![0]));
     let (pace, limits) = (open(100.0, 1_000), for_seconds(4));
-    run(pace, limits, &mut HeldUp, &tally, &mut interrupts, |_| {}).await;
+    run(&pace, limits, &mut HeldUp, &tally, &mut interrupts, |_| {}).await;
     let tally = tally.into_inner();
     assert_eq!((400, 400), (tally.due, tally.sent));
     // Those due in the second that was lost, but for the last of them.
     let late = tally.sent - tally.on_schedule;
     assert!((97..=100).contains(&late), "{late}");
     assert!(tally.latency.max() >= 980 * MS, "{:?}", tally.latency.max());
+}
+
+/// Goal: a run follows its stages on the clock, and ends with the last.
+/// Method: a ramp up, a hold and a ramp down; the calls of each second, all on schedule.
+#[tokio::test(start_paused = true)]
+async fn stages_are_followed() {
+    let stage = |from, to, seconds| Stage {
+        from,
+        to,
+        time: Duration::from_secs(seconds),
+    };
+    let pace = Pace::Open {
+        rates: Rates::of(&[
+            stage(0.0, 100.0, 2),
+            stage(100.0, 100.0, 1),
+            stage(100.0, 0.0, 2),
+        ]),
+        in_flight_max: 1_000,
+    };
+    let limits = Limits {
+        duration: None,
+        ..for_seconds(0)
+    };
+    let (tally, finished) = against(MS, None, pace, limits).await;
+    let due: Vec<_> = tally.seconds.iter().map(|it| it.due).collect();
+    assert_eq!(vec![25, 75, 100, 75, 25], due);
+    assert_eq!((300, 300), (tally.sent, tally.on_schedule));
+    assert!(finished.sending < Duration::from_secs(5), "{finished:?}");
 }
 
 /// Goal: a count ends a run, and what does not end is cut after the linger.
@@ -192,21 +225,17 @@ async fn interrupts_end_the_sending_then_the_run() {
         stall: None,
     };
     let (sender, mut interrupts) = mpsc::channel(1);
-    let tally = RefCell::new(Tally::new(1));
+    let tally = RefCell::new(Tally::new(vec![0]));
     let limits = Limits {
         linger: Duration::from_hours(1),
         ..for_seconds(60)
     };
     let began = Instant::now();
     let told = Cell::new(0);
-    let running = run(
-        open(10.0, 1_000),
-        limits,
-        &mut server,
-        &tally,
-        &mut interrupts,
-        |_| told.set(told.get() + 1),
-    );
+    let pace = open(10.0, 1_000);
+    let running = run(&pace, limits, &mut server, &tally, &mut interrupts, |_| {
+        told.set(told.get() + 1);
+    });
     let interrupting = async {
         for _ in 0..2 {
             time::sleep(1_050 * MS).await;

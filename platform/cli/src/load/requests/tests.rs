@@ -1,9 +1,6 @@
 use prost_reflect::DescriptorPool;
 
-use super::*;
-
-#[path = "../../../tests/support/descriptors.rs"]
-mod descriptors;
+use super::{super::descriptors, *};
 
 fn shape(message: &str, stream: bool) -> Shape {
     let pool = DescriptorPool::decode(&*descriptors::descriptors()).unwrap();
@@ -21,7 +18,7 @@ fn echo(stream: bool) -> Shape {
 fn messages(payload: &Payload, number: u64, shape: &Shape) -> Vec<Value> {
     let (bytes, volume) = match payload {
         Payload::Framed(bytes, volume) => (bytes.clone(), *volume),
-        Payload::Filled(template) => template.fill(number).unwrap(),
+        Payload::Filled(template) => template.fill(number, &Values::new()).unwrap(),
     };
     let mut rest = &*bytes;
     let mut messages = Vec::new();
@@ -54,7 +51,7 @@ fn values_become_calls() {
     ];
     for (text, stream, expected) in cases {
         let shape = echo(stream);
-        let calls = read(text, &shape).unwrap();
+        let calls = read(text, &shape, &[]).unwrap();
         let counts: Vec<_> = calls
             .iter()
             .map(|call| messages(call, 7, &shape).len())
@@ -69,7 +66,7 @@ fn values_become_calls() {
 fn placeholders_are_filled_for_each_call() {
     let text = r#"{"text": "é {{n}}-{{uuid}} {{ {n} }}", "counts": {"a{{n}}": {{ n }}}}"#;
     let shape = echo(false);
-    let calls = read(text, &shape).unwrap();
+    let calls = read(text, &shape, &[]).unwrap();
     assert!(matches!(calls[..], [Payload::Filled(_)]));
     let mut texts = Vec::new();
     for number in [0, 12_345] {
@@ -87,7 +84,7 @@ fn placeholders_are_filled_for_each_call() {
     );
     assert_ne!(texts[0], texts[1], "a new UUID each time");
 
-    let fixed = read("{\"text\": \"{{ n }\"}", &shape).unwrap();
+    let fixed = read("{\"text\": \"{{ n }\"}", &shape, &[]).unwrap();
     assert!(matches!(fixed[..], [Payload::Framed(..)]));
 }
 
@@ -122,7 +119,7 @@ fn slips_are_refused_with_their_place() {
         ("[{}]\n[{\"txet\": 1}]", true, 2, "txet"),
     ];
     for (text, stream, line, words) in cases {
-        let fault = read(text, &echo(stream)).unwrap_err();
+        let fault = read(text, &echo(stream), &[]).unwrap_err();
         assert_eq!(line, fault.line, "{text}: {fault:?}");
         assert!(fault.why.contains(words), "{words} in {fault:?}");
     }
@@ -133,5 +130,5 @@ fn slips_are_refused_with_their_place() {
 #[test]
 fn every_json_of_a_message_is_taken() {
     let text = r#"{"pause": "1.5s", "mood": 1, "counts": {"any key": "3"}, "parts": [{"number": 1}], "raw": "AAE="}"#;
-    read(text, &echo(false)).unwrap();
+    read(text, &echo(false), &[]).unwrap();
 }

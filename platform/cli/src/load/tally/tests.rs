@@ -8,6 +8,8 @@ fn ended(code: Code, message: &str, port: u16) -> Ended {
         first_message: None,
         sent: Volume::default(),
         received: Volume::default(),
+        kept: Vec::new(),
+        steps: Vec::new(),
     }
 }
 
@@ -39,7 +41,7 @@ async fn times_of_every_length_are_kept() {
 /// Method: messages that differ in numbers, in words, and in length.
 #[tokio::test(start_paused = true)]
 async fn errors_are_kept_by_kind_and_bounded() {
-    let mut tally = Tally::new(1);
+    let mut tally = Tally::new(vec![0]);
     for number in 0..50 {
         let message = format!("refused after {number}.{number}ms");
         count(&mut tally, ended(Code::Unavailable, &message, 1));
@@ -55,7 +57,7 @@ async fn errors_are_kept_by_kind_and_bounded() {
     assert_eq!(21, tally.errors_not_shown);
     assert_eq!(90, tally.codes.total());
 
-    let mut tally = Tally::new(1);
+    let mut tally = Tally::new(vec![0]);
     count(&mut tally, ended(Code::Internal, &"é".repeat(1_000), 1));
     assert_eq!(ERROR_LENGTH_MAX, tally.errors()[0].message.chars().count());
 }
@@ -64,7 +66,7 @@ async fn errors_are_kept_by_kind_and_bounded() {
 /// Method: a hundred too many.
 #[tokio::test(start_paused = true)]
 async fn endpoints_are_bounded() {
-    let mut tally = Tally::new(1);
+    let mut tally = Tally::new(vec![0]);
     for port in 0..356 {
         count(&mut tally, ended(Code::Ok, "", port));
     }
