@@ -14,6 +14,9 @@ use gantry_harness::{
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
+/// That calls are not refused before others.
+const MATTERS: &str = "gantry-criticality: CRITICAL_PLUS";
+
 /// The plans of the shop.
 fn scenarios(folder: &Path) -> Vec<String> {
     let plans = fs::read_dir(folder.join("config/load")).expect("a folder of plans");
@@ -29,7 +32,8 @@ fn scenarios(folder: &Path) -> Vec<String> {
 
 /// Goal: every scenario of the shop runs on it, whatever becomes of the contracts: its methods exist,
 /// its calls end well, and its orders are confirmed.
-/// Method: each at a low rate, for fewer seconds than the first fault is away; the help lists it.
+/// Method: each at a low rate, for fewer seconds than the first fault is away, as calls that a busy
+/// machine refuses last; the help lists it.
 #[tokio::test]
 async fn the_scenarios_run() {
     let system = System::up(&[]);
@@ -39,8 +43,14 @@ async fn the_scenarios_run() {
     assert_eq!(["bad-day", "browse", "checkout", "mixed"], names[..]);
     for name in names {
         assert!(help.contains(&format!("\n  {name}")), "{name} in {help}");
-        let rate = ["--rate", "10", "--duration", "3s", "--output", "json"];
-        let run = system.gantry(&[&["load", "--scenario", &name][..], &rate].concat());
+        let arguments = [
+            "--rate=10",
+            "--duration=3s",
+            "--output=json",
+            "--header",
+            MATTERS,
+        ];
+        let run = system.gantry(&[&["load", "--scenario", &name][..], &arguments].concat());
         let notes = String::from_utf8_lossy(&run.stderr).into_owned();
         let report: Value = serde_json::from_slice(&run.stdout)
             .unwrap_or_else(|error| panic!("{name}: {error}: {notes}"));

@@ -17,7 +17,7 @@ use crate::{failure::Failure, fault};
 pub(crate) use up::Up;
 
 /// How long something may take to be done, or undone.
-const DONE_MAX: Duration = Duration::from_secs(5);
+const DONE_MAX: Duration = Duration::from_secs(10);
 
 /// Something to be done, as somebody asked for it.
 #[derive(Debug, Clone, PartialEq)]

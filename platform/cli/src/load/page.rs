@@ -223,7 +223,9 @@ fn by_part(
     let first = report.intervals.first();
     let parts = first.map_or(&[][..], |first| &first.parts);
     let lines = parts.iter().enumerate().map(|(number, part)| {
-        let name = shortened(&format!("{}, {}", part.target, part.criticality)).into_owned();
+        let criticality = part.criticality.map(|it| format!(", {it}"));
+        let name = format!("{}{}", part.target, criticality.unwrap_or_default());
+        let name = shortened(&name).into_owned();
         line(report, name, number + 1, |it| {
             it.parts.get(number).and_then(|part| value(it, &part.calls))
         })
@@ -320,7 +322,7 @@ fn methods(report: &Report) -> String {
         let texts = [
             method.name.clone(),
             method.target.clone(),
-            method.criticality.to_owned(),
+            method.criticality.unwrap_or("–").to_owned(),
         ];
         rows.push([&texts[..], &calls(&method.calls, report.ended)].concat());
         for step in &method.steps {

@@ -90,8 +90,8 @@ pub(crate) struct Served {
 pub(crate) struct Kind {
     /// Whom they go to.
     pub(crate) target: String,
-    /// How much they say that they matter.
-    pub(crate) criticality: &'static str,
+    /// How much they say that they matter, if they do.
+    pub(crate) criticality: Option<&'static str>,
 }
 
 /// All calls of a run.
@@ -181,7 +181,7 @@ impl Plan {
         let of = self.calls.iter().map(|call| {
             let kind = Kind {
                 target: self.target_of(call).to_owned(),
-                criticality: call.criticality().as_str(),
+                criticality: call.criticality(),
             };
             let known = kinds.iter().position(|other| *other == kind);
             known.unwrap_or_else(|| {
@@ -190,7 +190,7 @@ impl Plan {
                 } else if let Some(last) = kinds.last_mut() {
                     *last = Kind {
                         target: OTHERS.to_owned(),
-                        criticality: OTHERS,
+                        criticality: None,
                     };
                 }
                 kinds.len() - 1
@@ -239,12 +239,10 @@ impl Plan {
 }
 
 impl Call {
-    /// How much it says that it matters.
-    pub(crate) fn criticality(&self) -> Criticality {
-        let first = self.steps.first();
-        first.map_or_else(Criticality::default, |step| {
-            Criticality::of(step.headers(), true)
-        })
+    /// How much it says that it matters, if it does.
+    pub(crate) fn criticality(&self) -> Option<&'static str> {
+        let headers = self.steps.first()?.headers();
+        Criticality::of(headers, true, None).map(Criticality::as_str)
     }
 
     /// The methods it calls, `package.Service/Method`.

@@ -100,7 +100,7 @@ pub(crate) struct MethodReport {
     pub(crate) method: String,
     pub(crate) weight: u32,
     pub(crate) target: String,
-    pub(crate) criticality: &'static str,
+    pub(crate) criticality: Option<&'static str>,
     #[serde(flatten)]
     pub(crate) calls: Calls,
     /// Of a call of several.
@@ -270,7 +270,7 @@ fn methods(plan: &Plan, tally: &Tally) -> Vec<MethodReport> {
         method: call.path(),
         weight: call.weight,
         target: plan.target_of(call).to_owned(),
-        criticality: call.criticality().as_str(),
+        criticality: call.criticality(),
         calls: Calls::of(part),
         steps: call
             .steps

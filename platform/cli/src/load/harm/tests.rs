@@ -156,8 +156,8 @@ async fn failures_are_undone_and_told() {
     let mut hand = Written::new();
     hand.takes = SECOND * 3_600;
     let done = run(&[planned("a", 1, 3)], hand.began, &hand, &stopped, |_| {}).await;
-    assert_eq!(Some("no answer after 5s"), done[0].error.as_deref());
-    assert_eq!(["6 heal a"], hand.lines.borrow()[..]);
+    assert_eq!(Some("no answer after 10s"), done[0].error.as_deref());
+    assert_eq!(["11 heal a"], hand.lines.borrow()[..]);
 }
 
 /// Goal: whoever could stop it being gone is an end, too.

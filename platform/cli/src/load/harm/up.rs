@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_api::admin::v1::registration::State;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time;
 
 use super::{Hand, Harm, Planned};
 use crate::{
@@ -17,6 +18,12 @@ use crate::{
 /// A fault of calls ends by itself so long after it should have been switched off: that of a run
 /// that was killed.
 const LEFT_MORE: Duration = Duration::from_secs(10);
+
+/// How often a process is asked that does not answer: a busy one may not take a connection at once.
+const TRIES: u32 = 3;
+
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The running `up`.
 #[derive(Debug)]
@@ -84,7 +91,8 @@ impl Up {
                 },
                 Harm::Calls(what),
             ) => {
-                let Err(failure) = fault::switch_off(&side_address, &what.pattern).await else {
+                let off = async || fault::switch_off(&side_address, &what.pattern).await;
+                let Err(failure) = patiently(off).await else {
                     return Ok(());
                 };
                 // A fault ends with its process.
@@ -130,7 +138,8 @@ impl Hand for Up {
                     let mut what = what.clone();
                     let left = (time + LEFT_MORE).min(gantry::fault::LONGEST);
                     what.left = left.try_into().ok();
-                    fault::switch_on(&row.side_address, what).await?;
+                    patiently(async || fault::switch_on(&row.side_address, what.clone()).await)
+                        .await?;
                 }
                 Harm::Stop => {
                     let pid = pid(report)?;
@@ -158,6 +167,19 @@ impl Hand for Up {
         }
         failed
     }
+}
+
+/// Asks up to [`TRIES`] times; what is asked for may be done twice.
+async fn patiently(ask: impl AsyncFn() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut asked = ask().await;
+    for _ in 1..TRIES {
+        if asked.is_ok() {
+            break;
+        }
+        time::sleep(PAUSE).await;
+        asked = ask().await;
+    }
+    asked
 }
 
 fn pid(report: &Report) -> Result<Pid, Failure> {

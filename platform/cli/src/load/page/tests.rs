@@ -58,7 +58,7 @@ fn interval(number: u32, parts: usize, codes: &[&'static str]) -> IntervalReport
     let of = u64::from(number);
     let part = |_| PartReport {
         target: HOSTILE.to_owned(),
-        criticality: "SHEDDABLE_PLUS",
+        criticality: Some("SHEDDABLE_PLUS"),
         calls: slice(of, codes),
     };
     IntervalReport {
@@ -77,7 +77,7 @@ fn method() -> MethodReport {
         method: HOSTILE.to_owned(),
         weight: 1,
         target: HOSTILE.to_owned(),
-        criticality: "CRITICAL",
+        criticality: None,
         calls: some_calls(),
         steps: vec![StepReport {
             method: HOSTILE.to_owned(),

@@ -160,7 +160,7 @@ fn kinds_are_told_apart_and_bounded() {
     let (kinds, of) = plan.kinds();
     assert_eq!((3, vec![0, 1, 2, 2]), (kinds.len(), of));
     assert_eq!(
-        ("w1", "SHEDDABLE"),
+        ("w1", Some("SHEDDABLE")),
         (&*kinds[2].target, kinds[2].criticality)
     );
 

@@ -40,7 +40,7 @@ pub(crate) struct IntervalReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct PartReport {
     pub(crate) target: String,
-    pub(crate) criticality: &'static str,
+    pub(crate) criticality: Option<&'static str>,
     #[serde(flatten)]
     pub(crate) calls: SliceReport,
 }
