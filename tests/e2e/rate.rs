@@ -17,7 +17,7 @@ use crate::{discovery::fleet::Fleet, support::channel};
 const FILE: &str = "config/own.toml";
 
 fn settings(calls: u32) -> String {
-    format!("[rate]\nquotas = [\"probe.v1.ProbeService/Wait {calls}/1h\"]\n")
+    format!("[policies.\"probe.v1.ProbeService/Wait\"]\nrate = [\"{calls}/1h per address\"]\n")
 }
 
 /// What is said to a client at `address`, calling by Connect.

@@ -27,7 +27,7 @@ use crate::{
     config::{self, LONGEST, Live},
     contract::{Pattern, Patterns},
     fault,
-    limit::{concurrency, shed},
+    limit::{concurrency, rate::Quotas, shed},
     retry,
 };
 
@@ -44,6 +44,10 @@ config::section! {
         /// How much calls matter of which nobody says so, and how much they may claim to matter, made
         /// from here or served. Calls made for another one never matter more than that.
         pub criticality: Option<Criticality> = None, live;
+        /// How many calls may be made where the method is served or handed on: quotas, all of which a call
+        /// must be within, as in `"100/1min per address"`, `per identity`, `per metadata:x-tenant`, or
+        /// `"5000/1min"` for all callers together. All methods that have them from one pattern are counted together.
+        pub rate: Quotas = Quotas::default(), live;
         /// What happens to calls made from here that fail.
         pub retry: section retry::Config;
         /// Calls made from here that are sent to several instances.
@@ -82,9 +86,25 @@ impl Policy {
     fn inherited(name: &str, before: &BTreeMap<String, Self>) -> Result<Self, String> {
         let pattern: Pattern = name.parse().map_err(|error| format!("{error}"))?;
         let mut parents = pattern.lineage().skip(1);
-        let parent = parents.find_map(|parent| before.get(&parent.to_string()));
-        Ok(parent.cloned().unwrap_or_default())
+        let parent = parents.find_map(|parent| Some((before.get(&parent.to_string())?, parent)));
+        let inherited = parent.map(|(policy, parent)| Self {
+            rate: policy.rate.clone().inherited_from(&parent),
+            ..policy.clone()
+        });
+        Ok(inherited.unwrap_or_default())
     }
+}
+
+/// The quotas that `configured` holds by pattern.
+#[must_use]
+pub fn quotas(configured: &BTreeMap<String, Policy>) -> Patterns<Quotas> {
+    let mut quotas = Patterns::default();
+    for (name, policy) in configured {
+        if let Ok(pattern) = name.parse() {
+            quotas.insert(pattern, policy.rate.clone());
+        }
+    }
+    quotas
 }
 
 /// The policies of one version of the configuration.

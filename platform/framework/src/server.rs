@@ -28,7 +28,10 @@ use crate::{
     auth::Verifier,
     config::Live,
     contract::Method,
-    limit::concurrency::{Held, Place},
+    limit::{
+        concurrency::{Held, Place},
+        rate::Limiter,
+    },
     policy::Policy,
     telemetry::{Sampling, platform::InjectedFaults, rpc::ServerMethod},
     transport::server::{LiveLimits, Protocols},
@@ -45,6 +48,7 @@ mod named;
 mod observe;
 mod protect;
 mod protocol;
+mod rate;
 pub mod reflection;
 mod rescue;
 mod router;
@@ -60,6 +64,7 @@ use http::Http;
 use observe::Observe;
 use protect::Protect;
 use protocol::Protocol;
+use rate::Rate;
 use rescue::Rescue;
 use verify::Verify;
 use wire::Wire;
@@ -72,7 +77,7 @@ pub use trailers::Trailers;
 pub use verify::GATEWAYS;
 
 /// The layers of one method around its handler, outermost first.
-type Layered = Observe<Rescue<Protocol<Deadline<Protect<Verify<Bound<Dispatch>>>>>>>;
+type Layered = Observe<Rescue<Protocol<Deadline<Protect<Verify<Rate<Bound<Dispatch>>>>>>>>;
 
 /// The body of an answer that passed all layers.
 type Answer = observe::Observed<rescue::Rescued<deadline::Bounded<Kept>>>;
@@ -89,8 +94,8 @@ pub type Inbound = messages::Measured<deadline::Received<Wire>>;
 /// below is seen; what turns errors and panics into a status, so that it sees one for every call;
 /// what turns away all that is not gRPC, before it costs more; the deadline, so that waiting
 /// further in is part of it; what the process refuses as it is full or overloaded, before a signature
-/// is judged; who calls, before the handler sees anything; what the method has no room for, which is
-/// known only where its calls begin. Next to the handler, messages are measured as they pass, and faults
+/// is judged; who calls, before the handler sees anything; what callers have no quota left for; what the
+/// method has no room for, which is known only where its calls begin. Next to the handler, messages are measured as they pass, and faults
 /// are made that are wanted.
 fn layered(known: Known, handler: Arc<dyn dispatch::Handler>, around: &Around) -> Layered {
     let Known {
@@ -109,7 +114,8 @@ fn layered(known: Known, handler: Arc<dyn dispatch::Handler>, around: &Around) -
     let is_ours = *method != router::UNKNOWN;
     let limiter = || around.protection.limiter(method, &policy);
     let bound = Bound::new(dispatch, is_ours.then(limiter).flatten());
-    let verify = Verify::new(bound, method, around.tokens.as_ref().filter(|_| is_ours));
+    let rate = Rate::new(bound, method, around.rates.as_ref().filter(|_| is_ours));
+    let verify = Verify::new(rate, method, around.tokens.as_ref().filter(|_| is_ours));
     let protect = Protect::new(verify, method, &policy, &around.protection);
     let deadline = Deadline::new(protect, method, policy, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
@@ -131,6 +137,7 @@ struct Around {
     bounds: Arc<Bounds>,
     protection: Arc<Protection>,
     tokens: Option<Verifier>,
+    rates: Option<Limiter>,
 }
 
 /// Who answers for methods that nothing here serves, and what those are called.
@@ -177,6 +184,7 @@ impl Stack {
             bounds,
             protection: Arc::new(services.protection.unwrap_or_default()),
             tokens: services.tokens,
+            rates: services.rates,
         };
         let policies = &services.policies;
         let known = |method: &'static Method, observed| Known {

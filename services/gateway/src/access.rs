@@ -10,7 +10,7 @@ mod keys;
 use std::time::Duration;
 
 use gantry::{
-    auth::{Denied, Verifier},
+    auth::{Denied, Identity, Verifier},
     config::Live,
     contract::{self, Idempotency},
     status::Refusal,
@@ -69,13 +69,17 @@ impl Access {
     }
 
     /// Whether a call of the method at `path` with these `headers` may be handed on; answers what is
-    /// known of it.
+    /// known of it, and who calls where a token had to say so.
     ///
     /// # Errors
     ///
     /// What it is refused with: `PERMISSION_DENIED` for what services ask each other alone, and
     /// without the role that is wanted; UNAUTHENTICATED without a valid token where one is wanted.
-    pub async fn check(&self, path: &str, headers: &HeaderMap) -> Result<Known, Status> {
+    pub async fn check(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<(Known, Option<Identity>), Status> {
         let (service, name) = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
@@ -93,29 +97,33 @@ impl Access {
             let verified = Box::pin(self.verify(headers, None)).await;
             return match (verified, service) {
                 // What nobody describes may be anything.
-                (Ok(()), _) => Ok(Known {
-                    is_stream: true,
-                    idempotency: Idempotency::Unknown,
-                }),
+                (Ok(identity), _) => {
+                    let known = Known {
+                        is_stream: true,
+                        idempotency: Idempotency::Unknown,
+                    };
+                    Ok((known, Some(identity)))
+                }
                 // What is described as not there is told to anyone.
                 (Err(_), Some(_)) => Err(missing(path)),
                 (Err(refused), None) => Err(refused),
             };
         };
         let role = method.role.as_deref();
-        match method.access {
-            contract::Access::Public => {}
+        let identity = match method.access {
+            contract::Access::Public => None,
             contract::Access::Internal => return Err(Denied::Internal.into()),
             // In a box: calls that need no token carry no room for it.
-            contract::Access::Token => Box::pin(self.verify(headers, role)).await?,
-        }
-        Ok(Known {
+            contract::Access::Token => Some(Box::pin(self.verify(headers, role)).await?),
+        };
+        let known = Known {
             is_stream: !method.is_unary(),
             idempotency: method.idempotency(),
-        })
+        };
+        Ok((known, identity))
     }
 
-    async fn verify(&self, headers: &HeaderMap, role: Option<&str>) -> Result<(), Status> {
+    async fn verify(&self, headers: &HeaderMap, role: Option<&str>) -> Result<Identity, Status> {
         let Some(tokens) = &self.tokens else {
             let text =
                 "this method wants a token, and none is accepted here: tokens.keys is not set";
@@ -124,7 +132,10 @@ impl Access {
         let begun = Instant::now();
         loop {
             match tokens.identify(headers).await {
-                Ok(identity) => return role.map_or(Ok(()), |role| identity.require_role(role)),
+                Ok(identity) => {
+                    role.map_or(Ok(()), |role| identity.require_role(role))?;
+                    return Ok(identity);
+                }
                 // The issuer may have begun at the same time as this process, and not be found yet.
                 Err(Denied::NoKeys) if begun.elapsed() < KEYS_WAIT => {
                     time::sleep(KEYS_PAUSE).await;

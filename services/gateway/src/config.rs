@@ -5,7 +5,6 @@ use std::time::Duration;
 use gantry::{
     auth::{self, Rules},
     config::{self, Size},
-    limit::rate,
 };
 
 use crate::access::Issuer;
@@ -17,8 +16,6 @@ config::section! {
         pub http: section Http;
         /// Which tokens are accepted.
         pub tokens: section Tokens;
-        /// How many calls each client may make.
-        pub rate: section rate::Config;
         /// How many streams each client may have open.
         pub streams: section Streams;
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use gantry::{BoxError, config::Live, limit::rate, status::Refusal};
+use gantry::{BoxError, config::Live, limit::rate::Limiter, status::Refusal};
 use http::{Method, Request, Response, Version, header, uri::Authority};
 use http_body_util::BodyExt as _;
 use tonic::{body::Body, codegen::BoxFuture};
@@ -32,10 +32,10 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Answers for what `catalogue` has. Clients are told apart by the proxies of `rate`.
+    /// Answers for what `catalogue` has. Clients are told apart by `limiter`.
     #[must_use]
-    pub fn new(catalogue: Catalogue, config: Live<Http>, rate: Live<rate::Config>) -> Self {
-        let bodies = Bodies::new(config.clone(), rate);
+    pub fn new(catalogue: Catalogue, config: Live<Http>, limiter: Limiter) -> Self {
+        let bodies = Bodies::new(config.clone(), limiter);
         Self {
             json: Json::new(catalogue.clone(), config.clone(), bodies.clone()),
             connect: Connect::new(config.clone(), bodies.clone()),

@@ -13,11 +13,10 @@ use std::{
 
 use gantry::{
     client::Channel,
-    config::Live,
     contract::Idempotency,
     limit::{
-        client::{Key, client_of},
-        rate::{self, Limiter},
+        client::Key,
+        rate::{Begun, Caller, Limiter},
     },
     server::Inbound,
     status::{self, Refusal},
@@ -51,26 +50,18 @@ struct Shared {
     access: Access,
     limiter: Limiter,
     streams: Streams,
-    rate: Live<rate::Config>,
 }
 
 impl Forward {
     /// Hands calls on to `backends`, as far as `access`, `limiter` and `streams` let them. Clients are
-    /// told apart by `rate`.
+    /// told apart by `limiter`.
     #[must_use]
-    pub fn new(
-        backends: Backends,
-        access: Access,
-        limiter: Limiter,
-        streams: Streams,
-        rate: Live<rate::Config>,
-    ) -> Self {
+    pub fn new(backends: Backends, access: Access, limiter: Limiter, streams: Streams) -> Self {
         let shared = Shared {
             backends,
             access,
             limiter,
             streams,
-            rate,
         };
         Self {
             shared: Arc::new(shared),
@@ -79,15 +70,18 @@ impl Forward {
 }
 
 impl Shared {
-    /// Counts the call; answers whose it is. In front of all that costs more, a signature to be checked
-    /// among it.
-    fn count(&self, path: &str, request: &Request<Inbound>) -> Result<IpAddr, Status> {
-        let proxies =
-            |rate: &rate::Config| client_of(request.extensions(), request.headers(), &rate.proxies);
-        let client = self.rate.read(proxies);
-        self.limiter
-            .admit(path.strip_prefix('/').unwrap_or(path), client)?;
-        Ok(client)
+    /// Counts the call, as far as that needs no identity; answers where it comes from. In front of all that
+    /// costs more, a signature to be checked among it.
+    fn count(&self, path: &str, request: &Request<Inbound>) -> Result<(IpAddr, Begun), Status> {
+        let headers = request.headers();
+        let address = self.limiter.client(request.extensions(), headers);
+        let caller = Caller {
+            address,
+            headers,
+            identity: None,
+        };
+        let method = path.strip_prefix('/').unwrap_or(path);
+        Ok((address, self.limiter.begin(method, &caller)?))
     }
 
     fn backend(&self, path: &str) -> Result<Channel, Status> {
@@ -117,8 +111,8 @@ impl Service<Request<Inbound>> for Forward {
             .hop()
             .check(path.path(), request.headers())
             .and_then(|()| shared.count(path.path(), &request))
-            .and_then(|client| Ok((client, shared.backend(path.path())?)));
-        let (client, mut channel) = match channel {
+            .and_then(|counted| Ok((counted, shared.backend(path.path())?)));
+        let ((address, counted), mut channel) = match channel {
             Ok(found) => found,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
@@ -128,8 +122,13 @@ impl Service<Request<Inbound>> for Forward {
         Box::pin(async move {
             let checked = shared.access.check(path.path(), &head.headers).await;
             let streams = &shared.streams;
-            let client = Key::of(client);
-            let open = checked.and_then(|known| {
+            let client = Key::of(address);
+            let open = checked.and_then(|(known, identity)| {
+                counted.identified(&Caller {
+                    address,
+                    headers: &head.headers,
+                    identity: identity.as_ref().map(|it| it.subject.as_str()),
+                })?;
                 // So that the channel knows whether it may try again; it does not where nobody tells.
                 if known.idempotency != Idempotency::Unknown {
                     head.extensions.insert(known.idempotency);

@@ -20,7 +20,7 @@ pub mod streams;
 mod unread;
 mod web;
 
-use gantry::{BoxError, app::App, discovery::Directory, health::Check, limit::rate::Limiter};
+use gantry::{BoxError, app::App, discovery::Directory, health::Check};
 
 pub use config::Config;
 
@@ -75,16 +75,15 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     app.spawn("token keys", async move {
         stopping.run_until_cancelled(fresh).await;
     });
-    let rate = config.map(|config| &config.rate);
-    let limiter = Limiter::new(rate.clone());
+    let limiter = app.limiter();
     let streams = Streams::new(config.map(|config| &config.streams));
-    let forward = Forward::new(backends, access, limiter, streams, rate.clone());
+    let forward = Forward::new(backends, access, limiter.clone(), streams);
     let named = app.serve_others(forward);
     let (telling, stopping) = (catalogue.clone().tell(named), app.tasks().stopping());
     app.spawn("names of methods", async move {
         stopping.run_until_cancelled(telling).await;
     });
     let http = config.map(|config| &config.http);
-    app.serve_http(Edge::new(catalogue, http, rate));
+    app.serve_http(Edge::new(catalogue, http, limiter));
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{
     fault::Faults,
     health::{Check, Health},
     journal::Journal,
-    limit::board::Board,
+    limit::{board::Board, rate::Limiter},
     server::{DescriptorError, Generated, HttpService, Named, Router},
     shutdown::Tasks,
 };
@@ -44,6 +44,7 @@ pub struct App<C> {
     pub(super) clients: Clients,
     pub(super) faults: Faults,
     pub(super) limits: Board,
+    pub(super) rates: Limiter,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
     pub(super) hooks: Vec<Hook>,
@@ -202,6 +203,13 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn limits(&self) -> Board {
         self.limits.clone()
+    }
+
+    /// The quotas of the process, for programs that hand calls on: what nothing here serves is theirs
+    /// to count. What is served here is counted already.
+    #[must_use]
+    pub fn limiter(&self) -> Limiter {
+        self.rates.clone()
     }
 
     /// Runs a background task for as long as the process does. It is told to stop through

@@ -213,6 +213,7 @@ impl<C: Section> Process<C> {
             clients,
             faults: Faults::default(),
             limits: Board::default(),
+            rates: protection::quotas(self),
             registry: registry.cloned(),
             router: Router::new(),
             hooks: Vec::new(),
@@ -379,7 +380,9 @@ impl<C: Section> Process<C> {
             let served: Vec<_> = router.methods().collect();
             upkeep::tell_of_unmatched_policies(self, &app.clients, served);
         }
+        app.rates.show(&app.limits);
         router = router.protect(protection::start(self, app.limits, listener.handle()));
+        router = router.count(app.rates);
         let limits = listener.handle().limits().clone();
         let stack = Stack::new(router.follow(self.policies()).meet(app.faults), limits);
         drop(served.set(stack.clone()));

@@ -1,4 +1,4 @@
-//! What a process refuses as it is full or overloaded.
+//! What a process refuses as it is full or overloaded, and what is beyond a quota.
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -9,8 +9,10 @@ use crate::{
     limit::{
         board::Board,
         concurrency::Cap,
+        rate::{self, Limiter},
         shed::{Linux, Shedder},
     },
+    policy,
     server::Protection,
     transport::server::Handle,
 };
@@ -34,6 +36,21 @@ pub(super) fn start<C: Section>(
     let thinning = thin(listener, shedder.short_of_memory(), tasks.stopping());
     tasks.spawn("connections", thinning);
     Protection::new(cap, shedder).shown_on(board)
+}
+
+/// Begins to count by the quotas of the policies.
+pub(super) fn quotas<C: Section>(process: &Process<C>) -> Limiter {
+    let rules = process.settings.live.derive(|settings| rate::Rules {
+        quotas: policy::quotas(&settings.first.policies),
+        config: settings.first.rate.clone(),
+    });
+    let limiter = Limiter::new(rules);
+    let tasks = &process.platform;
+    let (sweeping, stopping) = (limiter.clone().keep_swept(), tasks.stopping());
+    tasks.spawn("quotas", async move {
+        stopping.run_until_cancelled(sweeping).await;
+    });
+    limiter
 }
 
 /// Has the connections of `listener` become fewer while memory is `short`, until told to stop.

@@ -6,7 +6,7 @@ use crate::{
     config::{self, Both, Live},
     discovery::registration,
     health,
-    limit::{concurrency, shed},
+    limit::{concurrency, rate, shed},
     policy::Policy,
     telemetry,
     transport::server,
@@ -21,6 +21,8 @@ config::section! {
         pub limits: section server::Limits;
         /// How many calls are in flight.
         pub concurrency: section concurrency::Config;
+        /// Who is counted for the quotas of policies.
+        pub rate: section rate::Config;
         /// What is refused while the process is overloaded.
         pub shed: section shed::Config;
         /// Whom the service calls, by the names it uses in `app.client(…)`.

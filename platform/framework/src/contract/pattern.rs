@@ -127,6 +127,16 @@ impl<T> Patterns<T> {
         exact.or_else(|| self.all.as_ref().filter(|value| fits(value)))
     }
 
+    /// Every value with its pattern, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Pattern, &T)> {
+        let methods = self.methods.iter();
+        let methods = methods.map(|(name, value)| (Pattern::Method(name.clone()), value));
+        let services = self.services.iter();
+        let services = services.map(|(name, value)| (Pattern::Service(name.clone()), value));
+        let all = self.all.iter().map(|value| (Pattern::All, value));
+        methods.chain(services).chain(all)
+    }
+
     /// Every value.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         let each = self.methods.values().chain(self.services.values());
@@ -153,6 +163,8 @@ mod tests {
             assert_eq!(Some(&expected), patterns.find("a.B/C"), "from {first}");
             assert_eq!(Some(&expected), patterns.get(&all[first]));
             assert_eq!(all.len() - first, patterns.values().count());
+            let mut each = patterns.iter();
+            assert!(each.all(|(pattern, value)| pattern.to_string() == *value));
         }
         assert_eq!(None, Patterns::<()>::default().find("a.B/C"));
     }

@@ -174,7 +174,7 @@ pub const LIMIT_REFUSED: Metric = Metric::new(
     Counter,
     "gantry_limit_refused_total",
     Unit::Count,
-    "Calls refused by a limit, of their caller's address, of a method or of the process.",
+    "Calls refused by a limit: a quota, or what a method or the process has room for.",
 )
 .by(&[label::REASON]);
 

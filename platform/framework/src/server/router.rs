@@ -13,6 +13,7 @@ use crate::{
     auth::Verifier,
     contract::{Access, Idempotency, MessageLimits, Method, Server},
     fault::Faults,
+    limit::rate::Limiter,
     policy::Policies,
     status::Refusal,
     telemetry::Sampling,
@@ -44,6 +45,7 @@ pub struct Router {
     pub(super) policies: Policies,
     pub(super) faults: Faults,
     pub(super) protection: Option<Protection>,
+    pub(super) rates: Option<Limiter>,
 }
 
 impl fmt::Debug for Router {
@@ -210,6 +212,15 @@ impl Router {
     #[must_use]
     pub fn protect(mut self, protection: Protection) -> Self {
         self.protection = Some(protection);
+        self
+    }
+
+    /// Counts calls by the quotas of `rates`; without it nothing is counted, as are health, reflection and
+    /// the platform's own services always. Methods that nothing here serves ([`Router::others`]) are left
+    /// to who answers for them.
+    #[must_use]
+    pub fn count(mut self, rates: Limiter) -> Self {
+        self.rates = Some(rates);
         self
     }
 

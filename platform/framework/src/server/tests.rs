@@ -10,5 +10,6 @@ mod policies;
 mod probe;
 mod protect;
 mod protocol;
+mod rate;
 mod rescue;
 mod verify;

@@ -73,10 +73,10 @@ super::label! {
 super::label! {
     /// Why a limit refused a call.
     pub enum RefusedByLimit {
-        /// The address has nothing left of its quota.
+        /// A quota has nothing left.
         Quota = "quota",
-        /// There was no room to count the address, and those like it have nothing left.
-        Clients = "clients",
+        /// There was no room to count the caller alone, and those like it have nothing left.
+        Keys = "keys",
         /// As many calls were in flight as may be, of the process or of the method.
         Concurrency = "concurrency",
         /// The process was overloaded, and other calls mattered more.

@@ -8,10 +8,7 @@ use std::{
 
 use gantry::{
     config::Live,
-    limit::{
-        client::{Key, client_of},
-        rate,
-    },
+    limit::{client::Key, rate::Limiter},
     status,
 };
 use http::request;
@@ -34,7 +31,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 pub struct Bodies {
     held: Held,
     http: Live<Http>,
-    rate: Live<rate::Config>,
+    limiter: Limiter,
 }
 
 /// What one body may.
@@ -49,21 +46,20 @@ pub struct Allowance {
 }
 
 impl Bodies {
-    /// Bounded by `http`; whose they are is told by the proxies of `rate`.
+    /// Bounded by `http`; whose they are is told by `limiter`.
     #[must_use]
-    pub fn new(http: Live<Http>, rate: Live<rate::Config>) -> Self {
+    pub fn new(http: Live<Http>, limiter: Limiter) -> Self {
         Self {
             held: Held::default(),
             http,
-            rate,
+            limiter,
         }
     }
 
     /// What the body of the request with this `head` may.
     #[must_use]
     pub fn allow(&self, head: &request::Parts) -> Allowance {
-        let of = |rate: &rate::Config| client_of(&head.extensions, &head.headers, &rate.proxies);
-        let client = Key::of(self.rate.read(of));
+        let client = Key::of(self.limiter.client(&head.extensions, &head.headers));
         let http = self.http.load();
         let all_max = http.body_bytes_max.as_usize();
         let bounds = Bounds {

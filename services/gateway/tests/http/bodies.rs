@@ -26,7 +26,8 @@ async fn send(request: Request<Slow>) -> Answer {
 #[tokio::test]
 async fn who_may_not_call_is_told_before_its_body() {
     let settings = "[tokens]\nkeys = 'echo.v1.EchoService/Keys'\nissuer = 'echo.issuer'\n\
-                    audience = 'echo'\n[rate]\nquotas = ['echo.v1.EchoService/Echo 1/1h']\n";
+                    audience = 'echo'\n[policies.'echo.v1.EchoService/Echo']\n\
+                    rate = ['1/1h per address']\n";
     let edge = Edge::with(settings).await;
     assert_eq!(StatusCode::OK, edge.post("/v1/echo", "{}").await.status);
     let secret = "/echo.v1.EchoService/Secret";

@@ -7,10 +7,15 @@ use gateway_echo::{
 };
 use http::{Method, StatusCode};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::support::{Answer, Edge, slow};
+use crate::{
+    access::TOKENS,
+    support::{Answer, Edge, slow},
+    token::token,
+};
 
 async fn get(edge: &Edge, path: &str, forwarded: &[&str]) -> Answer {
     let mut request = edge.request(Method::GET, path);
@@ -25,8 +30,8 @@ async fn get(edge: &Edge, path: &str, forwarded: &[&str]) -> Answer {
 /// Method: quotas for two methods of an echo; calls beyond them by JSON and gRPC, with made-up ways.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_has_its_quota() {
-    let settings = "[rate]\nquotas = ['echo.v1.EchoService/Echo 3/1h', \
-                    'echo.v1.EchoService/Hidden 2/1h']\n";
+    let settings = "[policies.'echo.v1.EchoService/Echo']\nrate = ['3/1h per address']\n\
+                    [policies.'echo.v1.EchoService/Hidden']\nrate = ['2/1h per address']\n";
     let edge = Edge::with(settings).await;
     for _ in 0..3 {
         let answer = get(&edge, "/v1/echo/a", &[]).await;
@@ -61,7 +66,8 @@ async fn a_client_has_its_quota() {
 /// Method: loopback is a trusted proxy; three clients, one of which says to be somebody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_behind_a_proxy_are_told_apart() {
-    let settings = "[rate]\nquotas = ['* 1/1h']\nproxies = ['127.0.0.0/8']\n";
+    let settings = "[policies.'*']\nrate = ['1/1h per address']\n\
+                    [rate]\nproxies = ['127.0.0.0/8']\n";
     let edge = Edge::with(settings).await;
     for (forwarded, status) in [
         (&["198.51.100.7"][..], StatusCode::OK),
@@ -79,6 +85,37 @@ async fn clients_behind_a_proxy_are_told_apart() {
     ] {
         let answer = get(&edge, "/v1/echo/a", forwarded).await;
         assert_eq!(status, answer.status, "{forwarded:?}: {answer:?}");
+    }
+}
+
+/// Goal: whom a token speaks for has a quota, with whatever token of theirs, and is refused for it alone:
+/// what an identity is refused costs its address nothing, and nobody else.
+/// Method: three people at one address, which may make one call more than two of them together.
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_token_speaks_for_has_a_quota() {
+    let settings = format!(
+        "{TOKENS}[policies.'echo.v1.EchoService/Secrets']\n\
+         rate = ['2/1h per identity', '5/1h per address']\n"
+    );
+    let edge = Edge::with(&settings).await;
+    let get = async |path: &str, subject: &str| {
+        let token = token(1, &json!({}), &json!({ "sub": subject }));
+        let request = edge.request(Method::GET, path);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        edge.send(request, "").await.status
+    };
+    wait::until("the keys of the issuer", wait::SOON, async || {
+        (get("/v1/secret", "ada").await == StatusCode::OK).then_some(())
+    })
+    .await;
+    let (good, refused) = (StatusCode::OK, StatusCode::TOO_MANY_REQUESTS);
+    for subject in ["ada", "eve"] {
+        for expected in [good, good, refused, refused, refused] {
+            assert_eq!(expected, get("/v1/secrets", subject).await, "{subject}");
+        }
+    }
+    for expected in [good, refused] {
+        assert_eq!(expected, get("/v1/secrets", "bob").await);
     }
 }
 

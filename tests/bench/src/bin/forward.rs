@@ -18,7 +18,7 @@ use gantry::{
     config::Live,
     discovery::{Directory, Services},
     journal::Journal,
-    limit::rate::{self, Limiter},
+    limit::rate::Limiter,
     server::{Named, Router, Stack as Layers},
     shutdown::Tasks,
     transport::server::{Config, Limits, Listener, Protocols},
@@ -114,9 +114,8 @@ fn gantry_forward(serving: &LocalSet, backend: &str) -> Result<SocketAddr, Box<d
     let named = Named::default();
     serving.spawn_local(catalogue.clone().tell(named.clone()));
     let access = Access::new(catalogue, backends.clone(), &Live::fixed(Tokens::default()));
-    let rate = Live::fixed(rate::Config::default());
     let streams = Streams::new(Live::fixed(gateway::config::Streams::default()));
-    let forward = Forward::new(backends, access, Limiter::new(rate.clone()), streams, rate);
+    let forward = Forward::new(backends, access, Limiter::default(), streams);
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;

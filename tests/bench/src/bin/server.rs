@@ -8,6 +8,7 @@ use std::{error::Error, net::SocketAddr};
 use gantry::{
     contract::Server as _,
     journal::Journal,
+    limit::rate::Limiter,
     server::{Router, Stack as Layers},
     shutdown::Tasks,
     transport::server::{Config, Limits, Listener, Protocols},
@@ -66,7 +67,9 @@ fn gantry_server(serving: &LocalSet) -> Result<SocketAddr, Box<dyn Error>> {
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
-    let router = Router::new().add(BenchServiceServer::new(Echo));
+    let router = Router::new()
+        .add(BenchServiceServer::new(Echo))
+        .count(Limiter::default());
     let layers = Layers::new(router, limits);
     serving.spawn_local(listener.serve(layers, Protocols::Http2, tasks));
     Ok(address)

@@ -23,6 +23,10 @@ bulkhead.calls_max = 9
 [policies."test.Probe/Hang".concurrency]
 calls_max = 2
 queue_percent = 0
+[policies."*"]
+rate = ["5/1h", "9/1h per address"]
+[rate]
+keys_max = 30
 "#;
 
 async fn limiters(service: &testing::Service) -> HashMap<(Kind, String), Limiter> {
@@ -72,6 +76,8 @@ async fn limits_are_shown_with_what_they_hold() {
     assert_eq!((2.0, Some(2.0), 1), of(Kind::Concurrency, method));
     assert_eq!((0.0, Some(0.0), 0), of(Kind::Queue, method));
     assert!(!all.contains_key(&(Kind::Adaptive, method.to_owned())));
+    assert_eq!((3.0, Some(5.0), 0), of(Kind::Rate, "5/1h"));
+    assert_eq!((1.0, Some(30.0), 0), of(Kind::Rate, "9/1h per address"));
     assert_eq!((0.0, Some(1.0), 0), of(Kind::Shed, "SHEDDABLE"));
     assert_eq!(Some(0.02), of(Kind::Lag, "").1);
     assert_eq!(Some(0.85), of(Kind::Cpu, "").1);

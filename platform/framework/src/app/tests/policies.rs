@@ -14,6 +14,7 @@ use crate::journal::Kind;
 const POLICIES: &str = r#"
 [policies."test.Probe/*"]
 timeout = "100ms"
+rate = ["9/1h per identity"]
 [policies."test.Prob/*"]
 timeout = "1s"
 "#;
@@ -42,6 +43,10 @@ async fn a_policy_is_in_force_and_explained() {
     assert_eq!("test.Probe/*", timeout.pattern);
     assert!(timeout.origin.starts_with("test:3"), "{timeout:?}");
     assert!(timeout.description.starts_with("Longest time of a call"));
+    let mut values = explained.values.iter();
+    let rate = values.find(|value| value.key == "rate").unwrap();
+    assert_eq!("[\"9/1h per identity\"]", rate.value);
+    assert!(rate.origin.starts_with("test:4"), "{rate:?}");
     let refused = asked("test.Probe/*").await.unwrap_err();
     assert_eq!(Code::InvalidArgument, refused.code());
 

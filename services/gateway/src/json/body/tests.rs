@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use gantry::{config::Live, limit::rate};
+use gantry::{config::Live, limit::rate::Limiter};
 use http::{Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -34,10 +34,7 @@ pub(crate) fn allowance() -> Allowance {
 
 /// The same, with what counts it.
 pub(crate) fn bodies() -> (Bodies, Allowance) {
-    let bodies = Bodies::new(
-        Live::fixed(Http::default()),
-        Live::fixed(rate::Config::default()),
-    );
+    let bodies = Bodies::new(Live::fixed(Http::default()), Limiter::default());
     let allowance = bodies.allow(&Request::new(()).into_parts().0);
     (bodies, allowance)
 }
