@@ -102,7 +102,8 @@ where
         Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {}", identity.name, chain(error.as_ref()));
-            ExitCode::from(FAILED)
+            let misfit = matches!(error.downcast_ref(), Some(StartError::Policies(_)));
+            ExitCode::from(if misfit { USAGE } else { FAILED })
         }
     }
 }

@@ -23,6 +23,7 @@ mod notice;
 mod print;
 mod reader;
 mod reload;
+mod rule;
 mod secret;
 mod section;
 mod setting;

@@ -17,6 +17,7 @@
 //! when the call begins; each layer that serves one reads its own part, once.
 
 mod explain;
+mod fit;
 mod unknown;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -29,9 +30,11 @@ use crate::{
     fault,
     limit::{concurrency, rate::Quotas, shed},
     retry,
+    telemetry::Level,
 };
 
 pub use explain::{Explained, Value, explain};
+pub use fit::{Called, misfits};
 pub use unknown::{Unmatched, unmatched};
 
 config::section! {
@@ -54,6 +57,9 @@ config::section! {
         pub hedge: section retry::Hedge;
         /// What calls made from here mean for the breakers of the endpoints they are made to.
         pub breaker: section breaker::Policy;
+        /// Which log lines are written while calls are served here, in place of the general level of
+        /// `telemetry.log_level`; modules that are named there keep theirs.
+        pub log_level: Option<Level> = None, live;
         /// Whether calls that are served here are refused while the process is overloaded.
         pub shed: section shed::Policy;
         /// What is done to calls that are served here, on purpose.
@@ -66,15 +72,6 @@ config::section! {
 }
 
 impl Policy {
-    fn check(&self, check: &mut config::Check<'_, '_>) {
-        let Some(timeout) = self.timeout() else {
-            return;
-        };
-        if let Some((key, reason)) = self.retry.does_not_fit(timeout, "timeout") {
-            check.refuse(&format!("retry.{key}"), reason);
-        }
-    }
-
     /// Longest time of a call, where there is one.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {

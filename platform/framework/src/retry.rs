@@ -15,6 +15,7 @@
 //! Requests that provably reached no handler are another matter: they are sent again by the
 //! client's stack whatever the method promises, and count for nothing here.
 
+mod bounds;
 mod budget;
 mod course;
 pub mod hedge;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use self::{
+    bounds::{Bounds, Terms},
     budget::{Budget, Share, Spent},
     course::{Circumstances, Course, Failure, Next, Stop},
     latencies::Latencies,
@@ -63,6 +65,12 @@ impl Allowance {
             budget,
             ..self
         }
+    }
+
+    /// How much may be tried again.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.budget.share()
     }
 
     /// A call begins, whatever becomes of it.

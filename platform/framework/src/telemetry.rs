@@ -29,7 +29,7 @@ use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, registry};
 pub use crate::{
     __telemetry_event as event, __telemetry_label as label, __telemetry_metrics as metrics,
 };
-pub use level::{Directives, LevelError, LogLevel};
+pub use level::{Directives, Level, LevelError, LogLevel};
 pub use otlp::ExportError;
 pub use sampling::Sampling;
 

@@ -3,24 +3,25 @@
 use std::{sync::Arc, time::Duration};
 
 use gantry_api::admin::v1::{
-    Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue,
+    CallBounds, Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue, call_bounds,
     endpoint::{Breaker, State},
 };
 use tokio::time::Instant;
 
 use super::{
     registry::{Registering, Registry},
-    settings::Settings,
+    settings::{Platform, Settings},
 };
 use crate::{
     admin::{self, Inside},
     balance::{GateState, Snapshot},
     client::Clients,
-    config::{Faults, Section},
+    config::{Both, Faults, Live, Section},
     discovery::Registration,
     health::Health,
     limit::board::{Board, Fill},
-    policy,
+    policy::{self, Policies},
+    retry::{Bounds, Way},
     transport::subchannel::Connectivity,
 };
 
@@ -63,9 +64,16 @@ impl<C: Section> Inside for View<C> {
                 description: doc.join(" "),
             }
         });
+        let policies = |settings: &Both<Platform, C>| settings.first.policies.clone();
+        let policies = Policies::new(&Live::fixed(self.settings.live.read(policies)));
+        let bounds = self.clients.bounds(method, &policies.find(method));
+        let bounds = bounds.into_iter();
         ExplainPolicyResponse {
             patterns: explained.patterns,
             values: values.collect(),
+            calls: bounds
+                .map(|(client, it)| bounds_on_wire(client, it))
+                .collect(),
         }
     }
 
@@ -103,6 +111,27 @@ impl<C: Section> Inside for View<C> {
         self.settings
             .live
             .read(|settings| settings.first.shutdown.total())
+    }
+}
+
+fn bounds_on_wire(client: String, bounds: Bounds) -> CallBounds {
+    let way = match bounds.way {
+        Way::Once => call_bounds::Way::Once,
+        Way::Retried => call_bounds::Way::Retried,
+        Way::Hedged => call_bounds::Way::Hedged,
+    };
+    CallBounds {
+        client,
+        way: way.into(),
+        timeout: bounds.timeout.and_then(admin::duration),
+        latency_max: bounds.latency_max.and_then(admin::duration),
+        attempts_time: bounds.attempts_time.and_then(admin::duration),
+        pauses_time: admin::duration(bounds.pauses_time),
+        waits_time: admin::duration(bounds.waits_time),
+        attempts_max: bounds.attempts_max,
+        repeats_max: bounds.repeats_max,
+        amplification: bounds.amplification,
+        spare_per_second: bounds.spare_per_second,
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) enum StartError {
     DescribeSidePort(#[from] crate::server::reflection::Malformed),
     #[error("serve the platform's own services")]
     Own(#[from] DescriptorError),
+    #[error(transparent)]
+    Policies(#[from] crate::config::Faults),
     #[error("start {service}")]
     Service {
         service: &'static str,
@@ -378,6 +380,7 @@ impl<C: Section> Process<C> {
         // One that hands calls on learns of its methods later.
         if !router.hands_on() {
             let served: Vec<_> = router.methods().collect();
+            upkeep::judge_policies(self, &app.clients)?;
             upkeep::tell_of_unmatched_policies(self, &app.clients, served);
         }
         app.rates.show(&app.limits);

@@ -167,3 +167,11 @@ fn shared_telemetry(
     }
     Ok(shared.clone())
 }
+
+/// The level of the log that all services of a test share.
+#[cfg(test)]
+pub(super) fn log_level() -> telemetry::LogLevel {
+    let shared = TELEMETRY.lock().unwrap_or_else(PoisonError::into_inner);
+    let telemetry = shared.as_ref().expect("a service runs, or ran");
+    telemetry.log_level().clone()
+}

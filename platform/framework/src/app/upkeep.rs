@@ -10,13 +10,14 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::{exports, process::Process};
+use super::{exports, process::Process, settings::Platform};
 use crate::{
     client::Clients,
-    config::{Live, Section},
+    config::{Both, Entry, Faults, Live, Section},
     journal::{Journal, Kind},
     policy::{self, Policy},
     status::chain,
+    telemetry::level::ByPattern,
     transport::{server::Handle, tls::Files},
 };
 
@@ -42,11 +43,22 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
         if log_level.get() == level.to_string() {
             return;
         }
-        log_level.replace(level.clone());
+        log_level.replace(level);
         tracing::info!(filter = log_level.get(), "log level changed");
         journal.record(Kind::LogLevel, "configuration", log_level.get());
     });
     tasks.spawn("log level", level);
+
+    let levels = settings.derive(|settings| levels_of(&settings.first.policies));
+    let log_level = process.log_level();
+    // Nobody has any, as a rule, and then nothing is to be looked at anew.
+    if levels.read(|levels| levels.values().any(Option::is_some)) {
+        levels.read(|levels| log_level.set_methods(levels));
+    }
+    let levels = follow_from(levels.version(), levels, tasks.stopping(), move |levels| {
+        log_level.set_methods(levels);
+    });
+    tasks.spawn("log levels of methods", levels);
 
     let exported = exports::follow_configuration(process.settings.handle.clone(), tasks.stopping());
     tasks.spawn("configuration metrics", exported);
@@ -62,6 +74,13 @@ pub(super) fn start<C: Section>(process: &Process<C>, listener: &Handle) {
             stopping.run_until_cancelled(renewal).await;
         });
     }
+}
+
+/// The log levels of methods that policies say.
+fn levels_of(policies: &BTreeMap<String, Policy>) -> ByPattern {
+    let each = policies.iter();
+    each.map(|(pattern, policy)| (pattern.clone(), policy.log_level))
+        .collect()
 }
 
 /// Warns of policies for methods that the process neither serves nor calls, now and with each change
@@ -96,6 +115,42 @@ pub(super) fn tell_of_unmatched_policies<C: Section>(
     let tasks = &process.platform;
     let follow = follow_from(policies.version(), policies, tasks.stopping(), tell);
     tasks.spawn("policies", follow);
+}
+
+/// Refuses policies that ask of the calls of `clients` what cannot be: those in force, and each change
+/// from now on.
+///
+/// # Errors
+///
+/// With what cannot be of those in force.
+pub(super) fn judge_policies<C: Section>(
+    process: &Process<C>,
+    clients: &Clients,
+) -> Result<(), Faults> {
+    let clients = clients.clone();
+    let judge = move |settings: &Both<Platform, C>, entries: &[Entry]| {
+        let configs = &settings.first.clients;
+        let calls = clients.calls().into_iter();
+        let calls = calls.map(|(client, method)| {
+            let config = configs.get(&client).cloned().unwrap_or_default();
+            policy::Called {
+                client,
+                method,
+                timeout_default: config.timeout_default,
+                window: config.balance.breaker.window,
+            }
+        });
+        let calls: Vec<_> = calls.collect();
+        policy::misfits(&settings.first.policies, entries, &calls)
+    };
+    let settings = &process.settings;
+    let entries = settings.handle.status().borrow().entries.clone();
+    let faults = settings.live.read(|settings| judge(settings, &entries));
+    settings.handle.judge_by(judge);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Faults::new(faults))
 }
 
 /// Calls `apply` with each change of `live`, until told to stop; at once where the process's

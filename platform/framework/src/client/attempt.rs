@@ -44,6 +44,9 @@ const REFUSED_MAX: u32 = 1;
 /// turn a call may meet more than one that goes.
 const LEFT_BEHIND_MAX: u32 = 3;
 
+/// How often a call may be sent again because it reached no handler, where it was sent at all.
+pub(super) const REPEATS_MAX: u32 = REFUSED_MAX + LEFT_BEHIND_MAX;
+
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));

@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Channel, Config, Target, methods::Throttles, rules::Guards};
+use super::{Channel, Config, Target, attempt::REPEATS_MAX, methods::Throttles, rules::Guards};
 use crate::{
     balance::{self, Balancer, Snapshot},
     config::Live,
@@ -23,8 +23,8 @@ use crate::{
         board::{Fill, Kind},
         bulkhead::Bulkhead,
     },
-    policy::Policies,
-    retry::{Allowance, Spent},
+    policy::{Policies, Policy},
+    retry::{self, Allowance, Bounds, Spent, Terms},
     shutdown::Tasks,
     transport::subchannel::{self, CONNECTS_MAX, Common, Connect, Tcp},
 };
@@ -49,8 +49,8 @@ struct Shared {
     tasks: Tasks,
     journal: Journal,
     policies: Policies,
-    /// Methods that are called, by their full names.
-    methods: Mutex<BTreeSet<&'static str>>,
+    /// Methods that are called, by their clients and full names.
+    methods: Mutex<BTreeMap<(String, &'static str), &'static Method>>,
     targets: Mutex<BTreeMap<String, Arc<Target>>>,
 }
 
@@ -178,8 +178,9 @@ impl Clients {
     /// deadline. See [`Clients::client`].
     #[must_use]
     pub fn channel(&self, name: &str, methods: &'static [Method]) -> Channel {
-        self.methods_called()
-            .extend(methods.iter().map(Method::full_name));
+        let called = methods.iter();
+        let called = called.map(|method| ((name.to_owned(), method.full_name()), method));
+        self.methods_called().extend(called);
         let mut targets = self.targets();
         let target = targets
             .entry(name.to_owned())
@@ -196,7 +197,43 @@ impl Clients {
     /// The full names of all methods that some client here has by its contract.
     #[must_use]
     pub fn methods(&self) -> BTreeSet<&'static str> {
-        self.methods_called().clone()
+        let methods = self.methods_called();
+        methods.keys().map(|(_, method)| *method).collect()
+    }
+
+    /// The same with the client of each.
+    #[must_use]
+    pub fn calls(&self) -> Vec<(String, &'static Method)> {
+        let methods = self.methods_called();
+        let each = methods.iter();
+        each.map(|((client, _), method)| (client.clone(), *method))
+            .collect()
+    }
+
+    /// What calls of a method by its full name can come to by `policy`, for each client it is called
+    /// through.
+    #[must_use]
+    pub fn bounds(&self, method: &str, policy: &Policy) -> Vec<(String, Bounds)> {
+        let calls = self.calls().into_iter();
+        let calls = calls.filter(|(_, called)| called.full_name() == method);
+        calls
+            .map(|(client, method)| {
+                let config = self.shared.configs.get(&client).cloned();
+                let config = config.unwrap_or_default();
+                let share = self.targets().get(&client).map(|it| it.allowance.share());
+                let default = method.is_unary().then_some(config.timeout_default);
+                let terms = Terms {
+                    idempotency: method.idempotency,
+                    client_streaming: method.client_streaming,
+                    timeout: policy.timeout().or(default),
+                    wait_max: config.fail_fast,
+                    repeats_max: REPEATS_MAX,
+                    share: share.unwrap_or_default(),
+                };
+                let policy = retry::Policy::new(&policy.retry, &policy.hedge);
+                (client, policy.bounds(&terms))
+            })
+            .collect()
     }
 
     /// Every target in use, with its endpoints as they are now.
@@ -221,7 +258,9 @@ impl Clients {
             .collect()
     }
 
-    fn methods_called(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+    fn methods_called(
+        &self,
+    ) -> std::sync::MutexGuard<'_, BTreeMap<(String, &'static str), &'static Method>> {
         let methods = self.shared.methods.lock();
         methods.unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,7 +68,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(mut list: Vec<Fault>) -> Self {
+    pub(crate) fn new(mut list: Vec<Fault>) -> Self {
         list.sort();
         list.dedup();
         Self { list }

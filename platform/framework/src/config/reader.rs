@@ -383,6 +383,12 @@ impl Check<'_, '_> {
         self.given_at(key).is_some()
     }
 
+    /// The name of the section; of a member of a map its own.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.reader.steps.last().map_or("", String::as_str)
+    }
+
     fn given_at(&self, key: &str) -> Option<Origin> {
         let origin = self.entry(key)?.origin;
         (origin != Origin::Default).then_some(origin)

@@ -11,6 +11,7 @@ use super::{
     notice::{Eyes, Look, Notices, Schedule},
     read,
     reader::Mode,
+    rule::Rule,
     sources::Texts,
     understand,
 };
@@ -49,9 +50,20 @@ pub struct Status {
 pub struct Handle {
     notices: watch::Sender<Notices>,
     status: watch::Receiver<Status>,
+    rule: Rule,
 }
 
 impl Handle {
+    /// Has changes judged by a rule, too, that needs more than the configuration. What it refuses is
+    /// refused like anything else. What is in use already is not judged; it is for the whole
+    /// configuration of the process, of type `C`, and there is one.
+    pub fn judge_by<C: Section>(
+        &self,
+        rule: impl Fn(&C, &[Entry]) -> Vec<Fault> + Send + Sync + 'static,
+    ) {
+        self.rule.set(rule);
+    }
+
     #[cfg(test)]
     pub(super) fn notices(&self) -> watch::Sender<Notices> {
         self.notices.clone()
@@ -114,9 +126,11 @@ impl<C: Section> Loaded<C> {
             entries: self.running.entries.clone().into(),
             answered: 0,
         });
+        let rule = Rule::default();
         let handle = Handle {
             notices: notices.clone(),
             status: status.subscribe(),
+            rule: rule.clone(),
         };
         let watcher = Watcher {
             sources: Arc::new(self.sources),
@@ -124,6 +138,7 @@ impl<C: Section> Loaded<C> {
             good: Arc::new(self.texts.clone()),
             last: self.texts,
             publisher,
+            rule,
             notices: notices.subscribe(),
             _notices: notices,
             status,
@@ -143,6 +158,7 @@ pub(super) struct Watcher<C> {
     /// The texts that were judged last.
     last: Texts,
     publisher: Publisher<C>,
+    rule: Rule,
     notices: watch::Receiver<Notices>,
     _notices: watch::Sender<Notices>,
     status: watch::Sender<Status>,
@@ -153,6 +169,20 @@ pub(super) struct Watcher<C> {
 enum Verdict<C> {
     Good(Box<Next<C>>),
     Bad(Faults),
+}
+
+impl<C: Section> Verdict<C> {
+    /// The same once what is to be used was judged by `rule`, too.
+    fn by(self, rule: &Rule) -> Self {
+        let Self::Good(next) = &self else {
+            return self;
+        };
+        let faults = rule.judge(&next.config, &next.running.entries);
+        if faults.is_empty() {
+            return self;
+        }
+        Self::Bad(Faults::new(faults))
+    }
 }
 
 struct Next<C> {
@@ -206,12 +236,13 @@ impl<C: Section> Watcher<C> {
     async fn judge(&mut self, texts: Texts, asked: bool, answers: u64) {
         let (sources, running) = (Arc::clone(&self.sources), Arc::clone(&self.running));
         let (good, now) = (Arc::clone(&self.good), texts.clone());
+        let rule = self.rule.clone();
         let verdict = task::spawn_blocking(move || {
             let gone = sources.gone(&good, &now);
             if !gone.is_empty() && !asked {
                 return Verdict::Bad(Faults::new(gone));
             }
-            judge(&sources, &now, &running)
+            judge(&sources, &now, &running).by(&rule)
         });
         match verdict.await {
             Ok(Verdict::Good(next)) => {

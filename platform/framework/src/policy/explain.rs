@@ -43,24 +43,12 @@ pub struct Value {
 /// If the defaults of a policy break its own rules, which tests rule out.
 #[must_use]
 pub fn explain(entries: &[Entry], method: &str) -> Explained {
-    let lineage = Pattern::Method(method.to_owned()).lineage();
-    let lineage: Vec<_> = lineage
-        .map(|pattern| (config::path([SECTION, &pattern.to_string()]), pattern))
-        .collect();
-    let of = |section: &str, key: &str| {
-        let path = format!("{section}.{key}");
-        entries.iter().find(|entry| entry.key == path)
-    };
     let defaults = config::load::<Policy>(Sources::new());
     let defaults = defaults.expect("the defaults are fine by themselves");
     let values = defaults.entries().iter().map(|default| {
-        let mut said = lineage.iter().filter_map(|(section, pattern)| {
-            let entry = of(section, &default.key)?;
-            (entry.origin != Origin::Default).then_some((entry, pattern))
-        });
-        let (entry, pattern) = match said.next() {
-            Some((entry, pattern)) => (entry, Some(pattern.to_string())),
-            None => (default, None),
+        let (pattern, entry) = match last_word(entries, method, &default.key) {
+            Some((pattern, entry)) => (Some(pattern.to_string()), entry),
+            None => (None, default),
         };
         Value {
             key: default.key.clone(),
@@ -72,9 +60,31 @@ pub fn explain(entries: &[Entry], method: &str) -> Explained {
     });
     let values: Vec<_> = values.collect();
     let saying: BTreeSet<_> = values.iter().filter_map(|it| it.pattern.clone()).collect();
-    let patterns = lineage.into_iter().map(|(_, pattern)| pattern.to_string());
+    let patterns = Pattern::Method(method.to_owned()).lineage();
+    let patterns = patterns.map(|pattern| pattern.to_string());
     Explained {
         patterns: patterns.filter(|it| saying.contains(it)).collect(),
         values,
     }
+}
+
+/// Who has the last word on `key` of the policy of `method`, if anybody says anything, and the entry
+/// that says so.
+pub(super) fn last_word<'a>(
+    entries: &'a [Entry],
+    method: &str,
+    key: &str,
+) -> Option<(Pattern, &'a Entry)> {
+    let mut lineage = Pattern::Method(method.to_owned()).lineage();
+    lineage.find_map(|pattern| {
+        let path = format!("{}.{key}", path(&pattern));
+        let said = |entry: &&Entry| entry.key == path && entry.origin != Origin::Default;
+        let entry = entries.iter().find(said)?;
+        Some((pattern, entry))
+    })
+}
+
+/// The section of a pattern.
+pub(super) fn path(pattern: &Pattern) -> String {
+    config::path([SECTION, &pattern.to_string()])
 }

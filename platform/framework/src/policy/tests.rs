@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::{self, Origin, Publisher, Sources};
+use crate::{
+    config::{self, Origin, Publisher, Sources},
+    contract::{Access, Idempotency, Method},
+};
 
 config::section! {
     /// As in a process.
@@ -170,4 +173,144 @@ fn retries_fit_the_time_of_a_call() {
     assert!(pauses[0].starts_with(expected), "{pauses:?}");
     // Nobody asked for retries here.
     load("[policies.'*']\ntimeout = '20ms'").unwrap();
+}
+
+/// Goal: settings that cannot be together are refused with what to change, at the line that says so.
+/// Method: each pair beside one that just works.
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let second = "timeout = '1s'";
+    let at = |line: u32, rest: &str| format!("orders.toml:{line}: policies.\"a.B/C\".{rest}");
+    for (fine, wrong, expected) in [
+        (
+            "retry.attempt_timeout = '900ms'",
+            "retry.attempt_timeout = '950ms'",
+            at(
+                3,
+                "retry.attempt_timeout = \"950ms\": expected to leave time for a second attempt \
+                 within timeout, which is 1s: that would begin after 1s; lower attempt_timeout or \
+                 backoff_min, or raise timeout",
+            ),
+        ),
+        (
+            "hedge = { attempts_max = 3, delay = '499ms' }",
+            "hedge = { attempts_max = 3, delay = '500ms' }",
+            at(
+                3,
+                "hedge.delay = \"500ms\": expected so little that all attempts begin within timeout, \
+                 which is 1s: the last of 3 begins after 1s; lower delay or attempts_max, or raise \
+                 timeout",
+            ),
+        ),
+        (
+            "breaker.slow_call = '1s'",
+            "breaker.slow_call = '1001ms'",
+            at(
+                3,
+                "breaker.slow_call = \"1s 1ms\": expected no more than timeout, which is 1s: no call \
+                 takes longer; lower slow_call, or raise timeout",
+            ),
+        ),
+        (
+            "shed.level = 'CRITICAL'",
+            "shed = { level = 'CRITICAL', exempt = true }",
+            at(
+                3,
+                "shed.level = \"CRITICAL\": expected none beside exempt = true, which lets all in: \
+                 leave out one of the two, or set level = \"\"",
+            ),
+        ),
+        (
+            "retry.attempts_max = 1\nhedge = { attempts_max = 2, delay = '9ms' }",
+            "retry.attempts_max = 2\nhedge = { attempts_max = 2, delay = '9ms' }",
+            at(
+                3,
+                "retry.attempts_max = 2: expected 1, or none beside hedge.attempts_max: a method is \
+                 hedged, if its contract says that it has no side effects, or else retried; leave out \
+                 the one that is not meant",
+            ),
+        ),
+    ] {
+        let toml = |rest: &str| format!("[policies.'a.B/C']\n{second}\n{rest}");
+        load(&toml(fine)).unwrap_or_else(|faults| panic!("{fine}: {faults}"));
+        assert_eq!(vec![expected], faults(&toml(wrong)));
+    }
+    // Of several methods, some are hedged and some retried.
+    let both = "[policies.'a.B/*']\nretry.attempts_max = 2\nhedge.attempts_max = 2";
+    load(both).unwrap();
+}
+
+/// Goal: what does not go together is told once, where the later of the two is said, though the other
+/// is inherited, and not again of patterns that inherit both.
+/// Method: a time for attempts for all, a shorter time for a service, and a method of it with neither.
+#[test]
+fn what_is_inherited_is_told_once() {
+    let toml = "[policies.'*'.retry]\nattempt_timeout = '2s'\n\
+                [policies.'a.B/*']\ntimeout = '1s'\n\
+                [policies.'a.B/C']\ncriticality = 'SHEDDABLE'";
+    assert_eq!(
+        [
+            "orders.toml:4: policies.\"a.B/*\".retry.attempt_timeout = \"2s\": expected no more than \
+             timeout, which is 1s: no attempt outlasts its call"
+        ],
+        *faults(toml)
+    );
+}
+
+/// Goal: what a policy asks of calls is judged by the client that makes them, and by no other.
+/// Method: methods of each kind through clients with a short time and a short window; a policy that
+/// is fine by itself.
+#[test]
+fn a_policy_fits_the_clients_that_follow_it() {
+    static METHODS: [Method; 4] = {
+        const fn method(path: &'static str, streams: bool, it: Idempotency) -> Method {
+            Method {
+                path,
+                client_streaming: false,
+                server_streaming: streams,
+                idempotency: it,
+                access: Access::Public,
+                role: None,
+            }
+        }
+        [
+            method("/a.B/Retried", false, Idempotency::Idempotent),
+            method("/a.B/Watched", true, Idempotency::Idempotent),
+            method("/a.B/Once", false, Idempotency::Unknown),
+            method("/a.B/Read", false, Idempotency::NoSideEffects),
+        ]
+    };
+    let told = |toml: &str, method: usize, window: u64| {
+        let loaded = load(toml).unwrap();
+        let called = Called {
+            client: "b".to_owned(),
+            method: &METHODS[method],
+            timeout_default: Duration::from_secs(5),
+            window: Duration::from_secs(window),
+        };
+        let faults = misfits(&loaded.config().policies, loaded.entries(), &[called]);
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let toml =
+        "[policies.'*'.retry]\nattempt_timeout = '6s'\n[policies.'a.B/*']\nfault.code = 'INTERNAL'";
+    let over = "orders.toml:2: policies.\"*\".retry.attempt_timeout = \"6s\": expected no more than \
+                clients.b.timeout_default (the policy has no timeout), which is 5s: no attempt \
+                outlasts its call";
+    let half = "orders.toml:2: policies.\"*\".retry.attempt_timeout = \"6s\": expected no more than \
+                half of clients.b.balance.breaker.window, which is 11s: the breaker would have \
+                forgotten one attempt that took too long before the next; lower attempt_timeout, or \
+                raise window";
+    assert_eq!(vec![over], told(toml, 0, 12));
+    assert_eq!(vec![over, half], told(toml, 0, 11));
+    // A stream has no time by default, and attempts of its own; what is sent once has none.
+    assert_eq!(vec![half], told(toml, 1, 11));
+    assert!(told(toml, 2, 11).is_empty());
+
+    let toml = "[policies.'*'.hedge]\nattempts_max = 2\ndelay = '5s'";
+    let read = told(toml, 3, 10);
+    let expected = "orders.toml:3: policies.\"*\".hedge.delay = \"5s\": expected so little";
+    assert!(read[0].starts_with(expected), "{read:?}");
+    assert!(told(toml, 0, 10).is_empty());
+    let toml = format!("{toml}\n[policies.'a.B/Read']\ntimeout = '6s'");
+    assert!(told(&toml, 3, 10).is_empty());
 }

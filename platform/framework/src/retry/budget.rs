@@ -44,7 +44,7 @@ impl Default for Share {
 
 const SLICES: u32 = 10;
 /// Hedges in each second beside their share, so that a target with few calls has some.
-const HEDGE_RESERVE: f64 = 1.0;
+pub(super) const HEDGE_RESERVE: u32 = 1;
 
 /// Calls to one target, and how many more requests were retries and hedges.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Budget {
     /// are none of its business, nor it of theirs.
     #[must_use]
     pub fn withdraw_hedge(&self, ratio: f64, now: Instant) -> bool {
-        let reserve = HEDGE_RESERVE * self.share.window.as_secs_f64();
+        let reserve = f64::from(HEDGE_RESERVE) * self.share.window.as_secs_f64();
         self.fits(&self.hedges, ratio, reserve, now)
     }
 

@@ -9,7 +9,7 @@ use super::{Allowance, Policy, pushback::PAUSE_MAX};
 use crate::{classify::Pushback, telemetry::platform::RefusedRetry};
 
 /// How far pauses are spread either way, as a share of them.
-const JITTER: f64 = 0.2;
+pub(super) const JITTER: f64 = 0.2;
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

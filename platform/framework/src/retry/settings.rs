@@ -138,10 +138,19 @@ impl Config {
             return Some(("attempt_timeout", reason));
         }
         // What is not set does not stand against a short time: such retries are just not made.
-        if *self == Self::default() {
+        if *self == Self::default() || self.attempts_max == 1 {
             return None;
         }
         let policy = Policy::new(self, &Hedge::default());
+        let again = self.attempt_timeout + policy.pause(0);
+        if !self.attempt_timeout.is_zero() && again >= timeout {
+            let again = humantime::format_duration(again);
+            let reason = format!(
+                "expected to leave time for a second attempt within {whole}, which is {shown}: that \
+                 would begin after {again}; lower attempt_timeout or backoff_min, or raise {whole}"
+            );
+            return Some(("attempt_timeout", reason));
+        }
         let pauses: Duration = (0..self.attempts_max - 1)
             .map(|number| policy.pause(number))
             .sum();
@@ -153,6 +162,31 @@ impl Config {
                 self.attempts_max
             );
             ("attempts_max", reason)
+        })
+    }
+}
+
+impl Hedge {
+    /// What no hedging could do in calls of `timeout`, see [`Config::does_not_fit`].
+    #[must_use]
+    pub fn does_not_fit(&self, timeout: Duration, whole: &str) -> Option<(&'static str, String)> {
+        // What is measured may be as little as its least.
+        let (key, delay) = match self.delay_from {
+            DelayFrom::Fixed => ("delay", self.delay),
+            DelayFrom::P95 => ("delay_min", self.delay_min),
+        };
+        let last = delay * u32::from(self.attempts_max - 1);
+        (self.attempts_max > 1 && last >= timeout).then(|| {
+            let (last, shown) = (
+                humantime::format_duration(last),
+                humantime::format_duration(timeout),
+            );
+            let reason = format!(
+                "expected so little that all attempts begin within {whole}, which is {shown}: the last \
+                 of {} begins after {last}; lower {key} or attempts_max, or raise {whole}",
+                self.attempts_max
+            );
+            (key, reason)
         })
     }
 }
@@ -310,7 +344,18 @@ mod tests {
             attempt_timeout: 200 * MS,
             ..Config::default()
         };
-        assert_eq!(None, fits(&slow, 200));
+        // A second attempt begins after 250 ms.
+        assert_eq!(None, fits(&slow, 251));
+        for millis in [200, 250] {
+            let (key, reason) = fits(&slow, millis).unwrap();
+            assert_eq!("attempt_timeout", key);
+            assert!(reason.contains("would begin after 250ms"), "{reason}");
+        }
+        let once = Config {
+            attempts_max: 1,
+            ..slow.clone()
+        };
+        assert_eq!(None, fits(&once, 200));
         let (key, reason) = fits(&slow, 199).unwrap();
         assert_eq!("attempt_timeout", key);
         assert!(
@@ -322,6 +367,27 @@ mod tests {
         let (key, reason) = fits(&five(), 750).unwrap();
         assert_eq!("attempts_max", key);
         assert!(reason.contains("take 750ms"), "{reason}");
+        let hedge = Hedge {
+            attempts_max: 3,
+            delay: 100 * MS,
+            ..Hedge::default()
+        };
+        let fits = |millis| hedge.does_not_fit(millis * MS, "timeout");
+        assert_eq!(None, fits(201));
+        let (key, reason) = fits(200).unwrap();
+        assert_eq!("delay", key);
+        assert!(
+            reason.contains("the last of 3 begins after 200ms"),
+            "{reason}"
+        );
+        let measured = Hedge {
+            delay_from: DelayFrom::P95,
+            ..hedge.clone()
+        };
+        assert_eq!(None, measured.does_not_fit(11 * MS, "timeout"));
+        let (key, _) = measured.does_not_fit(10 * MS, "timeout").unwrap();
+        assert_eq!("delay_min", key);
+        assert_eq!(None, Hedge::default().does_not_fit(MS, "timeout"));
 
         let refused = |toml: &str| {
             let sources = crate::config::Sources::new().text("a.toml", toml);

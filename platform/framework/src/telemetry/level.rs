@@ -11,6 +11,13 @@ use tracing_subscriber::{
 
 use crate::config::{Given, Mismatch, Setting};
 
+mod method;
+
+pub(crate) use method::while_serving;
+pub use method::{ByPattern, Level};
+
+use method::Methods;
+
 /// Crates that tell of every frame below INFO. A plain `debug` leaves them at INFO; naming one
 /// (`debug,h2=debug`) lets it speak.
 const TALKATIVE: [&str; 10] = [
@@ -35,7 +42,13 @@ const EXPECTED: &str = "off, error, warn, info, debug or trace, and module=level
 /// Reads and changes which log lines are written; clones change the same.
 #[derive(Debug, Clone)]
 pub struct LogLevel {
-    shared: Arc<ArcSwap<Directives>>,
+    shared: Arc<ArcSwap<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    general: Directives,
+    methods: Methods,
 }
 
 /// Which log lines are written, as it stands in a configuration.
@@ -43,6 +56,8 @@ pub struct LogLevel {
 pub struct Directives {
     text: String,
     targets: Targets,
+    /// Those for single modules.
+    modules: Vec<(String, LevelFilter)>,
 }
 
 impl Default for Directives {
@@ -50,6 +65,7 @@ impl Default for Directives {
         Self {
             text: DEFAULT.to_string(),
             targets: Self::targets(DEFAULT, []),
+            modules: Vec::new(),
         }
     }
 }
@@ -65,15 +81,19 @@ impl LogLevel {
     /// A handle that begins with `directives`.
     #[must_use]
     pub fn new(directives: Directives) -> Self {
+        let state = State {
+            general: directives,
+            methods: Methods::default(),
+        };
         Self {
-            shared: Arc::new(ArcSwap::from_pointee(directives)),
+            shared: Arc::new(ArcSwap::from_pointee(state)),
         }
     }
 
     /// The level in use, as it was written.
     #[must_use]
     pub fn get(&self) -> String {
-        self.shared.load().to_string()
+        self.shared.load().general.to_string()
     }
 
     /// Changes the level for all threads, from their next log line on.
@@ -85,14 +105,33 @@ impl LogLevel {
     ///
     /// If it is none; the old level stays.
     pub fn set(&self, text: &str) -> Result<(), LevelError> {
-        self.replace(text.parse()?);
+        self.replace(&text.parse()?);
         Ok(())
     }
 
     /// Changes the level to one that was checked before.
-    pub fn replace(&self, directives: Directives) {
-        self.shared.store(Arc::new(directives));
+    pub fn replace(&self, directives: &Directives) {
+        self.shared.rcu(|before| State {
+            methods: before.methods.beside(directives),
+            general: directives.clone(),
+        });
         tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// Has a level of their own hold while calls of some methods are served, in place of the general
+    /// one. Modules that the level in use names keep theirs.
+    pub fn set_methods(&self, levels: &ByPattern) {
+        self.shared.rcu(|before| State {
+            methods: Methods::new(levels.clone(), &before.general),
+            general: before.general.clone(),
+        });
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// What holds by methods, as it was last set.
+    #[must_use]
+    pub fn methods(&self) -> ByPattern {
+        self.shared.load().methods.levels().clone()
     }
 
     /// The filter of the log layer that follows this handle.
@@ -133,12 +172,25 @@ impl FromStr for Directives {
         }
         Ok(Self {
             text: text.trim().to_owned(),
-            targets: Self::targets(general.unwrap_or(DEFAULT), modules),
+            targets: Self::targets(general.unwrap_or(DEFAULT), modules.iter().copied()),
+            modules: modules
+                .into_iter()
+                .map(|(module, level)| (module.to_owned(), level))
+                .collect(),
         })
     }
 }
 
 impl Directives {
+    /// What they come to with another general level.
+    fn beginning(&self, general: LevelFilter) -> Targets {
+        let modules = self.modules.iter();
+        Self::targets(
+            general,
+            modules.map(|(name, level)| (name.as_str(), *level)),
+        )
+    }
+
     fn targets<'a>(
         general: LevelFilter,
         modules: impl IntoIterator<Item = (&'a str, LevelFilter)>,
@@ -201,13 +253,32 @@ pub(crate) struct LogFilter(LogLevel);
 
 impl LogFilter {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event()
-            && self
-                .0
-                .shared
-                .load()
-                .targets
-                .would_enable(metadata.target(), metadata.level())
+        if !metadata.is_event() {
+            return false;
+        }
+        let state = self.0.shared.load();
+        let general = || {
+            let targets = &state.general.targets;
+            targets.would_enable(metadata.target(), metadata.level())
+        };
+        state.methods.wants(metadata).unwrap_or_else(general)
+    }
+
+    /// What is to be asked at each line of a place: nothing where all answers are the same.
+    fn interest(&self, metadata: &Metadata<'_>) -> Interest {
+        if !metadata.is_event() {
+            return Interest::never();
+        }
+        let state = self.0.shared.load();
+        let wants = |targets: &Targets| targets.would_enable(metadata.target(), metadata.level());
+        let general = wants(&state.general.targets);
+        if state.methods.all().any(|it| wants(it) != general) {
+            Interest::sometimes()
+        } else if general {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
     }
 }
 
@@ -217,16 +288,13 @@ impl<S: Subscriber> Filter<S> for LogFilter {
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.wants(metadata) {
-            Interest::always()
-        } else {
-            Interest::never()
-        }
+        self.interest(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        let setting = self.0.shared.load();
-        Filter::<S>::max_level_hint(&setting.targets)
+        let state = self.0.shared.load();
+        let all = state.methods.all().chain([&state.general.targets]);
+        all.filter_map(Filter::<S>::max_level_hint).max()
     }
 }
 

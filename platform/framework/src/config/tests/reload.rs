@@ -312,3 +312,30 @@ async fn a_log_in_the_same_folder_is_no_sign() {
     let signs = process.notices.borrow().signs;
     assert!((1..=5).contains(&signs), "{signs} signs of one write");
 }
+
+/// Goal: a change that is valid by itself is refused by the rule of those who know more, and tells so
+/// like any other; what that rule takes is applied.
+/// Method: a rule that bounds a value, shown the value and where it stands; one change beyond it.
+#[tokio::test(start_paused = true)]
+async fn a_rule_of_the_running_process_is_heeded() {
+    let process = Process::start("share = 0.1");
+    process.handle.judge_by(|root: &Root, entries: &[Entry]| {
+        let share = entries.iter().find(|entry| entry.key == "share").unwrap();
+        let fault = Fault {
+            origin: share.origin.clone(),
+            key: share.key.clone(),
+            reason: "share: expected less".to_owned(),
+        };
+        (root.share > 0.5).then_some(fault).into_iter().collect()
+    });
+
+    let status = process.change("\nshare = 0.6").await;
+    assert_eq!((1, 1), (status.version, status.refused));
+    let expected = format!("{}:2: share: expected less", process.path().display());
+    assert_eq!(vec![expected], process.entries(Kind::ConfigRefused));
+    assert!((process.live.load().share - 0.1).abs() < f64::EPSILON);
+
+    let status = process.change("share = 0.4").await;
+    assert_eq!((2, 1), (status.version, status.refused));
+    assert!(status.refusal.is_none());
+}

@@ -23,7 +23,8 @@ use crate::{
     policy::{Policies, Policy},
     server::{Protection, Router},
     shutdown::Tasks,
-    telemetry::Sampling,
+    telemetry::{Level, Sampling},
+    testing::telemetry::capture_lines,
     transport::{server::Limits, wire::Wire},
 };
 
@@ -41,6 +42,7 @@ fn finding(path: &str, found: &Found) -> Probe {
     let note = move || {
         let of_call = call::with_current(|call| call.unwrap().criticality);
         *found.lock().unwrap() = of_call;
+        tracing::debug!("found");
     };
     if path == UNARY {
         return Probe::unary(move |_| {
@@ -142,5 +144,32 @@ async fn calls_of_a_method_are_shed_as_its_policy_says() {
                 assert_eq!(Some(expected), reply.code(), "{case}");
             }
         }
+    }
+}
+
+/// Goal: what is logged while a call is served, and that it was, follows the level of its method, whatever
+/// kind of method it is; and others do not.
+/// Method: a handler that logs at DEBUG, in a process at WARN, with a level for its service and without.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_logged_as_the_policy_of_its_method_says() {
+    let capture = capture_lines("warn".parse().unwrap());
+    for path in KINDS {
+        let probe = finding(path, &Found::default());
+        let served = Served::new(Router::new().add(probe), Limits::default());
+        let wire = Wire::over(served.connector.connect().await.unwrap()).await;
+        let told = async |level| {
+            let before = capture.lines().len();
+            let levels = BTreeMap::from([("test.Probe/*".to_owned(), level)]);
+            capture.log_level().set_methods(&levels);
+            let reply = wire.call(calling(path, None), b"").await.unwrap();
+            assert_eq!(Some(Code::Ok), reply.code());
+            let lines = capture.lines().split_off(before).into_iter();
+            let lines = lines.filter(|line| line.level() == "DEBUG");
+            lines.map(|line| line.message()).collect::<Vec<_>>()
+        };
+        assert!(told(None).await.is_empty(), "{path}");
+        let lines = told(Some(Level::Debug)).await;
+        assert_eq!(vec!["found", "call served"], lines, "{path}");
+        assert!(told(Some(Level::Error)).await.is_empty(), "{path}");
     }
 }

@@ -15,7 +15,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, registry};
 use super::*;
 use crate::{
     contract::{Access, Idempotency, Method},
-    telemetry::level::LogLevel,
+    telemetry::level::{self, ByPattern, Level, LogLevel},
 };
 
 static PLACE: Method = Method {
@@ -295,4 +295,89 @@ fn a_stuck_output_costs_lines_and_no_time() {
     assert_eq!("first\n".len() + 1_024 * 1_024, written);
     let dropped = format!("gantry_log_lines_dropped_total {}\n", 2 * 1_024);
     assert!(metrics.render().contains(&dropped), "{}", metrics.render());
+}
+
+/// Goal: while a call is served whose method has a level of its own, that holds in place of the general
+/// one, more or less; modules that are named keep theirs, and it ends when it is taken back, or goes on
+/// where the general level is set anew.
+/// Method: one line of each level in a call, outside of any and of a call that ends, for levels that are
+/// set one after the other in one process.
+#[test]
+fn a_method_has_a_level_of_its_own() {
+    fn lines() {
+        tracing::debug!(target: "orders", "debug");
+        tracing::warn!(target: "orders", "warn");
+        tracing::debug!(target: "orders::store", "stored");
+    }
+    let level = LogLevel::new("info,orders::store=warn".parse().unwrap());
+    let sink = Sink::default();
+    let writer = Writer::to(sink.clone()).unwrap();
+    let shape = Shape::Text { colour: false };
+    let layer = LogLayer::new(shape, "orders", writer.clone()).with_filter(level.filter());
+    let said = || {
+        writer.flush();
+        let bytes = std::mem::take(&mut *sink.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        let words = ["debug", "warn", "stored"];
+        let lines = text.lines();
+        let word = |line: &str| words.into_iter().find(|word| line.ends_with(word));
+        // In a call, the method stands behind the message.
+        let found = lines.map(|line| {
+            let message = line.split("  ").find_map(word);
+            message.or_else(|| {
+                words
+                    .into_iter()
+                    .find(|word| line.contains(&format!(" {word}")))
+            })
+        });
+        found.flatten().collect::<Vec<_>>()
+    };
+    let of = |said| ByPattern::from([("shop.orders.v1.OrdersService/*".to_owned(), said)]);
+    tracing::subscriber::with_default(registry().with(layer), || {
+        let three = || {
+            lines();
+            let outside = said();
+            in_call(lines);
+            let inside = said();
+            level::while_serving(&"shop.orders.v1.OrdersService/Get".into(), lines);
+            (outside, inside, said())
+        };
+        assert_eq!((vec!["warn"], vec!["warn"], vec!["warn"]), three());
+        level.set_methods(&of(Some(Level::Debug)));
+        let both = vec!["debug", "warn"];
+        assert_eq!((vec!["warn"], both.clone(), both.clone()), three());
+        level.set("error,orders::store=debug").unwrap();
+        let all = vec!["debug", "warn", "stored"];
+        assert_eq!((vec!["stored"], all.clone(), all), three());
+        level.set("info").unwrap();
+        level.set_methods(&of(Some(Level::Off)));
+        assert_eq!((vec!["warn"], vec![], vec![]), three());
+        level.set_methods(&of(None));
+        assert_eq!((vec!["warn"], vec!["warn"], vec!["warn"]), three());
+    });
+}
+
+/// Goal: where no method has a level, no line is looked at but once for its place.
+/// Method: how a place is registered without, with one that says the same of it, and with one that does
+/// not.
+#[test]
+fn without_levels_of_methods_no_line_is_looked_at() {
+    let level = info();
+    let layer = LogLayer::new(Shape::Json, "orders", Writer::to(Sink::default()).unwrap());
+    let subscriber = registry().with(layer.with_filter(level.filter()));
+    tracing::subscriber::with_default(subscriber, || {
+        let place = tracing::callsite!(
+            name: "place", kind: tracing::metadata::Kind::EVENT, target: "orders",
+            level: tracing::Level::INFO, fields: message
+        );
+        let asked =
+            || tracing::dispatcher::get_default(|it| it.register_callsite(place.metadata()));
+        assert!(asked().is_always());
+        level.set_methods(&ByPattern::from([("*".to_owned(), Some(Level::Debug))]));
+        assert!(asked().is_always());
+        level.set_methods(&ByPattern::from([("*".to_owned(), Some(Level::Warn))]));
+        assert!(asked().is_sometimes());
+        level.set_methods(&ByPattern::new());
+        assert!(asked().is_always());
+    });
 }

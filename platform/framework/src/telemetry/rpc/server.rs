@@ -14,6 +14,7 @@ use crate::{
     deadline::Deadline,
     names::{self, field, metric, span},
     telemetry::{
+        level,
         metric::{Counter, Family, Gauge, Histogram, series},
         trace,
     },
@@ -147,13 +148,15 @@ impl Drop for ServerCall {
         let (code, took) = (self.outcome(), self.arrival.at.elapsed());
         shared.in_flight.decrement();
         shared.duration.with(code).record_duration(took);
-        tracing::debug!(
-            { field::RPC_METHOD } = &*shared.name,
-            { field::RPC_CODE } = code_name(code),
-            trace = %self.arrival.trace,
-            ?took,
-            "call served"
-        );
+        level::while_serving(&shared.name, || {
+            tracing::debug!(
+                { field::RPC_METHOD } = &*shared.name,
+                { field::RPC_CODE } = code_name(code),
+                trace = %self.arrival.trace,
+                ?took,
+                "call served"
+            );
+        });
         finish(&self.span, code, is_server_error(code));
     }
 }
