@@ -1,5 +1,6 @@
 //! The side port: what a process tells its operators, and the few things they can tell it.
 
+mod breakers;
 mod convert;
 mod faults;
 mod follow;
@@ -12,6 +13,7 @@ mod side_port;
 
 use std::net::SocketAddr;
 
+pub(crate) use breakers::Whose;
 pub(crate) use convert::{ago, duration, key};
 pub(crate) use grpc::Grpc;
 pub(crate) use pages::Pages;

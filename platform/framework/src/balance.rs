@@ -31,6 +31,7 @@
 mod config;
 mod endpoint;
 mod gate;
+mod hand;
 mod keeper;
 mod load;
 mod outlier;
@@ -49,8 +50,9 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::set::Set;
+use self::{hand::Hand, set::Set};
 use crate::{
+    breaker,
     config::Live,
     discovery::{Attributes, Resolution, Resolve},
     journal::Journal,
@@ -61,6 +63,7 @@ pub use self::{
     config::{Config, SlowStart},
     endpoint::Picked,
     gate::GateState,
+    hand::NotSet,
     outlier::{Config as OutlierConfig, Ejected, Reason},
 };
 
@@ -104,6 +107,7 @@ struct Shared {
     name: Arc<str>,
     fail_fast: Duration,
     set: arc_swap::ArcSwap<Set>,
+    hand: Arc<Hand>,
     /// Wakes calls that wait for an endpoint.
     published: Notify,
     /// Ends the task when the last handle goes.
@@ -181,16 +185,19 @@ impl Balancer {
         refresh: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let gone = CancellationToken::new();
+        let hand = Arc::new(Hand::new(Arc::clone(&builder.common.on_change)));
         let shared = Arc::new(Shared {
             name: Arc::clone(&builder.name),
             fail_fast: builder.fail_fast,
             set: arc_swap::ArcSwap::from_pointee(Set::empty()),
+            hand: Arc::clone(&hand),
             published: Notify::new(),
             _gone: gone.clone().drop_guard(),
         });
         let tasks = builder.common.tasks.clone();
         // Weak, so that the last call or channel that goes ends the task.
-        let keeper = keeper::Keeper::new(builder, Arc::downgrade(&shared), gone, Box::new(refresh));
+        let weak = Arc::downgrade(&shared);
+        let keeper = keeper::Keeper::new(builder, weak, hand, gone, Box::new(refresh));
         tasks.spawn("endpoints", keeper.run(resolutions));
         Self { shared }
     }
@@ -288,6 +295,36 @@ impl Balancer {
     #[must_use]
     pub fn endpoints(&self) -> Vec<Snapshot> {
         self.shared.set.load().snapshots()
+    }
+
+    /// The breaker of every endpoint as it is now.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<(SocketAddr, breaker::Snapshot)> {
+        let set = self.shared.set.load();
+        let endpoints = set.all.iter().map(|known| &known.endpoint);
+        let snapshot = |endpoint: &Arc<endpoint::Endpoint>| {
+            let by_hand = self.shared.hand.of(endpoint.addr);
+            (endpoint.addr, endpoint.record.gate.snapshot(by_hand))
+        };
+        endpoints.map(snapshot).collect()
+    }
+
+    /// Has the breaker of the endpoint at `addr`, or those of all there are and will be, do as `order`
+    /// says, until `until` or for ever. No call is picked for one that is forced open, whatever
+    /// becomes of the others.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such endpoint, or something was said of too many.
+    pub fn set_breakers(
+        &self,
+        addr: Option<SocketAddr>,
+        order: breaker::Order,
+        until: Option<Instant>,
+    ) -> Result<(), NotSet> {
+        let set = self.shared.set.load();
+        let endpoints: Vec<_> = set.all.iter().map(|known| &*known.endpoint).collect();
+        self.shared.hand.set(addr, order, until, &endpoints)
     }
 
     /// Whether some endpoint is ready.

@@ -24,9 +24,12 @@
 
 mod config;
 mod core;
+mod hand;
+mod register;
 mod state;
 #[cfg(test)]
 mod tests;
+mod told;
 mod window;
 
 use std::{
@@ -51,6 +54,9 @@ use crate::{
 pub use self::{
     config::{Config, Mode, Policy},
     core::{Admission, Admits, Cause, Change, Core, Ended, Open, Ticket},
+    hand::{ByHand, Order},
+    register::{NoBreaker, Register},
+    told::{Last, Told},
     window::Counts,
 };
 pub use crate::telemetry::platform::BreakerState as State;
@@ -73,22 +79,22 @@ struct Shared {
     metrics: platform::Breaker,
     /// Version of the settings that were last looked at.
     version: AtomicU64,
-    shown: Mutex<Shown>,
+    told: Told,
+    made: Instant,
+    /// Milliseconds since `made` when what was set by hand ends; [`NEVER`] where it does not.
+    hand_ends: AtomicU64,
+    by_hand: Mutex<Option<ByHand>>,
 }
 
-/// What was last told of it.
-#[derive(Debug, Clone, Copy)]
-struct Shown {
-    state: State,
-    since: Instant,
-    trips: u64,
-}
+const NEVER: u64 = u64::MAX;
 
 /// What a breaker is, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Snapshot {
     /// Who decides.
     pub mode: Mode,
+    /// What was set by hand, if that is in the place of the configuration.
+    pub by_hand: Option<ByHand>,
     /// What it is; where it only counts, what it would be. It stays open until the next call comes.
     pub state: State,
     /// Since when.
@@ -101,6 +107,23 @@ pub struct Snapshot {
     pub failures_in_a_row: u64,
     /// How often it opened that was closed.
     pub trips: u64,
+}
+
+impl Snapshot {
+    /// Of `core`, of which `told` was told last.
+    pub(crate) fn new(core: &Core, told: &Told, by_hand: Option<ByHand>, config: &Config) -> Self {
+        let last = told.last();
+        Self {
+            mode: core.mode(config),
+            by_hand,
+            state: last.state,
+            since: last.since,
+            next_probe_at: core.next_probe_at(),
+            counts: core.counts(Instant::now(), config),
+            failures_in_a_row: core.failures_in_a_row(),
+            trips: last.trips,
+        }
+    }
 }
 
 /// Why a guarded call has no result.
@@ -133,11 +156,6 @@ impl Breaker {
         let core = Core::new(now);
         let state = core.state(&config.load());
         metrics.state(state);
-        let shown = Shown {
-            state,
-            since: now,
-            trips: 0,
-        };
         Self {
             shared: Arc::new(Shared {
                 name,
@@ -146,7 +164,10 @@ impl Breaker {
                 config,
                 journal,
                 metrics,
-                shown: Mutex::new(shown),
+                told: Told::new(state, now),
+                made: now,
+                hand_ends: AtomicU64::new(NEVER),
+                by_hand: Mutex::new(None),
             }),
         }
     }
@@ -204,7 +225,7 @@ impl Breaker {
             shared.metrics.would_refuse();
         }
         if admission.change.is_some() {
-            shared.tell(admission.change, now);
+            shared.tell(admission.change, Cause::ByHand, now);
         }
         Ok(Permit {
             shared: Arc::clone(shared),
@@ -237,6 +258,7 @@ impl Breaker {
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {
         let shared = &self.shared;
+        shared.follow(now);
         let admits = shared
             .config
             .read(|config| shared.core.admits_at(now, config));
@@ -253,6 +275,7 @@ impl Breaker {
     #[must_use]
     pub fn state(&self) -> State {
         let shared = &self.shared;
+        shared.follow(Instant::now());
         shared.config.read(|config| shared.core.state(config))
     }
 
@@ -262,28 +285,46 @@ impl Breaker {
         let shared = &self.shared;
         let now = Instant::now();
         shared.follow(now);
-        let shown = *shared.lock();
-        shared.config.read(|config| Snapshot {
-            mode: shared.core.mode(config),
-            state: shown.state,
-            since: shown.since,
-            next_probe_at: shared.core.next_probe_at(),
-            counts: shared.core.counts(now, config),
-            failures_in_a_row: shared.core.failures_in_a_row(),
-            trips: shown.trips,
-        })
+        let by_hand = *shared.by_hand();
+        shared
+            .config
+            .read(|config| Snapshot::new(&shared.core, &shared.told, by_hand, config))
+    }
+
+    /// Its name in metrics and the journal.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// Decides in the place of the configuration, until that is taken back with `None`.
     pub fn force(&self, mode: Option<Mode>) {
-        self.shared.core.force(mode);
-        self.shared.tell(None, Instant::now());
+        self.obey(mode.map_or(Order::Release, Order::Mode), None);
     }
 
     /// Closes it at once, and forgets what failed.
     pub fn close(&self) {
-        let change = self.shared.core.close();
-        self.shared.tell(change, Instant::now());
+        let change = self.shared.core.close(Cause::ByHand);
+        self.shared.tell(change, Cause::ByHand, Instant::now());
+    }
+
+    /// Does as `order` says, until `until` or for ever.
+    pub fn obey(&self, order: Order, until: Option<Instant>) {
+        let shared = &self.shared;
+        {
+            let mut by_hand = shared.by_hand();
+            let mode = order.mode();
+            let until = until.filter(|_| mode.is_some());
+            shared.core.force(mode);
+            let ends = until.map_or(NEVER, |until| shared.millis(until));
+            shared.hand_ends.store(ends, Ordering::Release);
+            *by_hand = mode.map(|_| ByHand { until });
+        }
+        if order == Order::Close {
+            self.close();
+        } else {
+            shared.tell(None, Cause::ByHand, Instant::now());
+        }
     }
 }
 
@@ -317,7 +358,7 @@ impl Permit {
             .config
             .read(|config| shared.core.end(ticket, ended, config));
         if change.is_some() {
-            shared.tell(change, now);
+            shared.tell(change, Cause::ByHand, now);
         }
     }
 }
@@ -329,38 +370,43 @@ impl Drop for Permit {
 }
 
 impl Shared {
-    /// Tells what changed of settings that say who decides.
+    /// Takes in what changed of who decides: by settings, or as what was set by hand has ended.
     fn follow(&self, now: Instant) {
         let version = self.config.version();
         // Read first: all calls come here, and hardly one finds a change.
         if self.version.load(Ordering::Acquire) != version {
             self.version.store(version, Ordering::Release);
-            self.tell(None, now);
+            self.tell(None, Cause::Configured, now);
+        }
+        let ends = self.hand_ends.load(Ordering::Acquire);
+        if ends != NEVER && self.millis(now) >= ends {
+            self.let_go(now);
         }
     }
 
-    /// Tells what changed: by calls, or without one by hand.
-    fn tell(&self, change: Option<Change>, now: Instant) {
-        let mut shown = self.lock();
-        // Read under the lock: of two that tell at once, the later tells what it is.
-        let state = self.config.read(|config| self.core.state(config));
-        let change = change.or((shown.state != state).then_some(Change {
-            from: shown.state,
-            to: state,
-            cause: Cause::ByHand,
-            time: None,
-        }));
-        if state != shown.state {
-            (shown.state, shown.since) = (state, now);
-            self.metrics.state(state);
+    /// Takes back what was set by hand, if its time is over.
+    fn let_go(&self, now: Instant) {
+        let mut by_hand = self.by_hand();
+        // It may have been set anew meanwhile.
+        let until = by_hand.and_then(|it| it.until);
+        if until.is_none_or(|until| until > now) {
+            return;
         }
-        let Some(change) = change.filter(|change| change.from != change.to) else {
+        self.core.force(None);
+        self.hand_ends.store(NEVER, Ordering::Release);
+        *by_hand = None;
+        drop(by_hand);
+        self.tell(None, Cause::TimeOver, now);
+    }
+
+    /// Tells what changed: by calls, or without one for `cause`.
+    fn tell(&self, change: Option<Change>, cause: Cause, now: Instant) {
+        let read = || self.config.read(|config| self.core.state(config));
+        let show = |state| self.metrics.state(state);
+        let Some(change) = self.told.tell(change, cause, now, read, show) else {
             return;
         };
         self.metrics.transition(change.to);
-        if (change.from, change.to) == (State::Closed, State::Open) {
-            shown.trips += 1;
-        }
         self.record(&change);
     }
 
@@ -391,7 +437,12 @@ impl Shared {
         self.journal.record(Kind::BreakerChanged, name, detail);
     }
 
-    fn lock(&self) -> sync::MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_hand(&self) -> sync::MutexGuard<'_, Option<ByHand>> {
+        self.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.made);
+        u64::try_from(since.as_millis()).unwrap_or(NEVER - 1)
     }
 }

@@ -83,6 +83,8 @@ pub enum Kind {
     Shedding,
     /// A breaker opened, or closed.
     BreakerChanged,
+    /// An operator decided about breakers.
+    BreakerSet,
 }
 
 impl Kind {
@@ -114,6 +116,7 @@ impl Kind {
             Self::Limit => "limit",
             Self::Shedding => "shedding",
             Self::BreakerChanged => "breaker_changed",
+            Self::BreakerSet => "breaker_set",
         }
     }
 }

@@ -125,6 +125,10 @@ pub enum Refusal {
     Remote,
     /// More faults than can be switched on at once.
     Faults,
+    /// An operator asked for a breaker that is not there.
+    UnknownBreaker,
+    /// More breakers than can be set by hand, each by itself.
+    Breakers,
     /// An operator asked to pause or resume a registration that is not made.
     NotRegistering,
     /// The caller's stream broke off. Not CANCELLED: tonic takes that, on a request stream, for
@@ -178,6 +182,8 @@ impl Refusal {
             Self::Watchers => "WATCHERS",
             Self::Remote => "REMOTE",
             Self::Faults => "FAULTS",
+            Self::UnknownBreaker => "UNKNOWN_BREAKER",
+            Self::Breakers => "BREAKERS",
             Self::NotRegistering => "NOT_REGISTERING",
             Self::CallerGone => "CALLER_GONE",
             Self::NotGrpc => "NOT_GRPC",
@@ -207,6 +213,7 @@ impl Refusal {
             | Self::ReceiveBytes
             | Self::Watchers
             | Self::Faults
+            | Self::Breakers
             | Self::RateLimit
             | Self::Streams => Code::ResourceExhausted,
             Self::Draining
@@ -221,7 +228,7 @@ impl Refusal {
             | Self::Overload
             | Self::BreakerOpen => Code::Unavailable,
             Self::Cancelled => Code::Cancelled,
-            Self::ServiceUnknown => Code::NotFound,
+            Self::ServiceUnknown | Self::UnknownBreaker => Code::NotFound,
             Self::Remote | Self::InternalMethod | Self::MissingRole => Code::PermissionDenied,
             Self::NotRegistering => Code::FailedPrecondition,
             Self::CallerGone => Code::Aborted,

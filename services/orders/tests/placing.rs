@@ -112,7 +112,10 @@ impl Books {
             ..payments::config::Bank::default()
         });
         let (live, journal) = (settings.live(), Journal::new());
-        let money = payments::bank::Bank::new(live, Tasks::new(journal.clone()), journal).unwrap();
+        let tasks = Tasks::new(journal.clone());
+        let breaker = live.map(|bank| &bank.breaker);
+        let breaker = gantry::breaker::Breaker::new("bank", breaker, journal);
+        let money = payments::bank::Bank::new(live, tasks, breaker).unwrap();
         let money = PaymentsHandler::new(PaymentsStore::new(payments), money);
         let (stock, money) = serve(handler, money);
         let start = async |app: &mut App<catalog::Config>| -> Result<(), BoxError> {

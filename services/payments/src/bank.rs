@@ -9,7 +9,6 @@ use gantry::{
     classify::{self, End, Verdict},
     config::Live,
     deadline::Deadline,
-    journal::Journal,
     shutdown::Tasks,
     telemetry::http::Client as Telemetry,
 };
@@ -139,8 +138,8 @@ struct Fault {
 }
 
 impl Bank {
-    /// Calls the bank at the address of `config`, over connections that `tasks` own, and notes in
-    /// `journal` when it is left alone. Does no I/O.
+    /// Calls the bank at the address of `config`, over connections that `tasks` own, as long as
+    /// `breaker` lets it. Does no I/O.
     ///
     /// # Errors
     ///
@@ -148,7 +147,7 @@ impl Bank {
     pub fn new(
         config: Live<config::Bank>,
         tasks: Tasks,
-        journal: Journal,
+        breaker: Breaker,
     ) -> Result<Self, UrlError> {
         let now = config.load();
         let url = parse(&now.url)?;
@@ -161,7 +160,6 @@ impl Bank {
             .pool_max_idle_per_host(now.idle_max)
             .build(connector);
         let turns = Semaphore::new(now.requests_max);
-        let breaker = Breaker::new("bank", config.map(|config| &config.breaker), journal);
         Ok(Self {
             shared: Arc::new(Shared {
                 url,

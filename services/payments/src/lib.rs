@@ -24,7 +24,8 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
     let bank = config.map(|config| &config.bank);
-    let bank = Bank::new(bank, app.tasks(), app.journal())?;
+    let breaker = app.breaker("bank", bank.map(|bank| &bank.breaker));
+    let bank = Bank::new(bank, app.tasks(), breaker)?;
     let latency_max = config.read(|config| config.bank.latency_max);
     app.check(Check::http("bank", &bank.health_url(), latency_max)?);
     app.serve(PaymentsServiceServer::new(Payments::new(

@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 use desk::Desk;
 use gantry::{
     app::{Identity, testing::Service},
+    breaker::Breaker,
     call::{Context, Ended, Scoped, TraceContext},
     config::Live,
     contract::{Access, Idempotency, Method},
@@ -242,7 +243,8 @@ async fn the_bank_has_as_long_as_the_caller_waits() {
         };
         let journal = Journal::new();
         let tasks = Tasks::new(journal.clone());
-        let bank = Bank::new(Live::fixed(config), tasks, journal).unwrap();
+        let breaker = Breaker::new("bank", Live::fixed(config.breaker.clone()), journal);
+        let bank = Bank::new(Live::fixed(config), tasks, breaker).unwrap();
         let amount = Money {
             minor_units: 750,
             currency_code: "EUR".to_owned(),
@@ -274,7 +276,8 @@ async fn a_connection_that_rests_holds_up_no_end() {
     };
     let journal = Journal::new();
     let tasks = Tasks::new(journal.clone());
-    let bank = Bank::new(Live::fixed(config), tasks.clone(), journal).unwrap();
+    let breaker = Breaker::new("bank", Live::fixed(config.breaker.clone()), journal);
+    let bank = Bank::new(Live::fixed(config), tasks.clone(), breaker).unwrap();
     let amount = Money {
         minor_units: 750,
         currency_code: "EUR".to_owned(),

@@ -9,23 +9,30 @@ use std::{
 
 use futures_core::Stream;
 use gantry_api::admin::v1::{
-    Connection, DrainRequest, DrainResponse, Endpoint, ExplainPolicyRequest, ExplainPolicyResponse,
-    GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse, GetLogLevelRequest,
-    GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse, ListConnectionsRequest,
-    ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse, ListFaultsRequest,
-    ListFaultsResponse, ListHealthChecksRequest, ListHealthChecksResponse, ListLimitersRequest,
-    ListLimitersResponse, PauseRegistrationRequest, PauseRegistrationResponse, ProcessState,
-    ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth, SetLogLevelRequest,
-    SetLogLevelResponse, SwitchFaultOffRequest, SwitchFaultOffResponse, SwitchFaultOnRequest,
-    SwitchFaultOnResponse, WatchJournalRequest, WatchJournalResponse,
+    Breaker, Connection, DrainRequest, DrainResponse, Endpoint, ExplainPolicyRequest,
+    ExplainPolicyResponse, GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse,
+    GetLogLevelRequest, GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse,
+    ListBreakersRequest, ListBreakersResponse, ListConnectionsRequest, ListConnectionsResponse,
+    ListEndpointsRequest, ListEndpointsResponse, ListFaultsRequest, ListFaultsResponse,
+    ListHealthChecksRequest, ListHealthChecksResponse, ListLimitersRequest, ListLimitersResponse,
+    PauseRegistrationRequest, PauseRegistrationResponse, ProcessState, ResumeRegistrationRequest,
+    ResumeRegistrationResponse, ServiceHealth, SetBreakerRequest, SetBreakerResponse,
+    SetLogLevelRequest, SetLogLevelResponse, SwitchFaultOffRequest, SwitchFaultOffResponse,
+    SwitchFaultOnRequest, SwitchFaultOnResponse, WatchJournalRequest, WatchJournalResponse,
     admin_service_server::AdminService,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, faults, follow, limits};
+use super::{
+    Whose,
+    breakers::{self, Wanted},
+    convert, faults, follow, limits,
+};
 use crate::{
+    balance::NotSet,
+    breaker::{Order, Snapshot},
     caller::Peer,
     contract::{NoPattern, Pattern},
     discovery::Registration,
@@ -52,6 +59,15 @@ pub(crate) trait Inside: Send + Sync {
     fn explain(&self, method: &str) -> ExplainPolicyResponse;
     /// The endpoints of every client.
     fn endpoints(&self) -> Vec<Endpoint>;
+    /// Every breaker.
+    fn breakers(&self) -> Vec<(Whose, Snapshot)>;
+    /// Has breakers do as `order` says, until `until` or for ever.
+    fn set_breaker(
+        &self,
+        whose: &Whose,
+        order: Order,
+        until: Option<Instant>,
+    ) -> Result<(), NotSet>;
     /// Every limit, with what it holds now.
     fn limits(&self) -> Vec<Fill>;
     /// Full names of the services that are served.
@@ -96,6 +112,14 @@ impl Admin {
 }
 
 impl Admin {
+    fn breakers(&self, meant: impl Fn(&Whose) -> bool) -> Vec<Breaker> {
+        let (all, now) = (self.inside.breakers().into_iter(), Instant::now());
+        let meant = all.filter(|(whose, _)| meant(whose));
+        meant
+            .map(|(whose, snapshot)| breakers::on_wire(whose, &snapshot, now))
+            .collect()
+    }
+
     fn pause(&self, pause: bool) -> Result<(), Status> {
         if self.inside.pause_registration(pause) {
             return Ok(());
@@ -212,6 +236,36 @@ impl AdminService for Admin {
         let mut endpoints = self.inside.endpoints();
         endpoints.retain(|endpoint| client.is_empty() || endpoint.client == *client);
         Ok(Response::new(ListEndpointsResponse { endpoints }))
+    }
+
+    async fn list_breakers(
+        &self,
+        _request: Request<ListBreakersRequest>,
+    ) -> Result<Response<ListBreakersResponse>, Status> {
+        let breakers = self.breakers(|_| true);
+        Ok(Response::new(ListBreakersResponse { breakers }))
+    }
+
+    async fn set_breaker(
+        &self,
+        request: Request<SetBreakerRequest>,
+    ) -> Result<Response<SetBreakerResponse>, Status> {
+        local(&request)?;
+        let wanted = Wanted::read(request.into_inner(), Instant::now())?;
+        let (whose, word) = (wanted.whose.to_string(), wanted.word());
+        let set = self
+            .inside
+            .set_breaker(&wanted.whose, wanted.order, wanted.until);
+        set.map_err(|error| match error {
+            NotSet::Unknown => {
+                Refusal::UnknownBreaker.status(format!("no breaker here is of {whose}"))
+            }
+            NotSet::TooMany => Refusal::Breakers.status(error.to_string()),
+        })?;
+        tracing::warn!(breaker = whose, order = word, "a breaker is set by hand");
+        self.journal.record(Kind::BreakerSet, whose, word);
+        let breakers = self.breakers(|it| wanted.whose.covers(it));
+        Ok(Response::new(SetBreakerResponse { breakers }))
     }
 
     async fn list_limiters(

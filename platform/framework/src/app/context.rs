@@ -9,6 +9,7 @@ use tonic_reflection::pb::v1::server_reflection_server::ServerReflection;
 use super::{Identity, drain::Hook, reflection, registry::Registry};
 use crate::{
     auth::{Fetch, Rules, Verifier},
+    breaker::{self, Breaker, Register},
     client::{Channel, Clients},
     config::{Live, Section},
     contract,
@@ -19,6 +20,7 @@ use crate::{
     limit::{board::Board, rate::Limiter},
     server::{DescriptorError, Generated, HttpService, Named, Router},
     shutdown::Tasks,
+    telemetry::metric::Value,
 };
 
 /// A process that starts: given to the service's `start`, which adds what it serves, checks and
@@ -45,6 +47,7 @@ pub struct App<C> {
     pub(super) faults: Faults,
     pub(super) limits: Board,
     pub(super) rates: Limiter,
+    pub(super) breakers: Register,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
     pub(super) hooks: Vec<Hook>,
@@ -197,6 +200,20 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn clients(&self) -> Clients {
         self.clients.clone()
+    }
+
+    /// A breaker around something that this process calls, closed; operators see it by `name`, and may
+    /// decide in its place. `name` stands in metrics and the journal: fixed in the program, like
+    /// `bank`.
+    ///
+    /// # Panics
+    ///
+    /// If a breaker of this name exists.
+    #[must_use]
+    pub fn breaker(&self, name: impl Into<Value>, config: Live<breaker::Config>) -> Breaker {
+        let breaker = Breaker::new(name, config, self.journal.clone());
+        self.breakers.add(&breaker);
+        breaker
     }
 
     /// Where operators see the limits of this process, for programs that have limits of their own.

@@ -13,8 +13,9 @@ use super::{
     settings::{Platform, Settings},
 };
 use crate::{
-    admin::{self, Inside},
-    balance::{GateState, Snapshot},
+    admin::{self, Inside, Whose},
+    balance::{GateState, NotSet, Snapshot},
+    breaker::{self, NoBreaker, Order, Register},
     client::Clients,
     config::{Both, Faults, Live, Section},
     discovery::Registration,
@@ -30,6 +31,7 @@ pub(super) struct View<C> {
     pub(super) settings: Settings<C>,
     pub(super) clients: Clients,
     pub(super) limits: Board,
+    pub(super) breakers: Register,
     pub(super) health: Health,
     pub(super) registry: Option<Registry>,
     pub(super) registering: Arc<Registering>,
@@ -85,6 +87,42 @@ impl<C: Section> Inside for View<C> {
             endpoints.map(|endpoint| on_wire(&target.name, endpoint))
         });
         endpoints.collect()
+    }
+
+    fn breakers(&self) -> Vec<(Whose, breaker::Snapshot)> {
+        let named = self.breakers.snapshots().into_iter();
+        let named = named.map(|(name, snapshot)| (Whose::Named(name), snapshot));
+        let mut targets = self.clients.breakers();
+        targets.extend(self.registry.iter().flat_map(Registry::breakers));
+        let endpoints = targets.into_iter().map(|(client, addr, snapshot)| {
+            let whose = Whose::Client {
+                client: client.to_string(),
+                addr: Some(addr),
+            };
+            (whose, snapshot)
+        });
+        named.chain(endpoints).collect()
+    }
+
+    fn set_breaker(
+        &self,
+        whose: &Whose,
+        order: Order,
+        until: Option<Instant>,
+    ) -> Result<(), NotSet> {
+        match whose {
+            Whose::Named(name) => {
+                let set = self.breakers.set(name, order, until);
+                set.map_err(|NoBreaker| NotSet::Unknown)
+            }
+            Whose::Client { client, addr } => {
+                let mut set = self.clients.set_breakers(client, *addr, order, until);
+                if let (Err(NotSet::Unknown), Some(registry)) = (&set, &self.registry) {
+                    set = registry.set_breakers(client, *addr, order, until);
+                }
+                set
+            }
+        }
     }
 
     fn limits(&self) -> Vec<Fill> {
@@ -145,7 +183,7 @@ fn on_wire(client: &str, endpoint: &Snapshot) -> Endpoint {
     };
     let breaker = match endpoint.breaker {
         GateState::Closed => Breaker::Closed,
-        GateState::Open(_) => Breaker::Open,
+        GateState::Open(_) | GateState::Forced => Breaker::Open,
         GateState::Due | GateState::Probing(_) => Breaker::HalfOpen,
     };
     let ejected = endpoint.ejected.as_ref();

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     BoxError,
     admin::{self, Admin, Grpc, Pages, SidePort},
+    breaker::Register,
     client::Clients,
     config::{Live, Section},
     discovery::Announcement,
@@ -156,6 +157,7 @@ impl<C: Section> Process<C> {
             settings: self.settings.clone(),
             clients: app.clients.clone(),
             limits: app.limits.clone(),
+            breakers: app.breakers.clone(),
             health: app.health.clone(),
             registry: registry.clone(),
             registering: Arc::clone(&registering),
@@ -216,6 +218,7 @@ impl<C: Section> Process<C> {
             faults: Faults::default(),
             limits: Board::default(),
             rates: protection::quotas(self),
+            breakers: Register::default(),
             registry: registry.cloned(),
             router: Router::new(),
             hooks: Vec::new(),

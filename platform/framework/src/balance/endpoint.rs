@@ -6,10 +6,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{config::Config, gate::Gate, load::Load, outlier::Tally};
 use crate::{
-    breaker::{Change, Ended, Policy, Ticket},
+    breaker::{Cause, Change, Ended, Mode, Policy, Ticket},
     classify::Verdict,
     discovery::Attributes,
     journal::{Journal, Kind},
+    telemetry::platform::EndpointBreakers,
     transport::subchannel::{NoSlot, Slot, Subchannel},
 };
 
@@ -39,6 +40,7 @@ pub(super) struct Record {
     /// What it is in the journal.
     pub(super) subject: String,
     pub(super) journal: Journal,
+    pub(super) metrics: EndpointBreakers,
     /// Wakes whoever publishes, as something changed.
     pub(super) on_change: Arc<Notify>,
 }
@@ -51,32 +53,54 @@ impl Endpoint {
     /// Lets a call pass, as its breaker goes.
     fn pass(&self, now: Instant, config: &Config) -> Option<Ticket> {
         let (ticket, change) = self.record.gate.pass(now, config);
-        self.follow(change, now);
+        if change.is_some() {
+            self.follow(change, Cause::ByHand, now);
+        }
         ticket
     }
 
     /// Takes in what its breaker makes of a call that ended.
     fn end(&self, ticket: Ticket, ended: Ended, policy: Policy) {
         let change = self.record.gate.end(ticket, ended, policy);
-        self.follow(change, ended.now);
+        if change.is_some() {
+            self.follow(change, Cause::ByHand, ended.now);
+        }
+    }
+
+    /// Has its breaker do as `mode` says in the place of its configuration, or as that says.
+    pub(super) fn obey(&self, mode: Option<Mode>, cause: Cause, now: Instant) {
+        if self.record.gate.force(mode) {
+            self.follow(None, cause, now);
+        }
+    }
+
+    /// Closes its breaker: somebody wants it so.
+    pub(super) fn close(&self, now: Instant) {
+        let change = self.record.gate.close(Cause::ByHand);
+        self.follow(change, Cause::ByHand, now);
+    }
+
+    /// The configuration may say otherwise what its breaker does.
+    pub(super) fn configured(&self, now: Instant) {
+        self.follow(None, Cause::Configured, now);
     }
 
     /// What was held against it belonged to another.
     pub(super) fn begin_anew(&self, now: Instant) {
         self.load.begin_anew();
-        let change = self.record.gate.begin_anew();
-        self.follow(change, now);
+        let change = self.record.gate.close(Cause::Anew);
+        self.follow(change, Cause::Anew, now);
     }
 
-    /// Has picks heed what changed at the breaker, and tells of it.
-    fn follow(&self, change: Option<Change>, now: Instant) {
-        let Some(change) = change else {
-            return;
-        };
+    /// Has picks heed what changed at the breaker, by calls or without a change of them for `cause`,
+    /// and tells of it.
+    fn follow(&self, change: Option<Change>, cause: Cause, now: Instant) {
         let record = &*self.record;
         self.load.set_shut(record.gate.state(now).is_shut());
+        let told = record.gate.tell(change, cause, now);
         record.on_change.notify_one();
-        if change.from != change.to {
+        if let Some(change) = told {
+            record.metrics.transition(change.to);
             let (kind, subject) = (Kind::BreakerChanged, record.subject.as_str());
             record.journal.record(kind, subject, describe(&change));
         }
@@ -148,8 +172,11 @@ impl Picked {
 
     /// A call for which a trial was begun.
     pub(super) fn on_trial(endpoint: Arc<Endpoint>, now: Instant, config: &Config) -> Self {
-        let mut picked = Self::new(endpoint, now, config);
-        picked.purpose = Purpose::Trial;
+        let ticket = endpoint.pass(now, config);
+        let picked = Self::with_ticket(endpoint, ticket, Purpose::Trial, now);
+        if picked.purpose == Purpose::Probe {
+            picked.endpoint.load.end_trial();
+        }
         picked
     }
 
@@ -159,6 +186,9 @@ impl Picked {
         purpose: Purpose,
         now: Instant,
     ) -> Self {
+        // In panic, calls are picked as ever: one of them may be given what finds out.
+        let probes = ticket.as_ref().is_some_and(Ticket::is_probe);
+        let purpose = if probes { Purpose::Probe } else { purpose };
         endpoint.load.begin(now);
         Self {
             endpoint,
@@ -169,6 +199,18 @@ impl Picked {
             policy: Policy::default(),
             heard: false,
             measured: false,
+        }
+    }
+
+    /// Its caller stops waiting at `by`. Others wait for what it finds out no longer than that, if it is
+    /// to find out for a breaker.
+    pub fn given_up_at(&self, by: Instant) {
+        if self.purpose == Purpose::Probe
+            && let Some(ticket) = &self.ticket
+        {
+            let record = &*self.endpoint.record;
+            record.gate.hasten(ticket, by);
+            record.on_change.notify_one();
         }
     }
 

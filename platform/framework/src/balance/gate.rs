@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use crate::{
-    breaker::{Admits, Change, Core, Ended, Policy, State, Ticket},
+    breaker::{
+        Admits, ByHand, Cause, Change, Core, Ended, Mode, Policy, Snapshot, State, Ticket, Told,
+    },
     config::Live,
 };
 
@@ -22,6 +24,8 @@ pub enum GateState {
     Due,
     /// One does; nobody waits for it longer than this.
     Probing(Instant),
+    /// None does, until somebody wants it otherwise.
+    Forced,
 }
 
 impl GateState {
@@ -40,8 +44,13 @@ impl GateState {
     pub(super) fn until(self) -> Option<Instant> {
         match self {
             Self::Open(until) | Self::Probing(until) => Some(until),
-            Self::Closed | Self::Due => None,
+            Self::Closed | Self::Due | Self::Forced => None,
         }
+    }
+
+    /// Whether calls are kept out whatever becomes of them elsewhere: somebody wants it so.
+    pub(super) fn is_forced(self) -> bool {
+        self == Self::Forced
     }
 }
 
@@ -50,12 +59,16 @@ impl GateState {
 pub(super) struct Gate {
     core: Core,
     config: Live<Config>,
+    told: Told,
 }
 
 impl Gate {
     pub(super) fn new(config: Live<Config>, now: Instant) -> Self {
+        let core = Core::new(now);
+        let state = config.read(|config| core.state(&config.breaker));
         Self {
-            core: Core::new(now),
+            told: Told::new(state, now),
+            core,
             config,
         }
     }
@@ -66,6 +79,7 @@ impl Gate {
         match self.config.read(admits) {
             Admits::Yes => GateState::Closed,
             Admits::Probe => GateState::Due,
+            Admits::No(open) if open.state == State::ForcedOpen => GateState::Forced,
             Admits::No(open) if open.state == State::HalfOpen => GateState::Probing(open.until),
             Admits::No(open) => GateState::Open(open.until),
         }
@@ -95,8 +109,47 @@ impl Gate {
         self.config.read(end)
     }
 
-    /// Forgets how it did: what is there now may have nothing to do with what failed.
-    pub(super) fn begin_anew(&self) -> Option<Change> {
-        self.core.close()
+    /// Waits for a call that finds out no longer than until `by`.
+    pub(super) fn hasten(&self, ticket: &Ticket, by: Instant) {
+        self.core.hasten(ticket, by);
+    }
+
+    /// Closes it for `cause`, and forgets how it did.
+    pub(super) fn close(&self, cause: Cause) -> Option<Change> {
+        self.core.close(cause)
+    }
+
+    /// Decides as `mode` in the place of the configuration, or no more; whether that is new.
+    pub(super) fn force(&self, mode: Option<Mode>) -> bool {
+        let new = self.core.forced() != mode;
+        if new {
+            self.core.force(mode);
+        }
+        new
+    }
+
+    /// Takes note of `change`, or, without one, of what is different for `cause`; what is to be told
+    /// of it.
+    pub(super) fn tell(
+        &self,
+        change: Option<Change>,
+        cause: Cause,
+        now: Instant,
+    ) -> Option<Change> {
+        let read = || self.config.read(|config| self.core.state(&config.breaker));
+        // How many are in each state is counted by whoever knows all of them.
+        self.told.tell(change, cause, now, read, |_| {})
+    }
+
+    /// What was told of it last.
+    pub(super) fn last(&self) -> State {
+        self.told.last().state
+    }
+
+    /// What it is, and why.
+    pub(super) fn snapshot(&self, by_hand: Option<ByHand>) -> Snapshot {
+        let snapshot =
+            |config: &Config| Snapshot::new(&self.core, &self.told, by_hand, &config.breaker);
+        self.config.read(snapshot)
     }
 }

@@ -24,6 +24,7 @@ use super::{
     Builder, Shared,
     endpoint::Endpoint,
     gate::GateState,
+    hand::Hand,
     load,
     outlier::Standing,
     pick::{Candidate, Candidates},
@@ -32,10 +33,14 @@ use super::{
     zone,
 };
 use crate::{
+    breaker::Mode,
     discovery::Resolution,
     journal::Kind,
     names::metric,
-    telemetry::metric::{Family, Gauge, Label as _},
+    telemetry::{
+        metric::{Family, Gauge, Label as _},
+        platform::EndpointBreakers,
+    },
     transport::subchannel::Connectivity,
 };
 
@@ -57,6 +62,11 @@ pub(super) struct Keeper {
     scarcity: Scarcity,
     unready_since: Option<Instant>,
     by_state: Family<Gauge, Connectivity>,
+    breakers: EndpointBreakers,
+    /// What operators say of breakers.
+    hand: Arc<Hand>,
+    /// What the configuration last said of them.
+    mode: Mode,
 }
 
 /// An endpoint, and what only the keeper knows of it.
@@ -86,12 +96,16 @@ impl Keeper {
     pub(super) fn new(
         builder: Builder,
         shared: Weak<Shared>,
+        hand: Arc<Hand>,
         gone: CancellationToken,
         refresh: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let name = || Arc::clone(&builder.name).into();
         Self {
             by_state: Family::register(&metric::ENDPOINTS, &[name()]),
+            breakers: EndpointBreakers::register(name()),
+            mode: builder.config.read(|config| config.breaker.state),
+            hand,
             sweeps: Sweeps::new(name(), Instant::now()),
             scarcity: Scarcity::new(name()),
             builder,
@@ -130,6 +144,7 @@ impl Keeper {
                 () = on_change.notified() => {}
                 () = time::sleep_until(due) => {}
                 Ok(()) = configs.changed() => {
+                    self.configured();
                     self.take_in(&resolutions.borrow().clone());
                 }
                 changed = resolutions.changed(), if resolving => {
@@ -145,13 +160,14 @@ impl Keeper {
         }
         self.members.clear();
         self.count();
-        self.sweeps.count(&self.members);
         self.scarcity.end();
     }
 
     /// Looks at how things are, and acts on it.
     fn tend(&mut self, resolution: &Resolution) {
         let now = Instant::now();
+        let endpoints = self.members.iter().map(|member| &*member.endpoint);
+        self.hand.heed(endpoints, now);
         self.release(now);
         if self.sweeps.are_due(now) {
             self.sweep(now);
@@ -167,6 +183,7 @@ impl Keeper {
             self.look();
         }
         self.take_census(resolution);
+        self.count();
     }
 
     /// When the next thing is to be done that nobody else wakes for.
@@ -176,7 +193,8 @@ impl Keeper {
             let ejected = member.standing.ejected().map(|ejected| ejected.until);
             [member.gate.until(), ejected]
         });
-        dues.flatten().fold(self.sweeps.next(), Instant::min)
+        let dues = dues.flatten().chain(self.hand.until());
+        dues.fold(self.sweeps.next(), Instant::min)
     }
 
     /// Notices and reports what changed at the endpoints.
@@ -207,11 +225,24 @@ impl Keeper {
         if failing {
             (self.refresh)();
         }
-        self.count();
     }
 
-    /// Shows how many endpoints are in each state.
+    /// The configuration may say otherwise of breakers.
+    fn configured(&mut self) {
+        let mode = self.builder.config.read(|config| config.breaker.state);
+        if std::mem::replace(&mut self.mode, mode) != mode {
+            let now = Instant::now();
+            for member in &self.members {
+                member.endpoint.configured(now);
+            }
+        }
+    }
+
+    /// Shows how many endpoints are in each state, are ejected, and have a breaker in each state.
     fn count(&self) {
+        self.sweeps.count(&self.members);
+        let breakers = self.members.iter().map(|it| it.endpoint.record.gate.last());
+        self.breakers.count(breakers);
         for connectivity in Connectivity::all() {
             let seen = self.members.iter().filter_map(|member| member.seen);
             let count = seen.filter(|it| *it == connectivity);
@@ -235,7 +266,8 @@ impl Keeper {
                 * zone::factor(here, there, config.zone_other_percent);
             let grows = |since: &Instant| now - *since < config.slow_start.window;
             let warm_from = member.warm_from.filter(grows);
-            if endpoint.is_ready() {
+            // An operator's word goes before panic.
+            if endpoint.is_ready() && !member.gate.is_forced() {
                 let ejected = member.standing.ejected().is_some();
                 if member.gate.is_half_open() && (!ejected || panic.is_some()) {
                     half_open.push(Arc::clone(endpoint));

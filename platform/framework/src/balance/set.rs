@@ -137,9 +137,13 @@ impl Set {
         }
     }
 
+    /// Whether a call would be taken now, be it to find out how an endpoint does.
     pub(super) fn is_ready(&self) -> bool {
         let mut ready = self.ready.iter();
+        let now = Instant::now();
+        let due = |it: &&Arc<Endpoint>| it.record.gate.is_due(now, &self.config) && it.is_ready();
         ready.any(|it| self.ready.is_open(it) && it.endpoint.is_ready())
+            || self.half_open.iter().any(|it| due(&it))
     }
 
     pub(super) fn unready_since(&self) -> Option<Instant> {
@@ -210,6 +214,7 @@ impl Known {
         let breaker = self.endpoint.record.gate.state(Instant::now());
         match error {
             Some(error) => format!("{addr} {connectivity} ({error})"),
+            None if breaker.is_forced() => format!("{addr} has its breaker forced open"),
             None if breaker.is_shut() => format!("{addr} fails its calls"),
             None if self.ejected.is_some() => format!("{addr} is ejected for failing its calls"),
             None => format!("{addr} {connectivity}"),

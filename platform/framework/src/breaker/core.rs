@@ -66,6 +66,14 @@ enum Kind {
     Uncounted,
 }
 
+impl Ticket {
+    /// Whether its call is the one that tries again.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        matches!(self.0, Kind::Probe(_))
+    }
+}
+
 /// A call passed.
 #[derive(Debug)]
 pub struct Admission {
@@ -109,6 +117,12 @@ pub enum Cause {
     ProbeLeft,
     /// Somebody wants it so.
     ByHand,
+    /// What somebody wanted has ended.
+    TimeOver,
+    /// The configuration wants it so.
+    Configured,
+    /// Whoever is called now is another.
+    Anew,
 }
 
 impl fmt::Display for Cause {
@@ -122,6 +136,9 @@ impl fmt::Display for Cause {
             Self::ProbeFailed => f.write_str("a call failed again"),
             Self::ProbeLeft => f.write_str("a call told nothing"),
             Self::ByHand => f.write_str("set by hand"),
+            Self::TimeOver => f.write_str("what was set by hand has ended"),
+            Self::Configured => f.write_str("set by the configuration"),
+            Self::Anew => f.write_str("it was restarted"),
         }
     }
 }
@@ -230,6 +247,13 @@ impl Core {
         }
     }
 
+    /// Waits for the call with `ticket` no longer than until `by`, where it is the one that tries again.
+    pub fn hasten(&self, ticket: &Ticket, by: Instant) {
+        if let Kind::Probe(generation) = ticket.0 {
+            self.word.hasten(generation, self.not_before(by));
+        }
+    }
+
     /// What it is at this moment. It stays open until a call comes that may try again.
     #[must_use]
     pub fn state(&self, config: &Config) -> State {
@@ -243,12 +267,18 @@ impl Core {
     /// Who decides: whoever forced it, or else `config`.
     #[must_use]
     pub fn mode(&self, config: &Config) -> Mode {
+        self.forced().unwrap_or(config.state)
+    }
+
+    /// What decides in the place of the configuration, if anything does.
+    #[must_use]
+    pub fn forced(&self) -> Option<Mode> {
         match self.forced.load(Ordering::Acquire) {
-            1 => Mode::Automatic,
-            2 => Mode::ForcedOpen,
-            3 => Mode::Disabled,
-            4 => Mode::MetricsOnly,
-            _ => config.state,
+            1 => Some(Mode::Automatic),
+            2 => Some(Mode::ForcedOpen),
+            3 => Some(Mode::Disabled),
+            4 => Some(Mode::MetricsOnly),
+            _ => None,
         }
     }
 
@@ -264,14 +294,14 @@ impl Core {
         self.forced.store(number, Ordering::Release);
     }
 
-    /// Closes it at once, and forgets what failed; calls under way do not count any more.
-    pub fn close(&self) -> Option<Change> {
+    /// Closes it at once for `cause`, and forgets what failed; calls under way do not count any more.
+    pub fn close(&self, cause: Cause) -> Option<Change> {
         let (before, _) = self.word.close();
         let from = state_of(before);
         (from != State::Closed).then_some(Change {
             from,
             to: State::Closed,
-            cause: Cause::ByHand,
+            cause,
             time: None,
         })
     }

@@ -257,6 +257,19 @@ impl Word {
         changed.ok().map(|(_, after)| after)
     }
 
+    /// The probe of `generation` is waited for until `by` at the latest.
+    pub(super) fn hasten(&self, generation: u32, by: Moment) {
+        let sooner = self.change(|seen| match seen.phase {
+            Phase::HalfOpen { until } if seen.generation == generation && by < until => {
+                let phase = Phase::HalfOpen { until: by };
+                Some(Seen { phase, ..seen })
+            }
+            _ => None,
+        });
+        // Mostly it is not waited for any longer than that.
+        sooner.ok();
+    }
+
     /// The probe of `generation` passed: closes.
     pub(super) fn probe_passed(&self, generation: u32) -> Option<Seen> {
         self.end_probe(generation, |seen| {

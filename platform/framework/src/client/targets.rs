@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,7 +15,8 @@ use tokio::{
 
 use super::{Channel, Config, Target, attempt::REPEATS_MAX, methods::Throttles, rules::Guards};
 use crate::{
-    balance::{self, Balancer, Snapshot},
+    balance::{self, Balancer, NotSet, Snapshot},
+    breaker::{self, Order},
     config::Live,
     contract::{self, Method},
     discovery::{self, Dns, Resolution, Resolve},
@@ -246,6 +248,35 @@ impl Clients {
                 endpoints: target.balancer.endpoints(),
             })
             .collect()
+    }
+
+    /// The breaker of every endpoint of the targets in use, as it is now.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<(Arc<str>, SocketAddr, breaker::Snapshot)> {
+        let targets: Vec<_> = self.targets().values().cloned().collect();
+        let each = targets.iter().flat_map(|target| {
+            let breakers = target.balancer.breakers().into_iter();
+            breakers.map(|(addr, snapshot)| (Arc::clone(&target.name), addr, snapshot))
+        });
+        each.collect()
+    }
+
+    /// Has the breaker of one endpoint of the target `name`, or those of all, do as `order` says until
+    /// `until` or for ever, see [`Balancer::set_breakers`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such target or endpoint, or something was said of too many.
+    pub fn set_breakers(
+        &self,
+        name: &str,
+        addr: Option<SocketAddr>,
+        order: Order,
+        until: Option<Instant>,
+    ) -> Result<(), NotSet> {
+        let target = self.targets().get(name).cloned();
+        let target = target.ok_or(NotSet::Unknown)?;
+        target.balancer.set_breakers(addr, order, until)
     }
 
     /// Every limit on what is asked of the targets in use, with what it holds at `now`.

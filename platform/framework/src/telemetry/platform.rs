@@ -8,8 +8,8 @@ use super::metric::{Counter, Family, Gauge, Held, Histogram, Value, series};
 use crate::names::metric;
 
 pub use resilience::{
-    Breaker, BreakerState, Concurrency, Injected, InjectedFaults, Load, Refusals, RefusedCall,
-    RefusedRetry,
+    Breaker, BreakerState, Concurrency, EndpointBreakers, Injected, InjectedFaults, Load, Refusals,
+    RefusedCall, RefusedRetry,
 };
 
 super::label! {

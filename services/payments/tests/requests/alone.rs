@@ -22,7 +22,9 @@ fn bank_at(url: String) -> Bank {
         ..config::Bank::default()
     };
     let journal = Journal::new();
-    Bank::new(Live::fixed(config), Tasks::new(journal.clone()), journal).unwrap()
+    let tasks = Tasks::new(journal.clone());
+    let breaker = Breaker::new("bank", Live::fixed(config.breaker.clone()), journal);
+    Bank::new(Live::fixed(config), tasks, breaker).unwrap()
 }
 
 /// Whether the bank is asked each of so many times.

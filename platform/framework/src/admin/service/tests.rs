@@ -35,6 +35,14 @@ impl Inside for Nothing {
         Vec::new()
     }
 
+    fn breakers(&self) -> Vec<(Whose, Snapshot)> {
+        Vec::new()
+    }
+
+    fn set_breaker(&self, _: &Whose, _: Order, _: Option<Instant>) -> Result<(), NotSet> {
+        Err(NotSet::Unknown)
+    }
+
     fn limits(&self) -> Vec<Fill> {
         Vec::new()
     }
@@ -106,6 +114,12 @@ async fn only_this_machine_changes_anything() {
         assert_eq!(Some(Code::PermissionDenied), refused(drain), "{peer:?}");
         let level = admin.set_log_level(from(peer, filter())).await;
         assert_eq!(Some(Code::PermissionDenied), refused(level), "{peer:?}");
+        let breaker = admin.set_breaker(from(peer, SetBreakerRequest::default()));
+        assert_eq!(
+            Some(Code::PermissionDenied),
+            refused(breaker.await),
+            "{peer:?}"
+        );
         let info = admin.get_info(from(peer, GetInfoRequest {})).await;
         assert_eq!(None, refused(info), "{peer:?}");
     }

@@ -1,7 +1,13 @@
 //! No registry: this program is built without etcd.
 
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::time::Instant;
+
 use super::Etcd;
 use crate::{
+    balance::NotSet,
+    breaker::{Order, Snapshot},
     client::{Clients, TargetState},
     discovery::{Announcement, Directory, Registration, registration},
     health::Health,
@@ -23,6 +29,20 @@ impl Registry {
     }
 
     pub(in crate::app) fn directory(&self, _: &Tasks, _: Journal) -> Directory {
+        match *self {}
+    }
+
+    pub(in crate::app) fn breakers(&self) -> Vec<(Arc<str>, SocketAddr, Snapshot)> {
+        match *self {}
+    }
+
+    pub(in crate::app) fn set_breakers(
+        &self,
+        _: &str,
+        _: Option<SocketAddr>,
+        _: Order,
+        _: Option<Instant>,
+    ) -> Result<(), NotSet> {
         match *self {}
     }
 

@@ -1,15 +1,19 @@
 //! The registry in etcd.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 use super::{Etcd, split};
 use crate::{
+    balance::NotSet,
+    breaker::{Order, Snapshot},
     client::{self, Channel, Clients, TargetState},
     discovery::{
         self, Announcement, Directory, Layout, Registration, Resolve,
@@ -117,6 +121,22 @@ impl Registry {
     /// The connections to etcd.
     pub(in crate::app) fn states(&self) -> Vec<TargetState> {
         self.clients.states()
+    }
+
+    /// The breakers of those.
+    pub(in crate::app) fn breakers(&self) -> Vec<(Arc<str>, SocketAddr, Snapshot)> {
+        self.clients.breakers()
+    }
+
+    /// Has them do as `order` says, see [`Clients::set_breakers`].
+    pub(in crate::app) fn set_breakers(
+        &self,
+        client: &str,
+        addr: Option<SocketAddr>,
+        order: Order,
+        until: Option<Instant>,
+    ) -> Result<(), NotSet> {
+        self.clients.set_breakers(client, addr, order, until)
     }
 }
 

@@ -1,8 +1,14 @@
-//! What operators see of limits, in a whole service.
+//! What operators see of limits and breakers, and say to these, in a whole service.
 
 use std::collections::HashMap;
 
-use gantry_api::admin::v1::{Limiter, ListLimitersRequest, limiter::Kind};
+use gantry_api::admin::v1::{
+    Breaker, Limiter, ListBreakersRequest, ListLimitersRequest, SetBreakerRequest,
+    admin_service_client::AdminServiceClient,
+    breaker::{Mode, State},
+    limiter::Kind,
+    set_breaker_request::Order,
+};
 use tonic::Code;
 
 use super::{
@@ -11,7 +17,10 @@ use super::{
 };
 use crate::{
     app::{App, BoxError, testing},
+    breaker,
     client::Channel,
+    config::Live,
+    journal,
 };
 
 const LIMITS: &str = r#"
@@ -88,5 +97,184 @@ async fn limits_are_shown_with_what_they_hold() {
     assert_eq!((0.0, Some(10.0), 0), of(Kind::Throttle, "catalog"));
 
     drop(held);
+    service.stop().await;
+}
+
+const TARGETS: &str = "[clients.catalog]\ntarget = '127.0.0.1:1,127.0.0.1:2'";
+
+/// A service with a breaker around a bank, and a client of two endpoints.
+async fn with_breakers() -> (testing::Service, breaker::Breaker) {
+    let (sender, bank) = tokio::sync::oneshot::channel();
+    let start = async |app: &mut App<()>| -> Result<(), BoxError> {
+        app.serve(Probe);
+        let _catalog: Channel = app.client("catalog");
+        let config = Live::fixed(breaker::Config::default());
+        sender.send(app.breaker("bank", config)).unwrap();
+        Ok(())
+    };
+    let service = testing::Service::start(IDENTITY, TARGETS, start);
+    (service.await.unwrap(), bank.await.unwrap())
+}
+
+fn name(breaker: &Breaker) -> String {
+    format!("{}{}{}", breaker.name, breaker.client, breaker.address)
+}
+
+type Admin = AdminServiceClient<tonic::transport::Channel>;
+
+/// Sets breakers: by name, client and address, for so many seconds. Those that were meant.
+async fn ask(
+    admin: &mut Admin,
+    whose: [&str; 3],
+    order: Order,
+    seconds: i64,
+) -> Result<Vec<Breaker>, Code> {
+    let [name, client, address] = whose.map(str::to_owned);
+    let asked = SetBreakerRequest {
+        name,
+        client,
+        address,
+        order: order.into(),
+        time: (seconds != 0).then_some(prost_types::Duration { seconds, nanos: 0 }),
+    };
+    let set = admin.set_breaker(asked).await;
+    set.map(|set| set.into_inner().breakers)
+        .map_err(|status| status.code())
+}
+
+/// Every breaker, once the endpoints have come with the client's first round.
+async fn all_three(admin: &mut Admin) -> Vec<Breaker> {
+    loop {
+        let listed = admin.list_breakers(ListBreakersRequest {}).await.unwrap();
+        let listed = listed.into_inner().breakers;
+        if listed.len() == 3 {
+            return listed;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Goal: every breaker is shown with what it is, and what is said to one, to those of a client or to
+/// one of them is done, for as long as is said, and told of.
+/// Method: each order; what the answer and the list say; the journal.
+#[tokio::test]
+async fn breakers_are_shown_and_set() {
+    let (service, bank) = with_breakers().await;
+    let mut admin = admin(&service).await;
+    let listed = all_three(&mut admin).await;
+    let names: Vec<_> = listed.iter().map(name).collect();
+    assert_eq!(["bank", "catalog127.0.0.1:1", "catalog127.0.0.1:2"], *names);
+    for breaker in &listed {
+        assert_eq!(
+            (State::Closed, Mode::Automatic),
+            (breaker.state(), breaker.mode())
+        );
+        assert!(
+            !breaker.by_hand && breaker.next_probe.is_none(),
+            "{breaker:?}"
+        );
+    }
+    let set = ask(&mut admin, ["bank", "", ""], Order::Open, 60)
+        .await
+        .unwrap();
+    let left = set[0].left.unwrap().seconds;
+    assert!((50..=60).contains(&left), "{set:?}");
+    assert_eq!((State::ForcedOpen, true), (set[0].state(), set[0].by_hand));
+    assert!(bank.check().is_err());
+    let set = ask(&mut admin, ["bank", "", ""], Order::Close, 0)
+        .await
+        .unwrap();
+    assert_eq!((State::Closed, false), (set[0].state(), set[0].by_hand));
+    assert!(bank.check().is_ok());
+
+    let set = ask(&mut admin, ["", "catalog", ""], Order::Disable, 0)
+        .await
+        .unwrap();
+    let states: Vec<_> = set.iter().map(Breaker::state).collect();
+    assert_eq!([State::Disabled; 2], *states);
+    let set = ask(
+        &mut admin,
+        ["", "catalog", "127.0.0.1:2"],
+        Order::MetricsOnly,
+        0,
+    )
+    .await;
+    let set = set.unwrap();
+    assert_eq!((1, Mode::MetricsOnly), (set.len(), set[0].mode()));
+    let set = ask(&mut admin, ["", "catalog", ""], Order::Automatic, 0)
+        .await
+        .unwrap();
+    let modes: Vec<_> = set.iter().map(|it| (it.mode(), it.by_hand)).collect();
+    assert_eq!([(Mode::Automatic, false); 2], *modes);
+
+    let (entries, _) = service.journal().watch();
+    let told = entries
+        .iter()
+        .filter(|it| it.kind == journal::Kind::BreakerSet);
+    let told: Vec<_> = told
+        .map(|it| format!("{}: {}", it.subject, it.detail))
+        .collect();
+    let expected = [
+        "bank: open",
+        "bank: close",
+        "catalog: disable",
+        "catalog/127.0.0.1:2: metrics only",
+        "catalog: automatic",
+    ];
+    assert_eq!(expected, *told);
+    service.stop().await;
+}
+
+/// Goal: what is not there, or cannot be, is refused and changes nothing.
+/// Method: names of others, what does not go together, times that are none.
+#[tokio::test]
+async fn what_no_breaker_can_be_told_is_refused() {
+    let (service, bank) = with_breakers().await;
+    let mut admin = admin(&service).await;
+    all_three(&mut admin).await;
+    let unknown = Err(Code::NotFound);
+    assert_eq!(
+        unknown,
+        ask(&mut admin, ["bang", "", ""], Order::Open, 0).await
+    );
+    assert_eq!(
+        unknown,
+        ask(&mut admin, ["", "bank", ""], Order::Open, 0).await
+    );
+    assert_eq!(
+        unknown,
+        ask(&mut admin, ["", "catalog", "127.0.0.1:3"], Order::Open, 0).await
+    );
+    let invalid = Err(Code::InvalidArgument);
+    assert_eq!(invalid, ask(&mut admin, ["", "", ""], Order::Open, 0).await);
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "catalog", ""], Order::Open, 0).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "", "127.0.0.1:1"], Order::Open, 0).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["", "catalog", "one"], Order::Open, 0).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "", ""], Order::Unspecified, 0).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "", ""], Order::Open, -1).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "", ""], Order::Open, 86_401).await
+    );
+    assert_eq!(
+        invalid,
+        ask(&mut admin, ["bank", "", ""], Order::Close, 1).await
+    );
+    assert!(bank.check().is_ok());
     service.stop().await;
 }

@@ -46,7 +46,10 @@ impl Scarcity {
 impl Keeper {
     /// Counts who can take calls, and connects more where there are more.
     pub(super) fn take_census(&mut self, resolution: &Resolution) {
+        let forced = self.members.iter().all(|it| it.gate.is_forced());
         let percent = self.builder.config.read(|config| config.panic_percent);
+        // Where operators want no calls at all there is nobody to pass over, and nobody is missed.
+        let percent = if forced { 0 } else { percent };
         let mut census = self.census();
         if census.is_scarce(percent) && self.grow(resolution, census) {
             self.look();

@@ -61,7 +61,6 @@ impl Keeper {
         for outlier in outliers {
             self.eject(&config.outlier, outlier, now);
         }
-        self.sweeps.count(&self.members);
     }
 
     fn eject(&mut self, config: &outlier::Config, outlier: Outlier, now: Instant) {
@@ -84,8 +83,9 @@ impl Keeper {
     /// Ends ejections whose time is over, and all where there are to be none, or nobody else is left to
     /// take the calls.
     pub(super) fn release(&mut self, now: Instant) {
+        let takers = self.members.iter().filter(|it| !it.gate.is_forced());
         let none = |config: &crate::balance::Config| config.outlier.ejected_max_percent == 0;
-        let all = self.builder.config.read(none) || self.members.len() < 2;
+        let all = self.builder.config.read(none) || takers.count() < 2;
         let mut released = Vec::new();
         for member in &mut self.members {
             if member.standing.release_at(now) || (all && member.standing.release()) {

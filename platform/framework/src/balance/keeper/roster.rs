@@ -180,6 +180,7 @@ impl Keeper {
             gate: Gate::new(self.builder.config.clone(), Instant::now()),
             subject: format!("{}/{addr}", self.builder.name),
             journal: self.builder.journal.clone(),
+            metrics: self.breakers.clone(),
             on_change: Arc::clone(&common.on_change),
         };
         let endpoint = Endpoint {

@@ -10,10 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    balance::{Balancer, Shared, endpoint::Record, gate::Gate, load::Load, outlier::Tally},
+    balance::{
+        Balancer, Shared, endpoint::Record, gate::Gate, hand::Hand, load::Load, outlier::Tally,
+    },
     config::Live,
     journal::Journal,
     shutdown::Tasks,
+    telemetry::platform::EndpointBreakers,
     transport::subchannel::{CONNECTS_MAX, Common, Config, Connect, Connectivity, Io, Subchannel},
 };
 
@@ -57,6 +60,7 @@ fn endpoint(port: u16, tasks: &Tasks, epoch: Instant) -> Arc<Endpoint> {
         gate: Gate::new(Live::fixed(crate::balance::Config::default()), epoch),
         subject: addr.to_string(),
         journal: Journal::new(),
+        metrics: EndpointBreakers::register("peers".into()),
         on_change: Arc::clone(&common.on_change),
     };
     let authority = http::uri::Authority::from_static("peer");
@@ -98,6 +102,7 @@ fn balancer(endpoints: Vec<Arc<Endpoint>>, epoch: Instant) -> Balancer {
         name: "peers".into(),
         fail_fast: Duration::from_secs(1),
         set: arc_swap::ArcSwap::from_pointee(set),
+        hand: Arc::new(Hand::new(Arc::default())),
         published: Notify::new(),
         _gone: CancellationToken::new().drop_guard(),
     };

@@ -162,3 +162,41 @@ async fn one_that_only_counts_refuses_nobody() {
     trying.end(Verdict::Success);
     assert_eq!(State::Closed, breaker.state());
 }
+
+/// Goal: what is set by hand for a time ends by itself, also where nobody calls, and is told of once;
+/// what is set anew holds by its own time.
+/// Method: forced open for ten seconds; again for twenty more; the list, a call and the journal.
+#[tokio::test(start_paused = true)]
+async fn what_is_set_for_a_time_ends() {
+    let journal = Journal::new();
+    let breaker = Breaker::new("bank", Live::fixed(in_a_row(2)), journal.clone());
+    let open = |time| {
+        let until = Some(Instant::now() + time);
+        breaker.obey(Order::Mode(Mode::ForcedOpen), until);
+    };
+    open(10 * SECOND);
+    time::advance(9 * SECOND).await;
+    assert!(breaker.check().is_err());
+    open(20 * SECOND);
+    time::advance(19 * SECOND).await;
+    assert!(breaker.is_open(Instant::now()));
+    let by_hand = breaker.snapshot().by_hand.expect("it is");
+    assert_eq!(Some(Instant::now() + SECOND), by_hand.until);
+    time::advance(SECOND).await;
+    let snapshot = breaker.snapshot();
+    assert_eq!((State::Closed, None), (snapshot.state, snapshot.by_hand));
+    call(&breaker, Verdict::Success);
+
+    open(10 * SECOND);
+    breaker.obey(Order::Close, None);
+    time::advance(60 * SECOND).await;
+    assert_eq!(State::Closed, breaker.state());
+    let told: Vec<_> = journal.watch().0.into_iter().map(|it| it.detail).collect();
+    let expected = [
+        "forced_open: set by hand",
+        "closed: what was set by hand has ended",
+        "forced_open: set by hand",
+        "closed: set by hand",
+    ];
+    assert_eq!(expected, *told);
+}

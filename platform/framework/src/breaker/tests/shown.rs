@@ -106,6 +106,7 @@ async fn a_snapshot_says_it_all() {
     };
     let closed = Snapshot {
         mode: Mode::Automatic,
+        by_hand: None,
         state: State::Closed,
         since: made,
         next_probe_at: None,

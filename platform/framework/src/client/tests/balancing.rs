@@ -2,6 +2,7 @@
 
 mod breaking;
 mod ejection;
+mod forced;
 mod latencies;
 mod subset;
 

@@ -34,6 +34,24 @@ pub const EJECTIONS: Metric = Metric::new(
 )
 .by(&[label::SERVER_ADDRESS, label::REASON]);
 
+/// Endpoints of each client, by the state of their breakers.
+pub const ENDPOINT_BREAKERS: Metric = Metric::new(
+    Gauge,
+    "gantry_endpoint_breakers",
+    Unit::Count,
+    "Endpoints known to a client, by the state of their breaker.",
+)
+.by(&[label::SERVER_ADDRESS, label::STATE]);
+
+/// Changes of the breakers of endpoints, by what they came to.
+pub const ENDPOINT_BREAKER_TRANSITIONS: Metric = Metric::new(
+    Counter,
+    "gantry_endpoint_breaker_transitions_total",
+    Unit::Count,
+    "Changes of the breakers of a client's endpoints, by the state they came to.",
+)
+.by(&[label::SERVER_ADDRESS, label::STATE]);
+
 /// Whether a client passes over what is held against its endpoints.
 pub const BALANCER_PANIC: Metric = Metric::new(
     Gauge,

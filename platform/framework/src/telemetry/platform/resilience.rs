@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     caller::Criticality,
     names::metric,
-    telemetry::metric::{Counter, Family, Gauge, Held, Value, series},
+    telemetry::metric::{Counter, Family, Gauge, Held, Label as _, Value, series},
 };
 
 crate::telemetry::label! {
@@ -102,6 +102,40 @@ impl Breaker {
     /// Counts a call that it would have refused.
     pub fn would_refuse(&self) {
         self.would_refuse.increment();
+    }
+}
+
+/// The breakers of a target's endpoints.
+#[derive(Debug, Clone)]
+pub struct EndpointBreakers {
+    state: Family<Gauge, BreakerState>,
+    transitions: Family<Counter, BreakerState>,
+}
+
+impl EndpointBreakers {
+    /// Looks the handles up; `target` is the name of a configured client.
+    #[must_use]
+    pub fn register(target: Value) -> Self {
+        let target = [target];
+        Self {
+            state: Family::register(&metric::ENDPOINT_BREAKERS, &target).visible(),
+            transitions: Family::register(&metric::ENDPOINT_BREAKER_TRANSITIONS, &target).visible(),
+        }
+    }
+
+    /// Says how many there are in each state.
+    pub fn count(&self, states: impl Iterator<Item = BreakerState>) {
+        let mut counts = [0_u32; BreakerState::COUNT];
+        states.for_each(|state| counts[state.index()] += 1);
+        for state in BreakerState::ALL {
+            let count = counts[state.index()];
+            self.state.with(*state).set(count.into());
+        }
+    }
+
+    /// Counts that one came to `state`.
+    pub fn transition(&self, state: BreakerState) {
+        self.transitions.with(state).increment();
     }
 }
 

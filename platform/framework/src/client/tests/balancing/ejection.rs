@@ -120,6 +120,11 @@ async fn where_few_are_left_all_are_called() {
 #[tokio::test(start_paused = true)]
 async fn an_ejection_is_not_left_by_leaving() {
     fastrand::seed(42);
+    let capture = capture_lines("error".parse().unwrap());
+    let counted = || {
+        let labels = [("server_address", "peer")];
+        capture.value("gantry_endpoints_ejected", &labels)
+    };
     let net = Net::default();
     let manners = Manners {
         latency: 10 * MS,
@@ -143,13 +148,16 @@ async fn an_ejection_is_not_left_by_leaving() {
     let ends = until(&caller).expect("it is ejected");
 
     names.set("shop", (1..=3).map(addr));
+    time::sleep(MS).await;
+    assert_eq!(Some(0.0), counted(), "between two looks at them");
     time::sleep(5 * SECOND).await;
     assert_eq!((3, 0), (caller.endpoints().len(), ejected(&caller)));
     names.set("shop", (1..=4).map(addr));
     caller.until(addr(4), Connectivity::Ready).await;
     assert_eq!(Some(ends), until(&caller));
+    assert_eq!(Some(1.0), counted());
     time::sleep_until(ends + MS).await;
-    assert_eq!(None, until(&caller));
+    assert_eq!((None, Some(0.0)), (until(&caller), counted()));
     caller.stop().await;
 }
 
@@ -207,5 +215,47 @@ async fn an_open_breaker_does_not_save_from_ejection() {
     time::sleep(5 * SECOND).await;
     load(&caller, 2, Instant::now() + 5 * SECOND).await;
     assert_eq!(before, peers[3].handled_count());
+    caller.stop().await;
+}
+
+/// Goal: the only endpoint that is left takes calls though it is ejected, at once, and is not counted
+/// as ejected any more.
+/// Method: one of two fails its calls and is ejected; the other leaves the list.
+#[tokio::test(start_paused = true)]
+async fn the_only_one_left_is_not_ejected() {
+    fastrand::seed(42);
+    let capture = capture_lines("error".parse().unwrap());
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let peers = [1, 2].map(|number| Peer::start(&net, addr(number), manners));
+    let names = Memory::new();
+    names.set("shop", [addr(1), addr(2)]);
+    let caller = Caller::resolving(&net, Arc::new(names.clone()), without_breaker);
+    for number in 1..=2 {
+        caller.until(addr(number), Connectivity::Ready).await;
+    }
+    peers[1].fail(true);
+    burst(&caller, 200).await;
+    peers[1].fail(false);
+    time::sleep(11 * SECOND).await;
+    let counted = || {
+        let labels = [("server_address", "peer")];
+        capture.value("gantry_endpoints_ejected", &labels)
+    };
+    assert_eq!((1, Some(1.0)), (ejected(&caller), counted()));
+
+    names.set("shop", [addr(2)]);
+    time::sleep(MS).await;
+    let before = peers[1].handled_count();
+    let begun = Instant::now();
+    caller.check("x").await.unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert_eq!(before + 1, peers[1].handled_count());
+    assert_eq!((0, Some(0.0)), (ejected(&caller), counted()));
+    let told = told(&caller, Kind::Ejection);
+    assert_eq!(Some("over"), told.last().map(String::as_str));
     caller.stop().await;
 }
