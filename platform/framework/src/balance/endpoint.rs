@@ -202,12 +202,14 @@ impl Picked {
         }
     }
 
-    /// Its caller stops waiting at `by`. Others wait for what it finds out no longer than that, if it is
-    /// to find out for a breaker.
-    pub fn given_up_at(&self, by: Instant) {
+    /// Its caller stops waiting at `deadline`; where it does so never, others do after `time`. They wait
+    /// for what it finds out no longer than that, if it is to find out for a breaker: a stream may say
+    /// nothing for hours.
+    pub fn given_up_at(&self, deadline: Option<Instant>, time: Duration) {
         if self.purpose == Purpose::Probe
             && let Some(ticket) = &self.ticket
         {
+            let by = deadline.unwrap_or(self.since + time);
             let record = &*self.endpoint.record;
             record.gate.hasten(ticket, by);
             record.on_change.notify_one();
@@ -328,7 +330,7 @@ impl Picked {
         let usual = self
             .endpoint
             .load
-            .latency(self.since)
+            .usual(self.since)
             .map_or(FAIR, |latency| {
                 Duration::try_from_secs_f32(latency * FAIR_FACTOR).unwrap_or(FAIR)
             });

@@ -41,7 +41,7 @@ use crate::{
         metric::{Family, Gauge, Label as _},
         platform::EndpointBreakers,
     },
-    transport::subchannel::Connectivity,
+    transport::subchannel::{Connectivity, State},
 };
 
 /// Keeps a set current.
@@ -76,6 +76,8 @@ struct Member {
     seen: Option<Connectivity>,
     /// Whether it failed since it last was ready.
     failed: bool,
+    /// How often it had been connected when it last was ready.
+    lives: u64,
     /// Whether it was never ready, at an address of which nothing was known.
     newcomer: bool,
     standing: Standing,
@@ -206,7 +208,7 @@ impl Keeper {
             let state = member.endpoint.subchannel.state();
             let connectivity = state.connectivity;
             if member.seen.replace(connectivity) != Some(connectivity) {
-                if member.note(connectivity, now) {
+                if member.note(&state, now) {
                     let detail = "over: it was restarted".to_owned();
                     changes.push((Kind::Ejection, member.endpoint.addr, detail));
                 }
@@ -314,14 +316,16 @@ impl Keeper {
 
 impl Member {
     /// Its connection is in another state. Whether that ends an ejection.
-    fn note(&mut self, connectivity: Connectivity, now: Instant) -> bool {
+    fn note(&mut self, state: &State, now: Instant) -> bool {
         let mut released = false;
-        match connectivity {
+        match state.connectivity {
             Connectivity::TransientFailure => self.failed = true,
             Connectivity::Ready => {
                 // A replica that was restarted, most likely: what was held against the one before
-                // would keep calls away from it for a minute.
-                if self.failed {
+                // would keep calls away from it for a minute. One that only says that it serves again
+                // is who it was: its word is not what calls came to.
+                let again = std::mem::replace(&mut self.lives, state.lives) != state.lives;
+                if self.failed && again {
                     self.endpoint.begin_anew(now);
                     // Nothing of that was its doing, and its share is whole at once.
                     self.gate = GateState::Closed;

@@ -27,6 +27,8 @@ const UNHEARD: u64 = 1 << 32;
 const OWED_MIN: u64 = 4;
 const QUIET_MIN: f32 = 0.1;
 const QUIET_FACTOR: f32 = 10.0;
+/// How much of what calls usually take one more counts for.
+const USUAL_WEIGHT: f32 = 0.1;
 /// Shortest latency; zero stands for "never measured".
 const LATENCY_MIN: f32 = 1e-9;
 
@@ -52,6 +54,9 @@ pub(super) struct Load {
     owing_since: AtomicU32,
     /// Calls in flight when it began anew: they were not sent to find out how it does now.
     pending_before: AtomicU32,
+    /// What calls took before the latency held a penalty, and take since: seconds as `f32`; zero where
+    /// that was never measured.
+    usual: AtomicU32,
     /// Whether the latency holds a penalty.
     charged: AtomicBool,
     /// Whether it answered a call.
@@ -70,6 +75,7 @@ impl Load {
             calls: AtomicU64::new(0),
             owing_since: AtomicU32::new(0),
             pending_before: AtomicU32::new(0),
+            usual: AtomicU32::new(0),
             charged: AtomicBool::new(false),
             proven: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
@@ -167,7 +173,29 @@ impl Load {
     /// Takes in an answer that came at `now`.
     pub(super) fn answered(&self, latency: Duration, now: Instant) {
         self.proven.store(true, Ordering::Relaxed);
+        self.note_usual(latency);
         self.observe(latency, now);
+    }
+
+    /// What calls usually take, in seconds: the average without what was charged for failures, which
+    /// says nothing of how much time a call needs. None before the first measurement.
+    pub(super) fn usual(&self, now: Instant) -> Option<f32> {
+        if !self.charged.load(Ordering::Relaxed) {
+            return self.latency(now);
+        }
+        let usual = f32::from_bits(self.usual.load(Ordering::Relaxed));
+        (usual > 0.0).then_some(usual)
+    }
+
+    /// Takes in what a call took while the average holds a penalty. Of two at once one may be lost.
+    fn note_usual(&self, latency: Duration) {
+        if !self.charged.load(Ordering::Relaxed) {
+            return;
+        }
+        let measured = latency.as_secs_f32().max(LATENCY_MIN);
+        let usual = f32::from_bits(self.usual.load(Ordering::Relaxed));
+        let next = measured.max(usual + (measured - usual) * USUAL_WEIGHT);
+        self.usual.store(next.to_bits(), Ordering::Relaxed);
     }
 
     /// Whether whoever is there answered a call.
@@ -189,12 +217,21 @@ impl Load {
 
     /// Takes in a call that failed, as if it had taken `penalty`.
     pub(super) fn charge(&self, penalty: Duration, now: Instant) {
-        self.charged.store(true, Ordering::Relaxed);
+        if !self.charged.load(Ordering::Relaxed) {
+            let usual = self.latency(now).unwrap_or_default();
+            self.usual.store(usual.to_bits(), Ordering::Relaxed);
+            self.charged.store(true, Ordering::Relaxed);
+        }
         self.observe(penalty, now);
     }
 
     /// Takes in that an answer took longer than `latency`, and how much longer is not known.
     pub(super) fn observe_at_least(&self, latency: Duration, now: Instant) {
+        if let Some(usual) = self.usual(now)
+            && latency.as_secs_f32() > usual
+        {
+            self.note_usual(latency);
+        }
         let measured = latency.as_secs_f32().max(LATENCY_MIN);
         self.update(now, |average, faded| (average * faded).max(measured));
     }

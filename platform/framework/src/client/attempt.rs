@@ -307,6 +307,8 @@ impl Call {
             picked.of_others();
         }
         picked.follow(self.breaker);
+        let deadline = asked.deadline.map(Deadline::instant);
+        picked.given_up_at(deadline, self.target.timeout_default);
         let attempt = self.measured.attempt(asked.which, asked.previous);
         attempt.picked(addr);
         if let Some(asked) = head.extensions.get::<PickedEndpoint>() {

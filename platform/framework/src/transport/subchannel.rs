@@ -156,6 +156,8 @@ pub struct State {
     pub since: Instant,
     /// What went wrong last, if it is not ready.
     pub error: Option<Arc<str>>,
+    /// How often it was connected that had no connection: whoever answers now may be another each time.
+    pub lives: u64,
 }
 
 /// Why there is no place for a call.
@@ -218,6 +220,7 @@ impl Subchannel {
             connectivity: Connectivity::Idle,
             since: Instant::now(),
             error: None,
+            lives: 0,
         });
         let closing = CancellationToken::new();
         let tasks = common.tasks.clone();

@@ -194,6 +194,7 @@ impl Keeper {
             endpoint: Arc::new(endpoint),
             seen: None,
             failed: false,
+            lives: 0,
             newcomer: left.is_none(),
             warm_from: left.as_ref().and_then(|left| left.warm_from),
             standing: left.map(|left| left.standing).unwrap_or_default(),

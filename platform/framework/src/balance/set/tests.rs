@@ -13,6 +13,7 @@ use crate::{
     balance::{
         Balancer, Shared, endpoint::Record, gate::Gate, hand::Hand, load::Load, outlier::Tally,
     },
+    classify::Verdict,
     config::Live,
     journal::Journal,
     shutdown::Tasks,
@@ -149,4 +150,60 @@ async fn a_call_waits_where_all_have_left() {
     let placed = tokio::time::timeout(Duration::from_mins(1), balancer.place());
     placed.await.expect("it ends by itself").unwrap_err();
     assert_eq!(Duration::from_secs(1), epoch.elapsed());
+}
+
+/// Goal: a call that is picked in panic and given what finds out for a breaker finds it out when its
+/// answer begins, as one that was picked for that.
+/// Method: the breaker of the only one opens; after its pause, a call of a snapshot from before.
+#[tokio::test(start_paused = true)]
+async fn one_picked_in_panic_finds_out_too() {
+    let tasks = Tasks::new(Journal::new());
+    let epoch = Instant::now();
+    let here = endpoint(HERE, &tasks, epoch);
+    let mut states = here.subchannel.watch();
+    let ready = states.wait_for(|state| state.connectivity == Connectivity::Ready);
+    drop(ready.await.unwrap());
+    let config = crate::balance::Config::default();
+    for _ in 0..config.breaker.failures_in_a_row {
+        Picked::new(Arc::clone(&here), Instant::now(), &config).judged(Verdict::Hard);
+    }
+    assert!(here.record.gate.state(Instant::now()).is_shut());
+    tokio::time::advance(2 * config.breaker.pause_min).await;
+    let candidate = Candidate {
+        load: Arc::clone(&here.load),
+        weight: 1.0,
+        warm_from: None,
+        endpoint: Arc::clone(&here),
+    };
+    let set = Set {
+        ready: Candidates::new(vec![candidate], None, true),
+        ..Set::empty()
+    };
+    let now = Instant::now();
+    let mut picked = set.pick_elsewhere(now, &[]).expect("there is one");
+    picked.answered();
+    assert!(!here.record.gate.state(now).is_shut());
+}
+
+/// Goal: how much time a call needs is judged by what calls take, and not by what failures cost.
+/// Method: an endpoint that answers in 10 ms and fails once; a second is enough before and after.
+#[tokio::test(start_paused = true)]
+async fn a_failure_makes_no_short_time_unfair() {
+    let tasks = Tasks::new(Journal::new());
+    let here = endpoint(HERE, &tasks, Instant::now());
+    let config = crate::balance::Config::default();
+    let pick = || Picked::new(Arc::clone(&here), Instant::now(), &config);
+    let (second, short) = (Duration::from_secs(1), Duration::from_millis(20));
+    let answer = async || {
+        let mut picked = pick();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        picked.answered();
+    };
+    answer().await;
+    assert!(pick().is_fair(second) && !pick().is_fair(short));
+    pick().judged(Verdict::Hard);
+    assert!(pick().is_fair(second), "it needs no more than before");
+    assert!(!pick().is_fair(short));
+    answer().await;
+    assert!(pick().is_fair(second) && !pick().is_fair(short));
 }

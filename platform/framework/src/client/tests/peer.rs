@@ -51,6 +51,7 @@ pub(super) struct Peer {
     draining: Arc<watch::Sender<bool>>,
     standing: Arc<watch::Sender<bool>>,
     failing: Arc<AtomicBool>,
+    serving: Arc<watch::Sender<bool>>,
     dead: CancellationToken,
 }
 
@@ -63,6 +64,7 @@ impl Peer {
             draining: Arc::new(watch::Sender::new(false)),
             standing: Arc::new(watch::Sender::new(false)),
             failing: Arc::default(),
+            serving: Arc::new(watch::Sender::new(true)),
             dead: CancellationToken::new(),
         };
         let living = peer.clone().accept(net.listen(addr));
@@ -96,6 +98,11 @@ impl Peer {
     /// Fails every call as INTERNAL, when it would answer it.
     pub(super) fn fail(&self, fails: bool) {
         self.failing.store(fails, Ordering::SeqCst);
+    }
+
+    /// Says of itself whether it serves, and answers calls all the same.
+    pub(super) fn tell_health(&self, serves: bool) {
+        self.serving.send_replace(serves);
     }
 
     /// Stops listening and drops its connections, as a process that is killed.
@@ -141,7 +148,24 @@ impl Peer {
         }
     }
 
+    /// Answers whoever watches its health.
+    async fn watched(self, mut respond: SendResponse<Bytes>) {
+        let head = Response::builder().header("content-type", "application/grpc");
+        let Ok(mut stream) = respond.send_response(head.body(()).unwrap(), false) else {
+            return;
+        };
+        let mut serving = self.serving.subscribe();
+        loop {
+            let word = if *serving.borrow_and_update() { 1 } else { 2 };
+            let message = Bytes::from(vec![0, 0, 0, 0, 2, 8, word]);
+            if stream.send_data(message, false).is_err() || serving.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     async fn handle(self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+        let watches = request.uri().path().ends_with("/Watch");
         let mut body = request.into_body();
         let mut message = Vec::new();
         while let Some(Ok(data)) = body.data().await {
@@ -150,6 +174,9 @@ impl Peer {
         }
         // Five bytes of gRPC, then field 1 and its length.
         let name = String::from_utf8_lossy(message.get(7..).unwrap_or_default()).into_owned();
+        if watches && name.is_empty() {
+            return self.watched(respond).await;
+        }
         let (quiet, open) = (name == QUIET, name == OPEN);
         *self.handled.lock().unwrap().entry(name).or_default() += 1;
         time::sleep(self.manners.latency).await;

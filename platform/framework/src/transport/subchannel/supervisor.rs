@@ -64,6 +64,8 @@ struct Owned {
     goodbyes: u32,
     /// When idle connections are looked for.
     next_look: Instant,
+    /// How often a connection was made while there was none.
+    lives: u64,
 }
 
 struct Live {
@@ -86,6 +88,7 @@ impl Supervisor {
             calm: 0,
             goodbyes: 0,
             next_look: Instant::now() + IDLE,
+            lives: 0,
         };
         loop {
             self.tend(&mut owned);
@@ -108,7 +111,7 @@ impl Supervisor {
             // Streams in flight go on; the connection ends with the last of them.
             live.connection.shared().retire("the endpoint left");
         }
-        self.set_state(Connectivity::Shutdown, None);
+        self.set_state(Connectivity::Shutdown, None, owned.lives);
     }
 
     /// Looks at how things are and acts on it.
@@ -138,7 +141,7 @@ impl Supervisor {
             // The last error stays visible until a connection holds.
             (Connectivity::Connecting, owned.error.clone())
         };
-        self.set_state(connectivity, error);
+        self.set_state(connectivity, error, owned.lives);
     }
 
     /// Lets go of connections that take no more calls.
@@ -245,6 +248,10 @@ impl Supervisor {
         match made {
             Ok(connection) => {
                 self.watch_health(owned, &connection);
+                let mut others = owned.live.iter();
+                if others.all(|live| live.connection.shared().is_retired()) {
+                    owned.lives += 1;
+                }
                 owned.live.push(Live {
                     connection,
                     since: Instant::now(),
@@ -275,15 +282,17 @@ impl Supervisor {
         self.tasks.spawn("health watch", watch);
     }
 
-    fn set_state(&self, connectivity: Connectivity, error: Option<Arc<str>>) {
+    fn set_state(&self, connectivity: Connectivity, error: Option<Arc<str>>, lives: u64) {
         let changed = self.state.send_if_modified(|state| {
-            let same = state.connectivity == connectivity && state.error == error;
+            let same =
+                state.connectivity == connectivity && state.error == error && state.lives == lives;
             if !same {
                 if state.connectivity != connectivity {
                     state.since = Instant::now();
                 }
                 state.connectivity = connectivity;
                 state.error = error;
+                state.lives = lives;
             }
             !same
         });

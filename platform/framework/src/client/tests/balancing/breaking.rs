@@ -367,3 +367,97 @@ async fn a_method_says_what_is_slow() {
         caller.stop().await;
     }
 }
+
+/// Goal: a stream that says nothing holds up what others wait for no longer than a call without a
+/// deadline may take, and not for as long as a breaker bears.
+/// Method: a stream that has headers and no message is the one that finds out; calls until one is
+/// answered.
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_does_not_hold_up_what_it_finds_out() {
+    let (peers, caller) = peers::<1>(pausing(SECOND)).await;
+    trip(&peers[0], &caller).await;
+    peers[0].fail(false);
+    time::sleep(SECOND + MS).await;
+    let begun = Instant::now();
+    let request = HealthCheckRequest {
+        service: QUIET.to_owned(),
+    };
+    let stream = caller.client().watch(request).await.unwrap();
+    assert_eq!(Code::Unavailable, code(&caller.check("waits").await));
+    patient(async {
+        while caller.check("finds out").await.is_err() {
+            time::sleep(100 * MS).await;
+        }
+    })
+    .await;
+    let took = begun.elapsed();
+    assert!(took >= 5 * SECOND && took < 6 * SECOND, "{took:?}");
+    drop(stream);
+    caller.stop().await;
+}
+
+/// Goal: a target is ready where a call would be taken, be it to find out for a breaker.
+/// Method: the only endpoint's breaker, while its pause goes on and after.
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_a_call_is_ready() {
+    let (peers, caller) = peers::<1>(pausing(SECOND)).await;
+    let channel = caller.clients.channel("peer", &METHODS);
+    assert!(channel.is_ready());
+    trip(&peers[0], &caller).await;
+    time::sleep(MS).await;
+    assert!(!channel.is_ready());
+    time::sleep(SECOND).await;
+    assert!(channel.is_ready());
+    caller.stop().await;
+}
+
+/// Goal: one that says that it serves again is who it was: what calls came to is held against it as
+/// before. Whoever is there after a new connection is another, and begins anew.
+/// Method: one of four fails its calls; it says that it does not serve, and that it does; then it is
+/// restarted.
+#[tokio::test(start_paused = true)]
+async fn only_a_restart_begins_anew() {
+    fastrand::seed(42);
+    let net = Net::default();
+    let manners = Manners {
+        latency: 10 * MS,
+        ..Manners::default()
+    };
+    let start = |number| Peer::start(&net, addr(number), manners);
+    let mut peers = [1, 2, 3, 4].map(start);
+    let caller = Caller::with(&net, &[1, 2, 3, 4].map(addr), |config| {
+        pausing(600 * SECOND)(config);
+        config.health = true;
+    });
+    for number in 1..=4 {
+        caller.until(addr(number), Connectivity::Ready).await;
+    }
+    peers[3].fail(true);
+    burst(&caller, 200).await;
+    time::sleep(11 * SECOND).await;
+    let held = || {
+        let mut endpoints = caller.endpoints().into_iter();
+        let it = endpoints.find(|it| it.addr == addr(4)).unwrap();
+        (it.ejected.is_some(), it.breaker.is_shut())
+    };
+    assert_eq!((true, true), held());
+
+    peers[3].tell_health(false);
+    caller.until(addr(4), Connectivity::TransientFailure).await;
+    peers[3].tell_health(true);
+    caller.until(addr(4), Connectivity::Ready).await;
+    time::sleep(MS).await;
+    assert_eq!((true, true), held());
+
+    peers[3].die();
+    caller.until(addr(4), Connectivity::TransientFailure).await;
+    peers[3] = start(4);
+    caller.until(addr(4), Connectivity::Ready).await;
+    time::sleep(MS).await;
+    assert_eq!((false, false), held());
+    let last = |kind| told(&caller, kind).pop();
+    assert_eq!(Some("over: it was restarted".into()), last(Kind::Ejection));
+    let breaker = last(Kind::BreakerChanged);
+    assert_eq!(Some("closed: it was restarted".into()), breaker);
+    caller.stop().await;
+}
