@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{output::Format, shim};
 
-pub(crate) use calls::{Explain, Fault};
+pub(crate) use calls::{Breaker, Explain, Fault, Limits};
 pub(crate) use load::Load;
 
 /// Run, watch and call gRPC services.
@@ -52,6 +52,8 @@ pub(crate) enum Verb {
     Call(Call),
     Explain(Explain),
     Fault(Fault),
+    Breaker(Breaker),
+    Limits(Limits),
     Load(Load),
     Doctor(Doctor),
     /// Between gantry and a service; see `shim`.

@@ -11,16 +11,13 @@ use serde::Serialize;
 use tonic::Status;
 
 use crate::{
-    Outcome, args,
+    Outcome, args, ask,
     call::{
         self,
         target::{Channel, Target},
     },
-    failure::{Exit, Failure},
-    here,
+    failure::Failure,
     output::{self, Format},
-    supervisor::control,
-    wait,
 };
 
 /// A fault that is on, as it is printed for programs.
@@ -41,23 +38,20 @@ struct Row {
 }
 
 pub(crate) async fn run(args: args::Fault) -> Outcome {
-    let (_, state) = here()?;
-    let reports = control::running(&state).await?;
-    let mut rows = Vec::new();
-    for report in wait::chosen(&args.name, &reports)? {
-        let row = &report.row;
-        let faults = at(&row.side_address, async |admin| change(admin, &args).await).await;
-        let faults = faults.map_err(|failure| {
-            Failure::new(failure.exit(), format!("{}: {failure}", row.instance))
-        })?;
-        rows.extend(faults.into_iter().map(|fault| on(&row.instance, fault)));
-    }
+    let reports = ask::running().await?;
+    let answers = ask::each(&args.name, &reports, async |channel, row| {
+        let faults = change(&mut AdminServiceClient::new(channel), &args).await;
+        let faults = faults.map_err(|status| call::failure(&status))?;
+        let faults = faults.into_iter();
+        Ok(faults.map(|fault| on(&row.instance, fault)).collect())
+    });
+    let answers = answers.await?;
     match args.output {
-        Format::Json => output::json(&rows),
-        Format::Human if rows.is_empty() => output::note("no fault is switched on"),
-        Format::Human => output::line(&table(&rows)),
+        Format::Json => output::json(&answers.rows),
+        Format::Human if answers.rows.is_empty() => answers.note("no fault is switched on"),
+        Format::Human => output::line(&table(&answers.rows)),
     }
-    Ok(Exit::Fine)
+    answers.exit()
 }
 
 /// Asks the process whose side port is at `side_address`.

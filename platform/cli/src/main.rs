@@ -3,6 +3,8 @@
 //! Everything runs on the main thread (see `shim` for why that matters to `up`).
 
 mod args;
+mod ask;
+mod breaker;
 mod build;
 mod call;
 mod database;
@@ -10,6 +12,7 @@ mod doctor;
 mod explain;
 mod failure;
 mod fault;
+mod limits;
 mod load;
 mod logs;
 mod ls;
@@ -79,6 +82,8 @@ fn run(verb: Verb) -> Outcome {
         Verb::Stop => block_on(stop::run()),
         Verb::Wait(args) => block_on(wait::run(args)),
         Verb::Call(args) => block_on(call::run(args)),
+        Verb::Breaker(args) => block_on(breaker::run(args)),
+        Verb::Limits(args) => block_on(limits::run(args)),
         Verb::Fault(args) => block_on(fault::run(args)),
         Verb::Explain(args) => block_on(explain::run(args)),
         Verb::Load(args) => block_on(load::run(args)),

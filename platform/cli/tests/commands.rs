@@ -181,3 +181,49 @@ fn mistakes_are_refused_before_anything_starts() {
         .unwrap();
     assert_eq!(Some(2), output.status.code());
 }
+
+/// Goal: of several instances each is asked, also after one that cannot be, and is named; and what is
+/// meant has to be said before anything is set.
+/// Method: two instances whose side ports know no admin service; the verbs that ask them, by exit code
+/// and words.
+#[test]
+fn each_instance_is_asked_for_itself() {
+    let project = Project::new("replicas = 2", "");
+    let up = project.up(&[]);
+    up.ready();
+    let asked: [&[&str]; 4] = [
+        &["fault", "front"],
+        &["breaker", "front"],
+        &["breaker", "front", "back", "--open", "--for", "1m"],
+        &["limits", "front", "--all"],
+    ];
+    for arguments in asked {
+        let (code, _, text) = project.run(arguments);
+        assert_eq!(1, code, "{arguments:?}: {text}");
+        for instance in ["front-1: ", "front-2: "] {
+            assert!(text.contains(instance), "{arguments:?}: {text}");
+        }
+        assert!(!text.contains("back-1"), "{arguments:?}: {text}");
+    }
+    let (code, out, _) = project.run(&["breaker", "front-2", "--output", "json"]);
+    assert_eq!((1, "[]"), (code, out.trim()));
+
+    let refused: [(&[&str], &str); 5] = [
+        (&["breaker", "front", "--open"], "WHOSE"),
+        (&["breaker", "front", "back", "--for", "1m"], "--open"),
+        (
+            &["breaker", "front", "back", "--close", "--for", "1m"],
+            "--for",
+        ),
+        (
+            &["breaker", "front", "back", "--open", "--close"],
+            "--close",
+        ),
+        (&["breaker", "front", "back/one"], "payments/127.0.0.1:7001"),
+    ];
+    for (arguments, words) in refused {
+        let (code, _, text) = project.run(arguments);
+        assert_eq!(2, code, "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+    }
+}
