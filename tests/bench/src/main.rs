@@ -9,6 +9,7 @@ use std::{fs, path::Path, process::ExitCode};
 
 mod discovery;
 mod measure;
+mod profile;
 mod report;
 
 use gantry_bench::Stack;
@@ -42,14 +43,16 @@ fn run() -> Result<(), String> {
     };
     let mut results = report::Results::default();
     for side in [Side::Server, Side::Client, Side::Forward] {
-        let mut counts = Vec::new();
+        let (mut counts, mut last) = (Vec::new(), None);
         for round in 1..=rounds {
             eprintln!("instructions of the {side}, round {round} of {rounds}");
             let tonic = measure::instructions(side, Stack::Tonic)?;
             let gantry = measure::instructions(side, Stack::Gantry)?;
-            counts.push((tonic, gantry));
+            counts.push((tonic.values().sum(), gantry.values().sum()));
+            last = Some((tonic, gantry));
         }
         results.instructions.push((side, counts));
+        results.rooms.extend(last.map(|rooms| (side, rooms)));
     }
     for side in [Side::Server, Side::Client, Side::Forward] {
         let mut times = Vec::new();

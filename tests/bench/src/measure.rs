@@ -1,6 +1,7 @@
 //! Runs a server and a client, one of them measured.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     io::BufReader,
     path::PathBuf,
@@ -8,6 +9,8 @@ use std::{
 };
 
 use gantry_bench::Stack;
+
+use crate::profile::{self, Rooms};
 
 /// Which side is measured; the other is always the same stack, so that only one thing differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +51,21 @@ impl Load {
 const COUNTED: usize = 500;
 const MORE: usize = 2_000;
 
-/// User-space instructions of one unary call on `side`.
-pub(crate) fn instructions(side: Side, stack: Stack) -> Result<f64, String> {
+/// User-space instructions of one unary call on `side`, by the room of the code.
+pub(crate) fn instructions(side: Side, stack: Stack) -> Result<Rooms, String> {
     let short = callgrind(side, stack, COUNTED)?;
     let long = callgrind(side, stack, COUNTED + MORE)?;
-    let more = long
-        .checked_sub(short)
-        .ok_or("the longer run counted fewer instructions")?;
-    Ok(precise(more) / precise(MORE as u64))
+    let of_one = |(room, counted): (String, u64)| {
+        let before = short.get(&room).copied().unwrap_or(0);
+        (
+            room,
+            (precise(counted) - precise(before)) / precise(MORE as u64),
+        )
+    };
+    Ok(long.into_iter().map(of_one).collect())
 }
 
-fn callgrind(side: Side, stack: Stack, calls: usize) -> Result<u64, String> {
+fn callgrind(side: Side, stack: Stack, calls: usize) -> Result<BTreeMap<String, u64>, String> {
     let folder = std::env::temp_dir().join(format!("gantry-bench-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let output = folder.join("callgrind.out");
@@ -66,6 +73,7 @@ fn callgrind(side: Side, stack: Stack, calls: usize) -> Result<u64, String> {
         let mut command = Command::new("valgrind");
         command
             .args(["--tool=callgrind", "--quiet"])
+            .arg("--zero-before=gantry_bench::counted_from_here")
             .arg(format!("--callgrind-out-file={}", output.display()))
             .arg(beside(binary));
         command
@@ -77,13 +85,7 @@ fn callgrind(side: Side, stack: Stack, calls: usize) -> Result<u64, String> {
     let text =
         fs::read_to_string(&output).map_err(|error| format!("callgrind wrote nothing: {error}"))?;
     fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix("totals: ")
-                .or_else(|| line.strip_prefix("summary: "))
-        })
-        .and_then(|total| total.trim().parse().ok())
-        .ok_or_else(|| "callgrind's output has no total".to_owned())
+    profile::by_room(&text)
 }
 
 /// CPU time of one unary call on `side`, in microseconds, both sides pinned to their own core.
