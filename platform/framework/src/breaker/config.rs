@@ -70,7 +70,7 @@ config::section! {
 impl Config {
     /// The same for a call that follows `policy`.
     #[must_use]
-    pub(crate) fn under(&self, policy: Policy) -> Cow<'_, Self> {
+    pub fn under(&self, policy: Policy) -> Cow<'_, Self> {
         if policy.slow_call.is_zero() {
             return Cow::Borrowed(self);
         }

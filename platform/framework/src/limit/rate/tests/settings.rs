@@ -46,7 +46,7 @@ fn quotas_are_read_as_they_are_written() {
 }
 
 /// Goal: what cannot be is refused with its line, its value and what to write.
-/// Method: texts that are no quotas, and lists in which one is of no use.
+/// Method: texts that are no quotas.
 #[test]
 fn what_is_no_quota_is_told_why() {
     let form = "it is not of the form CALLS/TIME or CALLS/TIME per KEY";
@@ -105,6 +105,12 @@ fn what_is_no_quota_is_told_why() {
         );
         assert_eq!(Err(expected), read(&format!("{text:?}")));
     }
+}
+
+/// Goal: a quota that another one of its list makes useless is refused, as is a list of too many.
+/// Method: one that is never reached, the same twice, and nine.
+#[test]
+fn quotas_of_a_list_go_together() {
     let beside = |list: &str, reason: &str| {
         let refused = read(list).unwrap_err();
         assert!(refused.ends_with(reason), "{refused}");
