@@ -212,8 +212,7 @@ where
         if let Poll::Ready(Ok(response)) = open.within(|| future.poll(cx)) {
             let open = this.open.take();
             return Poll::Ready(Ok(response.map(|body| Bounded {
-                body: Some(body),
-                open,
+                live: open.map(|open| Box::pin(Flowing { body, open })),
             })));
         }
         let status = ready!(open.poll_over(cx));
@@ -223,22 +222,26 @@ where
     }
 }
 
+/// The stream of an answer, which fails when its call is over.
+#[derive(Debug)]
+pub struct Bounded<B> {
+    // Boxed: the layers outside move it several times each before it is read.
+    live: Option<Pin<Box<Flowing<B>>>>,
+}
+
 pin_project! {
-    /// The stream of an answer, which fails when its call is over.
     #[derive(Debug)]
-    pub struct Bounded<B> {
+    #[project = Projected]
+    struct Flowing<B> {
         #[pin]
-        body: Option<B>,
-        open: Option<Open>,
+        body: B,
+        open: Open,
     }
 }
 
 impl<B> Default for Bounded<B> {
     fn default() -> Self {
-        Self {
-            body: None,
-            open: None,
-        }
+        Self { live: None }
     }
 }
 
@@ -253,11 +256,11 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut this = self.project();
-        let body = this.body.as_mut().as_pin_mut();
-        let (Some(body), Some(open)) = (body, this.open.as_mut()) else {
+        let this = self.get_mut();
+        let Some(live) = &mut this.live else {
             return Poll::Ready(None);
         };
+        let Projected { body, open } = live.as_mut().project();
         // A stream that always has something to send never waits, and would never see its alarm.
         let status = if open.overran() {
             expired()
@@ -267,19 +270,20 @@ where
                 Some(Err(_)) | None => true,
             };
             if ended {
-                *this.open = None;
+                this.live = None;
             }
             return Poll::Ready(frame);
         } else {
             ready!(open.poll_over(cx))
         };
-        this.body.set(None);
-        *this.open = None;
+        this.live = None;
         Poll::Ready(Some(Err(status)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.live
+            .as_ref()
+            .is_none_or(|live| live.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
