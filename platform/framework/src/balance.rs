@@ -211,10 +211,11 @@ impl Balancer {
     ///
     /// If no endpoint became ready, naming each and what is wrong with it.
     pub async fn place(&self) -> Result<(Picked, Slot), NoEndpoint> {
-        self.place_elsewhere(&[]).await
+        self.place_elsewhere(&[], Instant::now()).await
     }
 
-    /// As [`Balancer::place`], at an endpoint that is not among `tried` where another one is ready.
+    /// As [`Balancer::place`], for a call that begins to look for one at `now`, at an endpoint that is
+    /// not among `tried` where another one is ready.
     ///
     /// # Errors
     ///
@@ -222,11 +223,14 @@ impl Balancer {
     pub async fn place_elsewhere(
         &self,
         tried: &[SocketAddr],
+        now: Instant,
     ) -> Result<(Picked, Slot), NoEndpoint> {
-        let mut picked = if tried.is_empty() {
-            self.pick()
-        } else {
-            self.shared.set.load().pick_elsewhere(Instant::now(), tried)
+        let mut picked = {
+            let set = self.shared.set.load();
+            match tried {
+                [] => set.pick(now),
+                _ => set.pick_elsewhere(now, tried),
+            }
         };
         loop {
             let chosen = match picked {

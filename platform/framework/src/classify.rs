@@ -75,8 +75,9 @@ pub enum Verdict {
 /// How a call ended, as its client saw it.
 #[derive(Debug, Clone, Copy)]
 pub enum End<'a> {
-    /// The peer ended it, with these trailers or trailers-only headers.
-    Answered(&'a HeaderMap),
+    /// The peer ended it with this code, if that can be read, in these trailers or trailers-only
+    /// headers.
+    Answered(Option<Code>, &'a HeaderMap),
     /// Its stream failed.
     Failed(Fate),
     /// The answer was not gRPC, or had no readable end.
@@ -87,18 +88,25 @@ pub enum End<'a> {
     Dropped,
 }
 
+impl<'a> End<'a> {
+    /// The end that `trailers` say.
+    #[must_use]
+    pub fn answered(trailers: &'a HeaderMap) -> Self {
+        Self::Answered(status::code_in(trailers), trailers)
+    }
+}
+
 /// Judges `end`. `fair` says whether the call had as much time as calls to this endpoint need.
 #[must_use]
 pub fn judge(end: End<'_>, fair: bool) -> Verdict {
     match end {
-        End::Answered(trailers) => match status::code_in(trailers) {
-            Some(code) => judge_code(code, || Pushback::read(trailers), fair),
-            None => Verdict::Hard,
-        },
+        End::Answered(Some(code), trailers) => judge_code(code, || Pushback::read(trailers), fair),
         End::Failed(Fate::NotSent | Fate::Refused | Fate::LeftBehind) | End::Dropped => {
             Verdict::Ignored
         }
-        End::Failed(Fate::MaybeProcessed) | End::Malformed => Verdict::Hard,
+        End::Answered(None, _) | End::Failed(Fate::MaybeProcessed) | End::Malformed => {
+            Verdict::Hard
+        }
         End::DeadlinePassed => judge_code(Code::DeadlineExceeded, || None, fair),
     }
 }
@@ -225,8 +233,8 @@ mod tests {
         ];
         for (code, fair, unfair) in table {
             let trailers = trailers(code, &[]);
-            assert_eq!(fair, judge(End::Answered(&trailers), true), "{code:?}");
-            assert_eq!(unfair, judge(End::Answered(&trailers), false), "{code:?}");
+            assert_eq!(fair, judge(End::answered(&trailers), true), "{code:?}");
+            assert_eq!(unfair, judge(End::answered(&trailers), false), "{code:?}");
         }
     }
 
@@ -235,7 +243,7 @@ mod tests {
     #[test]
     fn pushback_makes_a_refusal_soft() {
         let soft = |pushback: &[&'static str]| {
-            judge(End::Answered(&trailers(Code::Unavailable, pushback)), true)
+            judge(End::answered(&trailers(Code::Unavailable, pushback)), true)
         };
         let pause = Duration::from_millis(250);
         assert_eq!(Verdict::Soft(Some(pause)), soft(&["250"]));
@@ -277,7 +285,7 @@ mod tests {
     #[test]
     fn ends_without_a_code_are_judged_by_their_kind() {
         let empty = HeaderMap::new();
-        assert_eq!(Verdict::Hard, judge(End::Answered(&empty), true));
+        assert_eq!(Verdict::Hard, judge(End::answered(&empty), true));
         assert_eq!(Verdict::Hard, judge(End::Malformed, true));
         assert_eq!(
             Verdict::Hard,

@@ -26,6 +26,7 @@ mod endpoint;
 mod hedged;
 mod methods;
 mod reflection;
+mod repeats;
 mod retried;
 mod rules;
 mod targets;
@@ -82,15 +83,15 @@ const MARGIN: Duration = Duration::from_millis(1);
 ///
 /// Always ready: a call that finds no endpoint waits within its bounds and then fails alone.
 ///
-/// Of a method that it has no contract of, whoever calls may tell what a second try would do by an
-/// [`Idempotency`] in the extensions of a request; without, nothing is tried again that may have been
-/// seen by a handler.
+/// Of a method that it has no contract of, whoever calls may tell what a second try would do
+/// ([`Channel::assume`]); without, nothing is tried again that may have been seen by a handler.
 #[derive(Debug, Clone)]
 pub struct Channel {
     target: Arc<Target>,
     methods: Arc<Methods>,
     // Shared: channels are held by futures, many at once.
     said: Option<Arc<(HeaderName, HeaderValue)>>,
+    assumed: Idempotency,
 }
 
 /// One target of a process.
@@ -112,7 +113,14 @@ impl Channel {
             target,
             methods,
             said: None,
+            assumed: Idempotency::Unknown,
         }
+    }
+
+    /// Assumes that a second try of what is called next does what `idempotency` says, where it has no
+    /// contract of the method.
+    pub fn assume(&mut self, idempotency: Idempotency) {
+        self.assumed = idempotency;
     }
 
     /// The same, whose calls say `value` in `name`, beside what others have said there.
@@ -160,14 +168,15 @@ impl Service<Request<Body>> for Channel {
         }
         let (called, rules) = self.methods.find(request.uri().path());
         call::pass_on_criticality(request.headers_mut(), rules.criticality);
-        let idempotency = called.method.map(|method| method.idempotency);
-        let told = || request.extensions().get::<Idempotency>().copied();
-        let idempotency = idempotency.or_else(told).unwrap_or(Idempotency::Unknown);
+        let idempotency = called
+            .method
+            .map_or(self.assumed, |method| method.idempotency);
         let way = rules.retry.way(idempotency);
         let measured = way == Way::Hedged && rules.retry.measures();
+        let began = Instant::now();
         // Here and not in the future: what is inherited is the context of whoever calls.
-        let call = Call {
-            measured: called.measured.start(),
+        let call = Box::new(Call {
+            measured: called.measured.start(began),
             throttle: Arc::clone(&called.throttle),
             method: called.method,
             way,
@@ -181,10 +190,10 @@ impl Service<Request<Body>> for Channel {
             deadline: self
                 .target
                 .deadline_of(called.method, &rules, request.headers()),
-            began: Instant::now(),
+            began,
             target: Arc::clone(&self.target),
-        };
-        Box::pin(call.run(request))
+        });
+        call.run(request)
     }
 }
 
@@ -214,6 +223,7 @@ impl Target {
 }
 
 /// One call on its way.
+#[derive(Debug)]
 struct Call {
     measured: ClientCall,
     throttle: Arc<Throttle>,
@@ -232,25 +242,34 @@ struct Call {
 }
 
 impl Call {
-    /// The whole stack.
-    async fn run(self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
-        let answered = match self.deadline {
-            Ok(deadline) => self.admitted(deadline, request).await,
-            Err(malformed) => Err(Refusal::MalformedHeader.status(malformed.to_string())),
-        };
-        match answered {
-            Ok((answered, permit)) => body::begin(answered, self, permit),
-            Err(status) => {
-                self.measured.end(status.code());
-                Err(status)
+    /// The whole stack. Not an `async fn`: those keep what they are given twice, and this is moved to
+    /// where it stays.
+    fn run(
+        mut self: Box<Self>,
+        request: Request<Body>,
+    ) -> <Channel as Service<Request<Body>>>::Future {
+        let (mut head, body) = request.into_parts();
+        let mut outgoing = Outgoing::new(body);
+        Box::pin(async move {
+            let answered = match self.deadline {
+                Ok(deadline) => self.admitted(deadline, &mut head, &mut outgoing).await,
+                Err(malformed) => Err(Refusal::MalformedHeader.status(malformed.to_string())),
+            };
+            match answered {
+                Ok((answered, permit)) => body::begin(answered, self, permit),
+                Err(status) => {
+                    self.measured.end(status.code());
+                    Err(status)
+                }
             }
-        }
+        })
     }
 
     async fn admitted(
         &self,
         deadline: Option<Deadline>,
-        request: Request<Body>,
+        head: &mut http::request::Parts,
+        outgoing: &mut Outgoing,
     ) -> Result<(Answered, Option<Permit>), Status> {
         if deadline.is_some_and(Deadline::has_passed) {
             return Err(self.too_late("before it was sent"));
@@ -259,10 +278,8 @@ impl Call {
         let guarded = self.is_guarded();
         let permit = guarded.then(|| self.place_of_its_own()).transpose()?;
         target.allowance.call(self.began);
-        let (mut head, body) = request.into_parts();
-        let mut outgoing = Outgoing::new(body);
         let answered = match self.way {
-            Way::Once | Way::Retried => self.retried(deadline, &mut head, &mut outgoing).await,
+            Way::Once | Way::Retried => self.retried(deadline, head, outgoing).await,
             // Rare and large: others do not carry its future.
             Way::Hedged => Box::pin(self.hedged(deadline, head, outgoing)).await,
         };
@@ -295,7 +312,7 @@ impl Call {
 
 /// A call whose answer began.
 struct Answered {
-    begun: Begun,
+    begun: Box<Begun>,
     timer: Timer,
 }
 

@@ -13,7 +13,6 @@ use std::{
 
 use gantry::{
     client::Channel,
-    contract::Idempotency,
     limit::{
         client::Key,
         rate::{Begun, Caller, Limiter},
@@ -129,10 +128,8 @@ impl Service<Request<Inbound>> for Forward {
                     headers: &head.headers,
                     identity: identity.as_ref().map(|it| it.subject.as_str()),
                 })?;
-                // So that the channel knows whether it may try again; it does not where nobody tells.
-                if known.idempotency != Idempotency::Unknown {
-                    head.extensions.insert(known.idempotency);
-                }
+                // So that it knows whether it may try again.
+                channel.assume(known.idempotency);
                 let open = known.is_stream.then(|| streams.open(client));
                 open.transpose()
             });

@@ -106,7 +106,7 @@ impl Exchange {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         request.extensions_mut().insert(picked.clone());
-        request.extensions_mut().insert(self.idempotency);
+        channel.assume(self.idempotency);
         async move {
             let mut answer = Answer::new(self.wish, self.one_answer);
             let status = match channel.call(request).await {

@@ -217,9 +217,12 @@ impl Picked {
     }
 
     /// It is handed on for somebody else, who may fail as often as it likes: that opens no breaker,
-    /// which would stop everybody's calls.
+    /// which would stop everybody's calls. Nor is its success counted, unless it finds out for one.
     pub fn of_others(&mut self) {
         self.heeded = false;
+        if self.purpose != Purpose::Probe {
+            self.ticket = None;
+        }
     }
 
     /// Has the call mean for the breaker what the policy of its method says.
@@ -344,7 +347,9 @@ impl Drop for Picked {
         if !self.measured {
             self.judged(Verdict::Ignored);
         }
-        self.end(Verdict::Ignored, Instant::now());
+        if self.ticket.is_some() {
+            self.end(Verdict::Ignored, Instant::now());
+        }
         self.heard();
         self.endpoint.load.end();
     }

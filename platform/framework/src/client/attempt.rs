@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 use super::{
     Call, PickedEndpoint, body,
+    repeats::Repeats,
     timer::{Passed, Patience, Timer},
 };
 use crate::{
@@ -29,23 +30,12 @@ use crate::{
         platform::RefusedCall,
         rpc::{Attempt, Try},
     },
-    transport::subchannel::{Failed, Incoming, Outgoing, Slot, exchange},
+    transport::subchannel::{Exchange, Failed, Incoming, Outgoing, Slot, exchange},
 };
 
 /// When a call that found no endpoint is worth another try: connections are tried again about as
 /// often, and a line has moved by then.
 const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often a request is sent again that a peer refused before it was seen.
-const REFUSED_MAX: u32 = 1;
-
-/// How often one that a peer left behind when it went. More than gRFC A6's one: each costs a
-/// connection that ends in good order, so it cannot go round, and where everything is restarted in
-/// turn a call may meet more than one that goes.
-const LEFT_BEHIND_MAX: u32 = 3;
-
-/// How often a call may be sent again because it reached no handler, where it was sent at all.
-pub(super) const REPEATS_MAX: u32 = REFUSED_MAX + LEFT_BEHIND_MAX;
 
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
@@ -76,8 +66,8 @@ impl Drop for Unsent<'_> {
 }
 
 impl Sent {
-    /// Tells everybody who judges by it how the attempt ended.
-    pub(super) fn end(mut self, throttle: &Throttle, end: End<'_>, code: Code) {
+    /// Tells everybody who judges by it how the attempt ended. It counts as one until it is dropped.
+    pub(super) fn end(&mut self, throttle: &Throttle, end: End<'_>, code: Code) {
         let verdict = classify::judge(end, self.fair);
         self.picked.judged(verdict);
         if matches!(verdict, Verdict::Hard | Verdict::Soft(_)) {
@@ -99,8 +89,11 @@ impl Sent {
 /// What was read of an answer beyond its headers, to see whether it is one; none if nothing was.
 pub(super) type Peeked = Option<Option<Result<Frame<Bytes>, Failed>>>;
 
-/// An attempt whose answer began.
+/// An attempt, and the beginning of its answer. In a box of its own: it goes through many hands.
+#[derive(Debug)]
 pub(super) struct Begun {
+    // In this order, so that the stream is reset before the attempt counts as over. Ended, and without
+    // headers, until it comes.
     pub(super) response: Response<Incoming>,
     pub(super) peeked: Peeked,
     pub(super) sent: Sent,
@@ -165,13 +158,13 @@ impl Begun {
     }
 
     /// Ends an attempt that failed in favour of another one.
-    pub(super) fn give_up(self, throttle: &Throttle) {
+    pub(super) fn give_up(mut self: Box<Self>, throttle: &Throttle) {
         let code = self.failure().map_or(Code::Cancelled, |it| it.code);
         let trailers = match self.last() {
             Last::With(trailers) if self.refused.is_none() => Some(trailers.clone()),
             _ => None,
         };
-        let end = trailers.as_ref().map_or(End::Malformed, End::Answered);
+        let end = trailers.as_ref().map_or(End::Malformed, End::answered);
         self.sent.end(throttle, end, code);
     }
 }
@@ -217,7 +210,7 @@ impl Broken {
 }
 
 /// What became of one attempt.
-pub(super) type Outcome = Result<Begun, Broken>;
+pub(super) type Outcome = Result<Box<Begun>, Broken>;
 
 /// Which attempt is to be made.
 pub(super) struct Asked<'a> {
@@ -271,7 +264,7 @@ impl Call {
             return Err(Broken::last(refused.status(&target.name)));
         }
         let mut unsent = self.unsent(asked);
-        let place = pin!(target.balancer.place_elsewhere(asked.tried));
+        let place = pin!(target.balancer.place_elsewhere(asked.tried, asked.at));
         match timer.bound(place).await {
             Ok(Ok(place)) => {
                 unsent.throttle = None;
@@ -293,15 +286,17 @@ impl Call {
         }
     }
 
-    async fn send(
-        &self,
+    /// Sends the request to the endpoint that was picked. Not an `async fn`: what it is given would be
+    /// kept to the end, beside what it makes of it.
+    fn send<'a>(
+        &'a self,
         mut picked: Picked,
         slot: Slot,
-        head: &mut http::request::Parts,
-        outgoing: &mut Outgoing,
-        timer: &mut Timer,
+        head: &'a mut http::request::Parts,
+        outgoing: &'a mut Outgoing,
+        timer: &'a mut Timer,
         asked: &Asked<'_>,
-    ) -> Outcome {
+    ) -> impl Future<Output = Outcome> + use<'a> {
         let addr = picked.addr();
         if !self.is_guarded() {
             picked.of_others();
@@ -309,7 +304,9 @@ impl Call {
         picked.follow(self.breaker);
         let deadline = asked.deadline.map(Deadline::instant);
         picked.given_up_at(deadline, self.target.timeout_default);
-        let attempt = self.measured.attempt(asked.which, asked.previous);
+        let attempt = self
+            .measured
+            .attempt(asked.which, asked.previous, picked.since());
         attempt.picked(addr);
         if let Some(asked) = head.extensions.get::<PickedEndpoint>() {
             asked.set(addr);
@@ -318,73 +315,88 @@ impl Call {
         let previous = asked.previous.max(u8::from(self.in_retry));
         let request = on_the_wire(head, asked.deadline, previous, &attempt);
         let time = self.attempt_timeout();
-        let mut sent = Sent {
-            fair: is_fair(&picked, asked, time),
-            picked,
-            attempt,
-        };
+        let mut begun = Box::new(Begun {
+            response: Response::default(),
+            peeked: None,
+            sent: Sent {
+                fair: is_fair(&picked, asked, time),
+                picked,
+                attempt,
+            },
+            refused: None,
+        });
         let patience = time.map(|time| Patience::new(time, outgoing));
-        let began = {
-            let beginning = pin!(self.begin(slot, request, outgoing, &mut sent));
-            timer.bound_within(patience, beginning).await
-        };
-        match began {
-            Ok(Ok((response, peeked))) => Ok(Begun {
-                refused: body::refuse(&response, &head.headers),
-                response,
-                peeked,
-                sent,
-            }),
-            Ok(Err(failed)) => {
-                let end = failed.end();
-                let mut broken = Broken {
-                    fate: failed.fate,
-                    addr: Some(addr),
-                    ..Broken::last(failed.status)
-                };
-                if timer.explains(broken.status.code()) {
-                    broken = Broken::last(self.too_late(&format!("told by {addr}")));
+        let mut sent = exchange(slot, request, outgoing);
+        async move {
+            let outcome = match &mut sent {
+                Ok(exchange) => {
+                    let beginning = pin!(self.begin(exchange, &mut begun));
+                    timer.bound_within(patience, beginning).await
                 }
-                sent.end(&self.throttle, end, broken.status.code());
-                Err(broken)
-            }
-            Err(Passed::Deadline) => {
-                let broken = Broken::last(self.too_late(&format!("waiting for {addr}")));
-                sent.end(&self.throttle, End::DeadlinePassed, broken.status.code());
-                Err(broken)
-            }
-            Err(Passed::Attempt) => {
-                sent.end(&self.throttle, End::DeadlinePassed, Code::DeadlineExceeded);
-                Err(Broken {
-                    timed_out: true,
-                    addr: Some(addr),
-                    ..Broken::last(self.slow(addr))
-                })
+                Err(failed) => Ok(Err(failed.clone())),
+            };
+            match outcome {
+                Ok(Ok(())) => {
+                    begun.refused = body::refuse(&begun.response, &head.headers);
+                    Ok(begun)
+                }
+                Ok(Err(failed)) => Err(self.failed(&mut begun.sent, failed, timer)),
+                Err(passed) => Err(self.passed(&mut begun.sent, passed)),
             }
         }
     }
 
-    /// Sends the request and waits for its answer to begin: for the headers, and, while the whole
-    /// request can be sent again, for what follows them. A failure that comes with nothing before
-    /// it may still be tried again.
-    async fn begin(
-        &self,
-        slot: Slot,
-        request: Request<()>,
-        outgoing: &mut Outgoing,
-        sent: &mut Sent,
-    ) -> Result<(Response<Incoming>, Peeked), Failed> {
-        let mut response = exchange(slot, request, outgoing).await?;
-        sent.picked.heard();
-        let is_over = response.body().is_over();
-        if self.way == Way::Once || is_over || !outgoing.is_replayable() {
-            return Ok((response, None));
+    fn passed(&self, sent: &mut Sent, passed: Passed) -> Broken {
+        let addr = sent.addr();
+        let (broken, code) = match passed {
+            Passed::Deadline => {
+                let status = self.too_late(&format!("waiting for {addr}"));
+                let code = status.code();
+                (Broken::last(status), code)
+            }
+            Passed::Attempt => {
+                let broken = Broken {
+                    timed_out: true,
+                    addr: Some(addr),
+                    ..Broken::last(self.slow(addr))
+                };
+                (broken, Code::DeadlineExceeded)
+            }
+        };
+        sent.end(&self.throttle, End::DeadlinePassed, code);
+        broken
+    }
+
+    fn failed(&self, sent: &mut Sent, failed: Failed, timer: &Timer) -> Broken {
+        let addr = sent.addr();
+        let end = failed.end();
+        let mut broken = Broken {
+            fate: failed.fate,
+            addr: Some(addr),
+            ..Broken::last(failed.status)
+        };
+        if timer.explains(broken.status.code()) {
+            broken = Broken::last(self.too_late(&format!("told by {addr}")));
+        }
+        sent.end(&self.throttle, end, broken.status.code());
+        broken
+    }
+
+    /// Waits for the answer to begin: for its headers, and, while the whole request can be sent
+    /// again, for what follows them. A failure that comes with nothing before it may still be tried
+    /// again.
+    async fn begin(&self, exchange: &mut Exchange<'_>, begun: &mut Begun) -> Result<(), Failed> {
+        begun.response = Pin::new(&mut *exchange).await?;
+        begun.sent.picked.heard();
+        let incoming = begun.response.body_mut();
+        if self.way == Way::Once || incoming.is_over() || !exchange.is_replayable() {
+            return Ok(());
         }
         // Whoever waits for one message has no use for headers alone. The reader of a stream does,
         // so that it is shown only what came with them.
         let waits = self.method.is_some_and(|method| !method.server_streaming);
-        let peeked = poll_fn(|cx| peek(response.body_mut(), waits, cx)).await;
-        Ok((response, peeked))
+        begun.peeked = poll_fn(|cx| peek(incoming, waits, cx)).await;
+        Ok(())
     }
 
     /// How long an attempt may take; only where it is tried again after that, and not where the caller
@@ -419,27 +431,6 @@ fn peek(incoming: &mut Incoming, waits: bool, cx: &mut Context<'_>) -> Poll<Peek
         Poll::Ready(frame) => Poll::Ready(Some(frame)),
         Poll::Pending if waits => Poll::Pending,
         Poll::Pending => Poll::Ready(None),
-    }
-}
-
-/// Which requests that reached no handler are sent again (gRFC A6).
-#[derive(Debug, Default)]
-pub(super) struct Repeats {
-    refused: u32,
-    left_behind: u32,
-}
-
-impl Repeats {
-    /// Whether one with this fate is; counts it.
-    fn allow(&mut self, fate: Option<Fate>) -> bool {
-        let (count, max) = match fate {
-            Some(Fate::NotSent) => return true,
-            Some(Fate::Refused) => (&mut self.refused, REFUSED_MAX),
-            Some(Fate::LeftBehind) => (&mut self.left_behind, LEFT_BEHIND_MAX),
-            Some(Fate::MaybeProcessed) | None => return false,
-        };
-        *count += 1;
-        *count <= max
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,16 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
-use super::{
-    Answered, Call, Target,
-    attempt::{Begun, Peeked, Sent},
-    timer::Timer,
-};
+use super::{Answered, Call, attempt::Begun, timer::Timer};
 use crate::{
     classify::End,
-    limit::{bulkhead::Permit, throttle::Throttle},
+    limit::bulkhead::Permit,
     status::{self, Refusal},
-    telemetry::rpc::ClientCall,
     transport::{
         framing::Framing,
         subchannel::{Failed, Incoming},
@@ -37,97 +31,83 @@ static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-e
 /// it early resets the stream.
 #[derive(Debug)]
 pub struct ResponseBody {
-    // Boxed: tonic moves a body several times before it reads it.
-    live: Option<Box<Live>>,
+    live: Option<Live>,
 }
 
 #[derive(Debug)]
 struct Live {
     // First, so that the stream is reset before the call counts as over.
-    incoming: Incoming,
-    /// What was read of it to see whether the attempt failed.
-    peeked: Peeked,
+    begun: Box<Begun>,
+    call: Box<Call>,
     timer: Timer,
-    ends: Ends,
     /// Whether a message, or a part of one, has come.
     answered: bool,
     framing: Framing,
-}
-
-/// Whom the end of the call is told.
-#[derive(Debug)]
-struct Ends {
-    sent: Sent,
-    throttle: Arc<Throttle>,
-    call: ClientCall,
-    target: Arc<Target>,
     _permit: Option<Permit>,
 }
 
-impl Ends {
-    fn end(self, end: End<'_>, code: Code) {
+impl Live {
+    /// Tells whoever wants to know how the call ended.
+    fn end(mut self, end: End<'_>, code: Code) {
+        let Call {
+            target,
+            throttle,
+            measured,
+            ..
+        } = &mut *self.call;
         if code == Code::Ok {
-            self.target.allowance.succeeded();
+            target.allowance.succeeded();
         }
-        self.sent.end(&self.throttle, end, code);
-        self.call.end(code);
+        self.begun.response.body_mut().close();
+        self.begun.sent.end(throttle, end, code);
+        measured.end(code);
     }
 }
 
 /// Takes over an answer that has begun. Headers that already end the call end it here.
 pub(super) fn begin(
     answered: Answered,
-    call: Call,
+    call: Box<Call>,
     permit: Option<Permit>,
 ) -> Result<Response<ResponseBody>, Status> {
-    let Answered { begun, timer } = answered;
-    let Begun {
-        response,
-        peeked,
-        sent,
-        refused,
-    } = begun;
-    let ends = Ends {
-        sent,
-        throttle: call.throttle,
-        call: call.measured,
-        target: call.target,
+    let Answered { mut begun, timer } = answered;
+    let refused = begun.refused.take();
+    let over = begun.peeked.is_none() && begun.response.body().is_over();
+    // Only the stream is kept.
+    let mut head = Response::new(());
+    std::mem::swap(head.headers_mut(), begun.response.headers_mut());
+    *head.status_mut() = begun.response.status();
+    std::mem::swap(head.extensions_mut(), begun.response.extensions_mut());
+    let live = Live {
+        begun,
+        call,
+        timer,
+        answered: false,
+        framing: Framing::default(),
         _permit: permit,
     };
-    let (mut head, incoming) = response.into_parts();
     if let Some(status) = refused {
-        ends.end(End::Malformed, status.code());
+        live.end(End::Malformed, status.code());
         return Err(status);
     }
-    let over = peeked.is_none() && incoming.is_over();
-    if over && let Some(code) = status::code_in(&head.headers) {
-        ends.end(End::Answered(&head.headers), code);
-        return Ok(Response::from_parts(head, ResponseBody { live: None }));
+    if over && let Some(code) = status::code_in(head.headers()) {
+        live.end(End::Answered(Some(code), head.headers()), code);
+        return Ok(head.map(|()| ResponseBody { live: None }));
     }
     // Headers that do not end the stream cannot end the call; a status in them says nothing.
     // What belongs to it means nothing without it.
-    if head.headers.remove(&status::GRPC_STATUS).is_some() {
+    let headers = head.headers_mut();
+    if headers.remove(&status::GRPC_STATUS).is_some() {
         for name in &status::STATUS_DETAILS {
-            head.headers.remove(name);
+            headers.remove(name);
         }
     }
     if over {
         let status = no_end();
-        ends.end(End::Malformed, status.code());
+        live.end(End::Malformed, status.code());
         return Err(status);
     }
-    let live = Live {
-        incoming,
-        peeked,
-        timer,
-        ends,
-        answered: false,
-        framing: Framing::default(),
-    };
-    let body = ResponseBody {
-        live: Some(Box::new(live)),
-    };
-    Ok(Response::from_parts(head, body))
+    Ok(head.map(|()| ResponseBody { live: Some(live) }))
 }
 
 /// What to tell the caller of an answer with this head, to a request with those headers, that is
@@ -215,9 +195,9 @@ impl Live {
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let next = match self.peeked.take() {
+        let next = match self.begun.peeked.take() {
             Some(peeked) => Poll::Ready(peeked),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+            None => Pin::new(self.begun.response.body_mut()).poll_frame(cx),
         };
         let frame = match next {
             Poll::Ready(frame) => frame,
@@ -242,7 +222,7 @@ impl Live {
                     self.follow(&frame);
                     if !self.answered {
                         self.answered = true;
-                        self.ends.sent.answered();
+                        self.begun.sent.answered();
                     }
                     Step::Goes(frame)
                 }
@@ -271,23 +251,21 @@ impl Body for ResponseBody {
         let Some(live) = self.live.take() else {
             return Poll::Ready(None);
         };
-        let Live { incoming, ends, .. } = *live;
-        drop(incoming);
         Poll::Ready(Some(match step {
             Step::Goes(frame) => Ok(frame),
             Step::Ends(trailers) => {
                 if let Some(code) = status::code_in(&trailers) {
-                    ends.end(End::Answered(&trailers), code);
+                    live.end(End::Answered(Some(code), &trailers), code);
                     Ok(Frame::trailers(trailers))
                 } else {
-                    ends.end(End::Malformed, Code::Unknown);
+                    live.end(End::Malformed, Code::Unknown);
                     Err(status::without_status(
                         "the server's trailers hold no grpc-status",
                     ))
                 }
             }
             Step::Fails(status, end) => {
-                ends.end(end, status.code());
+                live.end(end, status.code());
                 Err(status)
             }
         }))

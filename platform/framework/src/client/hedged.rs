@@ -14,7 +14,8 @@ use tonic::Status;
 
 use super::{
     Answered, Call,
-    attempt::{Asked, Begun, Broken, Repeats},
+    attempt::{Asked, Outcome},
+    repeats::Repeats,
     timer::Timer,
 };
 use crate::{
@@ -31,19 +32,19 @@ use crate::{
 /// One attempt that ended, and its clock.
 struct Ended {
     which: Try,
-    outcome: Result<Begun, Broken>,
+    outcome: Outcome,
     timer: Timer,
 }
 
 /// What all attempts of a call begin with.
-struct Origin {
+struct Origin<'a> {
     deadline: Option<Deadline>,
-    head: Parts,
+    head: &'a Parts,
     /// Where attempts went, those that are on their way included.
     tried: Mutex<Vec<SocketAddr>>,
 }
 
-impl Origin {
+impl Origin<'_> {
     fn tried(&self) -> std::sync::MutexGuard<'_, Vec<SocketAddr>> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,12 +58,12 @@ impl Call {
     pub(super) async fn hedged(
         &self,
         deadline: Option<Deadline>,
-        mut head: Parts,
-        mut outgoing: Outgoing,
+        head: &mut Parts,
+        outgoing: &mut Outgoing,
     ) -> Result<Answered, Status> {
         let streams = self.method.is_none_or(|method| method.client_streaming);
-        if self.in_retry || streams || !self.is_kept(deadline, &mut outgoing).await? {
-            return self.retried(deadline, &mut head, &mut outgoing).await;
+        if self.in_retry || streams || !self.is_kept(deadline, outgoing).await? {
+            return self.retried(deadline, head, outgoing).await;
         }
         let origin = Origin {
             deadline,
@@ -84,7 +85,7 @@ impl Call {
     }
 
     /// `kept` holds the whole request.
-    async fn race(&self, origin: &Origin, kept: Outgoing) -> Result<Answered, Status> {
+    async fn race(&self, origin: &Origin<'_>, kept: &mut Outgoing) -> Result<Answered, Status> {
         let (policy, allowance) = (&self.retry, &self.target.allowance);
         let mut first = First::begin(self.latencies.as_deref());
         let mut plan = Plan::begin(policy, first.p95(), first.began);
@@ -134,7 +135,7 @@ impl Call {
 
     async fn hedge(
         &self,
-        origin: &Origin,
+        origin: &Origin<'_>,
         mut outgoing: Outgoing,
         which: Try,
         previous: u8,

@@ -8,7 +8,8 @@ use tonic::Status;
 
 use super::{
     Answered, Call,
-    attempt::{Asked, Begun, Outcome, Repeats},
+    attempt::{Asked, Begun, Outcome},
+    repeats::Repeats,
     timer::Timer,
 };
 use crate::{
@@ -47,9 +48,10 @@ impl Call {
                 tried: &memory.tried,
                 deadline,
             };
-            let outcome = self
-                .attempt(head, outgoing, &mut timer, asked, &mut repeats, |_| {})
-                .await;
+            let attempt = self.attempt(head, outgoing, &mut timer, asked, &mut repeats, |_| {});
+            // Apart: a future over a thousand bytes is too large for the allocator's own caches, and
+            // costs more than two small ones.
+            let outcome = Box::pin(attempt).await;
             // What ended is gone before the pause: it is large.
             let pause = match self.next(outcome, &mut memory, deadline, outgoing) {
                 ControlFlow::Break(Ok(begun)) => return Ok(Answered { begun, timer }),
@@ -69,7 +71,7 @@ impl Call {
         memory: &mut Memory,
         deadline: Option<Deadline>,
         outgoing: &mut Outgoing,
-    ) -> ControlFlow<Result<Begun, Status>, Duration> {
+    ) -> ControlFlow<Result<Box<Begun>, Status>, Duration> {
         let failure = self.failure(&outcome);
         let pause = failure.and_then(|failure| self.after(failure, memory, deadline, outgoing));
         let Some(pause) = pause else {

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Channel, Config, Target, attempt::REPEATS_MAX, methods::Throttles, rules::Guards};
+use super::{Channel, Config, Target, methods::Throttles, repeats::REPEATS_MAX, rules::Guards};
 use crate::{
     balance::{self, Balancer, NotSet, Snapshot},
     breaker::{self, Order},

@@ -177,5 +177,5 @@ where
 
 /// Whether an error is what its handler is there to tell, as that there is no such thing.
 fn has_worked(headers: &HeaderMap) -> bool {
-    classify::judge(End::Answered(headers), true) == Verdict::Success
+    classify::judge(End::answered(headers), true) == Verdict::Success
 }

@@ -46,7 +46,7 @@ pub(crate) use self::keepalive::{PING_INTERVAL_MIN, PING_INTERVAL_MIN_OURS};
 pub use self::{
     connect::{Connect, Io, Tcp},
     connection::Slot,
-    exchange::{Failed, Incoming, exchange},
+    exchange::{Exchange, Failed, Incoming, exchange},
     outgoing::{Outgoing, REPLAY_MAX, Replayable},
     tls::{Tls, TlsFiles},
 };

@@ -83,9 +83,10 @@ impl ClientMethod {
         }
     }
 
-    /// Starts to measure a call. Its trace is that of the call being served, where there is one.
+    /// Starts to measure a call that begins at `now`. Its trace is that of the call being served, where
+    /// there is one.
     #[must_use]
-    pub fn start(&self) -> ClientCall {
+    pub fn start(&self, now: Instant) -> ClientCall {
         let shared = Arc::clone(&self.shared);
         shared.in_flight.increment();
         let parent = call::with_current(|current| current.map(|current| current.trace.clone()));
@@ -98,7 +99,7 @@ impl ClientMethod {
         });
         ClientCall {
             shared,
-            began: Instant::now(),
+            began: now,
             span,
             trace,
             code: Code::Cancelled,
@@ -129,9 +130,10 @@ impl ClientCall {
         &self.span
     }
 
-    /// Starts to measure one attempt; `previous` ones were made before, transparent ones apart.
+    /// Starts to measure one attempt that begins at `now`; `previous` ones were made before,
+    /// transparent ones apart.
     #[must_use]
-    pub fn attempt(&self, which: Try, previous: u8) -> Attempt {
+    pub fn attempt(&self, which: Try, previous: u8, now: Instant) -> Attempt {
         let shared = Arc::clone(&self.shared);
         shared.attempts.increment();
         match which {
@@ -144,7 +146,7 @@ impl ClientCall {
         let trace = trace::context_of(&span, Some(&self.trace));
         Attempt {
             shared,
-            began: Instant::now(),
+            began: now,
             span,
             // Nobody records the call's span where the attempt has none: its id is free to use.
             trace: trace.unwrap_or_else(|| self.trace.clone()),
@@ -157,8 +159,8 @@ impl ClientCall {
         self.shared.retry_delay.record_duration(delay);
     }
 
-    /// Ends the call with the code its stream ended with.
-    pub fn end(mut self, code: Code) {
+    /// Takes in the code that its stream ended with; the call ends when this is dropped.
+    pub fn end(&mut self, code: Code) {
         self.code = code;
     }
 }
@@ -210,8 +212,8 @@ impl Attempt {
         self.trace.inject(headers);
     }
 
-    /// Ends the attempt with the code its stream ended with.
-    pub fn end(mut self, code: Code) {
+    /// Takes in the code that its stream ended with; the attempt ends when this is dropped.
+    pub fn end(&mut self, code: Code) {
         self.code = code;
     }
 }

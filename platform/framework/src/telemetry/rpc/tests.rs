@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
 use tonic::Code;
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt as _};
 
@@ -123,11 +124,15 @@ async fn served_calls_are_counted_by_code() {
 #[tokio::test]
 async fn attempts_are_counted_apart_from_the_call() {
     let capture = capture();
-    let call = ClientMethod::new(&PLACE, &orders()).start();
-    call.attempt(Try::First, 0).end(Code::Unavailable);
-    call.attempt(Try::Transparent, 0).end(Code::Unavailable);
-    call.attempt(Try::Transparent, 0).end(Code::Ok);
+    let mut call = ClientMethod::new(&PLACE, &orders()).start(Instant::now());
+    call.attempt(Try::First, 0, Instant::now())
+        .end(Code::Unavailable);
+    call.attempt(Try::Transparent, 0, Instant::now())
+        .end(Code::Unavailable);
+    call.attempt(Try::Transparent, 0, Instant::now())
+        .end(Code::Ok);
     call.end(Code::Ok);
+    drop(call);
 
     let target = [("grpc_target", "orders"), ("grpc_method", PLACE_NAME)];
     let expected = [
@@ -173,12 +178,14 @@ async fn spans_logs_and_headers_share_one_trace() {
     call.span().in_scope(|| {
         let _entered = call::enter(context(&call));
         tracing::info!("placing");
-        let made = ClientMethod::new(&PLACE, &orders()).start();
-        let attempt = made.attempt(Try::Transparent, 2);
+        let mut made = ClientMethod::new(&PLACE, &orders()).start(Instant::now());
+        let mut attempt = made.attempt(Try::Transparent, 2, Instant::now());
         attempt.picked(SocketAddr::from(([10, 0, 0, 7], 50_051)));
         attempt.inject(&mut outgoing);
         attempt.end(Code::Ok);
+        drop(attempt);
         made.end(Code::Ok);
+        drop(made);
     });
     let own = call.trace().clone();
     call.end(Code::Internal);
@@ -233,7 +240,7 @@ async fn a_span_is_an_error_where_its_side_is_to_blame() {
     let client = ClientMethod::new(&PLACE, &orders());
     for code in (0..17).map(Code::from_i32) {
         server.start(&HeaderMap::new(), None).end(code);
-        client.start().end(code);
+        client.start(Instant::now()).end(code);
     }
     for pair in capture.spans().chunks(2) {
         let code = &pair[0].attributes["rpc.response.status_code"];
@@ -273,7 +280,9 @@ async fn work_outside_the_span_stays_in_the_trace() {
     let served = ServerMethod::new(&PLACE).start(&headers(true), None);
     {
         let _entered = call::enter(context(&served));
-        ClientMethod::new(&PLACE, &orders()).start().end(Code::Ok);
+        ClientMethod::new(&PLACE, &orders())
+            .start(Instant::now())
+            .end(Code::Ok);
     }
     let made = &capture.spans()[0];
     assert_eq!(served.trace().trace_id, made.trace_id);
@@ -291,8 +300,9 @@ async fn an_unsampled_trace_goes_on_unrecorded() {
     let served = ServerMethod::new(&PLACE).start(&incoming, None);
     served.span().in_scope(|| {
         let _entered = call::enter(context(&served));
-        let made = ClientMethod::new(&PLACE, &orders()).start();
-        made.attempt(Try::First, 0).inject(&mut outgoing);
+        let made = ClientMethod::new(&PLACE, &orders()).start(Instant::now());
+        made.attempt(Try::First, 0, Instant::now())
+            .inject(&mut outgoing);
     });
     served.end(Code::Ok);
 
@@ -321,9 +331,10 @@ async fn without_an_exporter_the_trace_goes_on() {
         assert_ne!(remote.span_id, served.trace().span_id);
 
         let _entered = call::enter(context(&served));
-        let made = ClientMethod::new(&PLACE, &orders()).start();
+        let made = ClientMethod::new(&PLACE, &orders()).start(Instant::now());
         let mut outgoing = HeaderMap::new();
-        made.attempt(Try::First, 0).inject(&mut outgoing);
+        made.attempt(Try::First, 0, Instant::now())
+            .inject(&mut outgoing);
         let sent = TraceContext::extract(&outgoing).unwrap();
         assert_eq!(remote.trace_id, sent.trace_id);
         assert_ne!(served.trace().span_id, sent.span_id);

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -24,7 +23,7 @@ use crate::{
 };
 
 /// An attempt that got no answer, or lost it half-way.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", status.message())]
 pub struct Failed {
     /// How far the request got; none if it was the request's own body that failed.
@@ -45,61 +44,90 @@ impl Failed {
     }
 }
 
-/// Sends a request on the place it was given, and returns the beginning of the answer.
+/// Sends a request on the place it was given. What comes back is its answer's beginning, to be
+/// waited for.
 ///
-/// `head` holds path and headers; scheme and authority are the endpoint's. Until this returns
-/// `Ok`, `outgoing` still owns the request's body and may be rewound for another attempt; after
-/// that it says itself whether it may. Dropping the future resets the stream.
+/// `head` holds path and headers; scheme and authority are the endpoint's. Until the answer begins,
+/// `outgoing` still owns the request's body and may be rewound for another attempt; after that it
+/// says itself whether it may. Dropping what comes back resets the stream.
 ///
 /// # Errors
 ///
-/// If no answer began; says how far the request got.
-pub async fn exchange(
+/// If it cannot be sent, or no answer begins; says how far the request got.
+pub fn exchange(
     slot: Slot,
     head: Request<()>,
     outgoing: &mut Outgoing,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Exchange<'_>, Failed> {
     let request = on_the_wire(head, slot.shared())?;
     let last = outgoing.is_end();
     let (response, stream) = slot
         .send_request(request, last)
         .map_err(|error| not_sent(&error, slot.shared()))?;
-    let mut pump = (!last).then(|| Pump::new(stream));
-    let response = head_of_answer(response, &mut pump, outgoing, slot.shared()).await?;
-    slot.answered();
-    let (parts, stream) = response.into_parts();
-    // An answer that is over wants no more of the request: it stays whole, for another attempt.
-    let pump = pump
-        .filter(|_| !stream.is_end_stream())
-        .map(|pump| Running::spawn(pump, outgoing.commit(), &slot.shared().tasks));
-    let incoming = Incoming {
-        open: Some(Open { pump, stream, slot }),
-        data_ended: false,
-    };
-    Ok(Response::from_parts(parts, incoming))
+    Ok(Exchange {
+        response,
+        pump: (!last).then(|| Pump::new(stream)),
+        outgoing,
+        slot: Some(slot),
+    })
 }
 
-/// Waits for the head of the answer and sends the request meanwhile.
-async fn head_of_answer(
-    mut response: ResponseFuture,
-    pump: &mut Option<Pump>,
-    outgoing: &mut Outgoing,
-    shared: &Shared,
-) -> Result<Response<RecvStream>, Failed> {
-    poll_fn(|cx| {
-        if let Some(sending) = pump
-            && let Poll::Ready(sent) = sending.poll(outgoing, cx)
+/// A request that is sent while the head of its answer is waited for.
+// By hand: an async function keeps what it was given beside what it makes of it, and a call's future
+// is moved as it begins.
+#[derive(Debug)]
+#[must_use = "nothing is sent unless it is polled"]
+pub struct Exchange<'a> {
+    response: ResponseFuture,
+    pump: Option<Pump>,
+    outgoing: &'a mut Outgoing,
+    /// None once it was answered.
+    slot: Option<Slot>,
+}
+
+impl Exchange<'_> {
+    /// Whether the whole request can be sent again.
+    #[must_use]
+    pub fn is_replayable(&self) -> bool {
+        self.outgoing.is_replayable()
+    }
+
+    fn begun(&mut self, slot: Slot, answer: Response<RecvStream>) -> Response<Incoming> {
+        slot.answered();
+        // An answer that is over wants no more of the request: it stays whole, for another attempt.
+        let pump = self.pump.take().filter(|_| !answer.body().is_end_stream());
+        let pump =
+            pump.map(|pump| Running::spawn(pump, self.outgoing.commit(), &slot.shared().tasks));
+        answer.map(|stream| Incoming {
+            open: Some(Open { pump, stream, slot }),
+            data_ended: false,
+        })
+    }
+}
+
+impl Future for Exchange<'_> {
+    type Output = Result<Response<Incoming>, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(sending) = &mut this.pump
+            && let Poll::Ready(sent) = sending.poll(this.outgoing, cx)
         {
             if let Err(status) = sent {
                 return Poll::Ready(Err(Failed::own(status)));
             }
-            *pump = None;
+            this.pump = None;
         }
-        Pin::new(&mut response)
-            .poll(cx)
-            .map_err(|error| failed(&error, shared))
-    })
-    .await
+        let answer = ready!(Pin::new(&mut this.response).poll(cx));
+        let slot = this
+            .slot
+            .take()
+            .expect("polled once more after it was ready");
+        Poll::Ready(match answer {
+            Ok(answer) => Ok(this.begun(slot, answer)),
+            Err(error) => Err(failed(&error, slot.shared())),
+        })
+    }
 }
 
 fn on_the_wire(head: Request<()>, shared: &Shared) -> Result<Request<()>, Failed> {
@@ -181,7 +209,8 @@ fn lost(shared: &Shared, error: &h2::Error) -> Status {
     status::with_public(status, "the connection to the instance was lost")
 }
 
-/// The body of an answer. Dropped before its end it resets the stream.
+/// The body of an answer; by default one that is over. Dropped before its end it resets the stream.
+#[derive(Default)]
 pub struct Incoming {
     open: Option<Open>,
     data_ended: bool,
@@ -195,6 +224,11 @@ struct Open {
 }
 
 impl Incoming {
+    /// Lets go of the stream, which resets it where it has not ended.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Whether the stream ended with what was read so far.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -105,9 +105,12 @@ impl tower::Service<Request<Body>> for OnConnection {
                 slot.ok_or_else(|| Refusal::NoEndpoint.status("no place for a health watch"))?;
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts, ());
-            exchange(slot, head, &mut Outgoing::new(body))
-                .await
-                .map_err(|failed| failed.status)
+            let mut outgoing = Outgoing::new(body);
+            let answer = match exchange(slot, head, &mut outgoing) {
+                Ok(exchange) => exchange.await,
+                Err(failed) => Err(failed),
+            };
+            answer.map_err(|failed| failed.status)
         })
     }
 }
