@@ -66,9 +66,24 @@ config::section! {
         pub fault: section fault::Config;
         /// How many calls are in flight where the method is served.
         pub concurrency: section concurrency::Policy;
+        /// Answers that whoever hands calls on, as a gateway does, gives once more while it gets no others.
+        pub stale_cache: section StaleCache;
     }
     validate = Policy::check;
     member = Policy::inherited;
+}
+
+/// Longest that an answer may be given once more.
+const AGE_MAX: Duration = Duration::from_hours(24);
+
+config::section! {
+    /// Answers that are given once more where a backend is at fault, overloaded or away, marked as
+    /// stale. Only those of methods whose contract says that they have no side effects
+    /// (`idempotency_level`), with one message either way, are.
+    pub struct StaleCache {
+        /// How old such an answer may be; 0s is off, and none is kept.
+        pub age_max: Duration = Duration::ZERO, in Duration::ZERO..=AGE_MAX, live;
+    }
 }
 
 impl Policy {
@@ -161,6 +176,19 @@ impl Policies {
     pub fn follow(&self, method: &'static str) -> Live<Policy> {
         self.table
             .derive(move |table| Policy::clone(table.find(method)))
+    }
+
+    /// What `derive` makes of the policies of all patterns that are configured, made anew with each change
+    /// of them: for programs that hand calls on, and learn of methods as these are called.
+    #[must_use]
+    pub fn derive<S>(
+        &self,
+        derive: impl Fn(&Patterns<Arc<Policy>>) -> S + Send + Sync + 'static,
+    ) -> Live<S>
+    where
+        S: PartialEq + Send + Sync + 'static,
+    {
+        self.table.derive(move |table| derive(&table.by_pattern))
     }
 
     /// The policy of a method now: for those that are known only once they are called.

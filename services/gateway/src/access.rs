@@ -69,7 +69,8 @@ impl Access {
     }
 
     /// Whether a call of the method at `path` with these `headers` may be handed on; answers what is
-    /// known of it, and who calls where a token had to say so.
+    /// known of it, and who calls where a token had to say so. Where its service `is_gone`, what that said
+    /// of it holds on: a stale answer is for those alone who might call it.
     ///
     /// # Errors
     ///
@@ -79,6 +80,7 @@ impl Access {
         &self,
         path: &str,
         headers: &HeaderMap,
+        is_gone: bool,
     ) -> Result<(Known, Option<Identity>), Status> {
         let (service, name) = path
             .strip_prefix('/')
@@ -92,7 +94,10 @@ impl Access {
         {
             api = Some(completed);
         }
-        let service = api.as_ref().and_then(|api| api.reachable(service));
+        let service = api.as_ref().and_then(|api| {
+            let gone = || api.gone.services.get(service).filter(|_| is_gone);
+            api.reachable(service).or_else(gone)
+        });
         let Some(method) = service.and_then(|it| it.methods.get(name)) else {
             let verified = Box::pin(self.verify(headers, None)).await;
             return match (verified, service) {

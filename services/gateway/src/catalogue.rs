@@ -56,12 +56,11 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// The service whose method `path` called, as gRPC spells it.
+    /// The method that `path` called, as gRPC spells it.
     #[must_use]
-    pub fn service(&self, path: &str) -> Option<&str> {
+    pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        let (name, service) = self.services.get_key_value(service)?;
-        service.methods.contains_key(method).then_some(name)
+        self.services.get(service)?.methods.get(method)
     }
 }
 

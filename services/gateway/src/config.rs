@@ -18,6 +18,8 @@ config::section! {
         pub tokens: section Tokens;
         /// How many streams each client may have open.
         pub streams: section Streams;
+        /// Answers that are kept for when a backend cannot answer.
+        pub stale_cache: section StaleCache;
     }
 }
 
@@ -53,6 +55,20 @@ config::section! {
         /// Those that one client may have open at once, and calls whose only message it has not sent yet.
         /// Clients are told apart as in `rate`.
         pub per_client_max: u32 = 100, in 1..=100_000, live;
+    }
+}
+
+config::section! {
+    /// Answers that are kept for methods whose policy has a `stale_cache`. Beyond a bound those go first
+    /// that were neither given nor got for the longest time.
+    pub struct StaleCache {
+        /// Answers that are kept; 0 is none.
+        pub entries_max: usize = 10_000, in 0..=1_000_000, live;
+        /// Bytes that all of them may have, with their metadata and 256 for each.
+        pub bytes_max: Size = Size::mib(32), in Size::kib(1).., live;
+        /// Bytes that one of them may have. A larger one is handed on as it comes, and not kept. So much is
+        /// held of each answer until it is whole.
+        pub entry_bytes_max: Size = Size::kib(256), in Size::kib(1)..=Size::mib(4), live;
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
     config::Http,
     headers,
     json::{self, Allowance, Bodies, Failure, Incoming, Requests, Share, unsupported},
+    stale,
 };
 
 /// What the only version of the protocol is called.
@@ -47,9 +48,11 @@ pub(crate) fn unknown(path: &str) -> Response<Body> {
     refusal(failure.into(), &DescriptorPool::new())
 }
 
-/// The answer for a method whose `service` went a little while ago.
-pub(crate) fn gone(service: &str) -> Response<Body> {
-    refusal(backends::gone(service).into(), &DescriptorPool::new())
+/// The answer for a `method` whose service went a little while ago.
+pub(crate) fn gone(method: &Method) -> Response<Body> {
+    let descriptor = &method.descriptor;
+    let status = backends::gone(descriptor.parent_service().full_name());
+    refusal(status.into(), descriptor.parent_pool())
 }
 
 /// How long the caller waits, in milliseconds of up to ten digits.
@@ -178,7 +181,9 @@ impl Connect {
         let (leading, answer, trailing) = answered?;
         let body = Body::new(http_body_util::Full::from(answer));
         let mut response = json::respond(StatusCode::OK, codec.content_type(), body);
+        let age = stale::age(&leading);
         headers::answer(leading, "", response.headers_mut());
+        stale::tell(age, response.headers_mut());
         headers::answer(trailing, "trailer-", response.headers_mut());
         Ok(response)
     }

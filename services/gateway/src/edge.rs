@@ -18,6 +18,7 @@ use crate::{
     connect::{self, Connect},
     cors,
     json::{Bodies, Failure, Incoming, Json, unsupported},
+    stale::Stale,
     unread, web,
 };
 
@@ -29,19 +30,27 @@ pub struct Edge {
     bodies: Bodies,
     json: Json,
     connect: Connect,
+    stale: Stale,
 }
 
 impl Edge {
-    /// Answers for what `catalogue` has. Clients are told apart by `limiter`.
+    /// Answers for what `catalogue` has, and for what went and `stale` may have answers of. Clients are
+    /// told apart by `limiter`.
     #[must_use]
-    pub fn new(catalogue: Catalogue, config: Live<Http>, limiter: Limiter) -> Self {
+    pub fn new(catalogue: Catalogue, config: Live<Http>, limiter: Limiter, stale: Stale) -> Self {
         let bodies = Bodies::new(config.clone(), limiter);
         Self {
-            json: Json::new(catalogue.clone(), config.clone(), bodies.clone()),
+            json: Json::new(
+                catalogue.clone(),
+                config.clone(),
+                bodies.clone(),
+                stale.clone(),
+            ),
             connect: Connect::new(config.clone(), bodies.clone()),
             bodies,
             catalogue,
             config,
+            stale,
         }
     }
 
@@ -91,8 +100,12 @@ impl Edge {
             if let Some(method) = api.method(path) {
                 return self.connect.answer(method, request).await;
             }
-            if let Some(service) = api.gone.service(path) {
-                return connect::gone(service);
+            if let Some(method) = api.gone.method(path) {
+                return if self.stale.is_wanted(path) {
+                    self.connect.answer(method, request).await
+                } else {
+                    connect::gone(method)
+                };
             }
         }
         if connect::is_said(request.headers()) {

@@ -30,7 +30,8 @@ use crate::{
     access::Access,
     backends::Backends,
     call,
-    streams::{Awaited, Streams},
+    stale::Stale,
+    streams::{Awaited, Open, Streams},
 };
 
 /// When a call that a backend may not have seen is worth another try.
@@ -49,18 +50,26 @@ struct Shared {
     access: Access,
     limiter: Limiter,
     streams: Streams,
+    stale: Stale,
 }
 
 impl Forward {
     /// Hands calls on to `backends`, as far as `access`, `limiter` and `streams` let them. Clients are
-    /// told apart by `limiter`.
+    /// told apart by `limiter`. What backends cannot answer, `stale` may.
     #[must_use]
-    pub fn new(backends: Backends, access: Access, limiter: Limiter, streams: Streams) -> Self {
+    pub fn new(
+        backends: Backends,
+        access: Access,
+        limiter: Limiter,
+        streams: Streams,
+        stale: Stale,
+    ) -> Self {
         let shared = Shared {
             backends,
             access,
             limiter,
             streams,
+            stale,
         };
         Self {
             shared: Arc::new(shared),
@@ -83,12 +92,54 @@ impl Shared {
         Ok((address, self.limiter.begin(method, &caller)?))
     }
 
-    fn backend(&self, path: &str) -> Result<Channel, Status> {
+    /// Who answers calls of `path`; what they fail with where nobody does at this moment, and an answer
+    /// may be there that is stale.
+    fn backend(&self, path: &str) -> Result<Result<Channel, Status>, Status> {
         let Some(service) = service_of(path) else {
             let text = format!("{path} is not the path of a method");
             return Err(Refusal::Unimplemented.status(text));
         };
-        self.backends.of(service)
+        match self.backends.of(service) {
+            Err(gone) if !self.stale.is_wanted(path) || !self.backends.is_gone(service) => {
+                Err(gone)
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Makes the call that `request` is of `path`. Where there is an `age_max`, an answer that was
+    /// given before and is no older may be given once more.
+    async fn answer(
+        &self,
+        age_max: Option<Duration>,
+        channel: Result<Channel, Status>,
+        path: PathAndQuery,
+        request: Request<Body>,
+        open: Option<Open>,
+    ) -> Response<Body> {
+        let call = |request| async move {
+            // Within: the channel takes the trace and the deadline of the call that it runs in.
+            let answered = match channel {
+                Ok(mut channel) => channel.call(request).await,
+                Err(gone) => Err(gone),
+            };
+            match answered {
+                Ok(response) => Ok(response.map(|body| {
+                    Body::new(body.map_err(move |status| {
+                        // Open for as long as the answer is.
+                        let _open = &open;
+                        outside(path.path(), status)
+                    }))
+                })),
+                Err(status) => Err(outside(path.path(), status)),
+            }
+        };
+        let answered = match age_max {
+            None => call(request).await,
+            // In a box: others carry no room for it.
+            Some(age_max) => Box::pin(self.stale.answer(age_max, request, call)).await,
+        };
+        answered.unwrap_or_else(Status::into_http)
     }
 }
 
@@ -119,7 +170,9 @@ impl Service<Request<Inbound>> for Forward {
         // Where it goes is the channel's to say.
         head.uri = path.clone().into();
         Box::pin(async move {
-            let checked = shared.access.check(path.path(), &head.headers).await;
+            let (access, is_gone) = (&shared.access, channel.is_err());
+            let checked = access.check(path.path(), &head.headers, is_gone);
+            let checked = checked.await;
             let streams = &shared.streams;
             let client = Key::of(address);
             let open = checked.and_then(|(known, identity)| {
@@ -128,32 +181,27 @@ impl Service<Request<Inbound>> for Forward {
                     headers: &head.headers,
                     identity: identity.as_ref().map(|it| it.subject.as_str()),
                 })?;
-                // So that it knows whether it may try again.
-                channel.assume(known.idempotency);
-                let open = known.is_stream.then(|| streams.open(client));
-                open.transpose()
+                if let Ok(channel) = &mut channel {
+                    // So that it knows whether it may try again.
+                    channel.assume(known.idempotency);
+                }
+                let open = known.is_stream.then(|| streams.open(client)).transpose()?;
+                Ok((open, shared.stale.age_max(path.path(), known)))
             });
-            let (open, body) = match open {
-                Ok(None) => (None, Body::new(Awaited::new(body, streams.clone(), client))),
-                Ok(open) => (open, Body::new(body)),
+            let (open, age_max) = match open {
+                Ok(open) => open,
                 Err(status) => return Ok(status.into_http()),
+            };
+            let body = match open {
+                None => Body::new(Awaited::new(body, streams.clone(), client)),
+                Some(_) => Body::new(body),
             };
             let body = match call::whole(&mut head.extensions, body).await {
                 Ok(body) => body,
                 Err(status) => return Ok(status.into_http()),
             };
-            // Within: the channel takes the trace and the deadline of the call that it runs in.
-            let answer = channel.call(Request::from_parts(head, body));
-            Ok(match answer.await {
-                Ok(response) => response.map(|body| {
-                    Body::new(body.map_err(move |status| {
-                        // Open for as long as the answer is.
-                        let _open = &open;
-                        outside(path.path(), status)
-                    }))
-                }),
-                Err(status) => outside(path.path(), status).into_http(),
-            })
+            let request = Request::from_parts(head, body);
+            Ok(shared.answer(age_max, channel, path, request, open).await)
         })
     }
 }

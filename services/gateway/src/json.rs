@@ -53,6 +53,7 @@ use crate::{
     },
     config::Http,
     pages,
+    stale::Stale,
 };
 
 /// One message.
@@ -72,6 +73,7 @@ pub struct Json {
     catalogue: Catalogue,
     config: Live<Http>,
     bodies: Bodies,
+    stale: Stale,
 }
 
 /// An answer with `body` of a type.
@@ -99,13 +101,14 @@ pub(crate) fn unsupported(text: impl Into<String>) -> Response<Body> {
 }
 
 impl Json {
-    /// Answers for what `catalogue` has.
+    /// Answers for what `catalogue` has, and for what went and `stale` may have answers of.
     #[must_use]
-    pub fn new(catalogue: Catalogue, config: Live<Http>, bodies: Bodies) -> Self {
+    pub fn new(catalogue: Catalogue, config: Live<Http>, bodies: Bodies, stale: Stale) -> Self {
         Self {
             catalogue,
             config,
             bodies,
+            stale,
         }
     }
 
@@ -141,6 +144,9 @@ impl Json {
                     return page;
                 }
                 if let Found::Binding(binding) = api.gone.routes.find(method, path) {
+                    if self.stale.is_wanted(binding.method.path.path()) {
+                        return self.answer_bound(&binding, request).await;
+                    }
                     let service = binding.method.descriptor.parent_service();
                     return Failure::from(backends::gone(service.full_name())).answer(None);
                 }
@@ -149,7 +155,16 @@ impl Json {
                 return Failure::of_request(not_found, Code::NotFound, text).answer(None);
             }
         };
-        let answer = self.run(&binding, request).await;
+        self.answer_bound(&binding, request).await
+    }
+
+    /// Calls what a request is bound to.
+    async fn answer_bound(
+        &self,
+        binding: &Arc<Binding>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let answer = self.run(binding, request).await;
         let mut response = answer.unwrap_or_else(|failure| {
             let pool = binding.method.descriptor.parent_pool();
             failure.answer(Some(pool))

@@ -16,6 +16,7 @@ pub mod hop;
 pub mod json;
 pub mod pages;
 pub mod reflection;
+pub mod stale;
 pub mod streams;
 mod unread;
 mod web;
@@ -26,7 +27,7 @@ pub use config::Config;
 
 use crate::{
     access::Access, backends::Backends, catalogue::Follower, edge::Edge, forward::Forward,
-    reflection::Merged, streams::Streams,
+    reflection::Merged, stale::Stale, streams::Streams,
 };
 
 /// Builds the service.
@@ -77,13 +78,18 @@ pub fn serve(app: &mut App<Config>, directory: Directory) -> Result<(), BoxError
     });
     let limiter = app.limiter();
     let streams = Streams::new(config.map(|config| &config.streams));
-    let forward = Forward::new(backends, access, limiter.clone(), streams);
+    let stale = Stale::new(&app.policies(), config.map(|config| &config.stale_cache));
+    let (tidying, stopping) = (stale.clone().tidy(), app.tasks().stopping());
+    app.spawn("stale answers", async move {
+        stopping.run_until_cancelled(tidying).await;
+    });
+    let forward = Forward::new(backends, access, limiter.clone(), streams, stale.clone());
     let named = app.serve_others(forward);
     let (telling, stopping) = (catalogue.clone().tell(named), app.tasks().stopping());
     app.spawn("names of methods", async move {
         stopping.run_until_cancelled(telling).await;
     });
     let http = config.map(|config| &config.http);
-    app.serve_http(Edge::new(catalogue, http, limiter));
+    app.serve_http(Edge::new(catalogue, http, limiter, stale));
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::{
     health::{Check, Health},
     journal::Journal,
     limit::{board::Board, rate::Limiter},
+    policy::Policies,
     server::{DescriptorError, Generated, HttpService, Named, Router},
     shutdown::Tasks,
     telemetry::metric::Value,
@@ -47,6 +48,7 @@ pub struct App<C> {
     pub(super) faults: Faults,
     pub(super) limits: Board,
     pub(super) rates: Limiter,
+    pub(super) policies: Policies,
     pub(super) breakers: Register,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
@@ -227,6 +229,13 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn limiter(&self) -> Limiter {
         self.rates.clone()
+    }
+
+    /// What holds for the calls of each method, for programs that hand calls on and have layers of their
+    /// own.
+    #[must_use]
+    pub fn policies(&self) -> Policies {
+        self.policies.clone()
     }
 
     /// Runs a background task for as long as the process does. It is told to stop through

@@ -196,13 +196,14 @@ impl<C: Section> Process<C> {
 
     fn app(&self, registry: Option<&Registry>) -> App<C> {
         let settings = self.settings.live.load();
+        let policies = self.policies();
         let mut clients = Clients::new(
             settings.first.clients.clone(),
             self.platform.clone(),
             self.journal.clone(),
         )
         .following(self.settings.live.map(|settings| &settings.first.clients))
-        .with_policies(self.policies())
+        .with_policies(policies.clone())
         .with_zone(settings.first.registration.zone.as_deref());
         if let Some(registry) = registry {
             clients = registry.teach(clients, &self.platform, &self.journal);
@@ -218,6 +219,7 @@ impl<C: Section> Process<C> {
             faults: Faults::default(),
             limits: Board::default(),
             rates: protection::quotas(self),
+            policies,
             breakers: Register::default(),
             registry: registry.cloned(),
             router: Router::new(),

@@ -314,3 +314,29 @@ fn a_policy_fits_the_clients_that_follow_it() {
     let toml = format!("{toml}\n[policies.'a.B/Read']\ntimeout = '6s'");
     assert!(told(&toml, 3, 10).is_empty());
 }
+
+/// Goal: how old a stale answer may be is said for a service and taken back for a method; more than a day is
+/// not.
+/// Method: such a table, by method, and as it is derived; then one that says two days.
+#[test]
+fn stale_answers_are_said_by_pattern() {
+    let toml = "[policies.'a.B/*']\nstale_cache = { age_max = '5m' }\n\
+                [policies.'a.B/Own']\ntimeout = '1s'\n\
+                [policies.'a.B/None']\nstale_cache.age_max = '0s'\n";
+    let policies = Policies::new(&Live::fixed(policies_of(toml)));
+    let age = |method| policies.find(method).stale_cache.age_max;
+    let (some, none) = (Duration::from_mins(5), Duration::ZERO);
+    for (method, expected) in [
+        ("a.B/Any", some),
+        ("a.B/Own", some),
+        ("a.B/None", none),
+        ("a.C/Any", none),
+    ] {
+        assert_eq!(expected, age(method), "{method}");
+    }
+    let derived = policies.derive(|all| all.values().count());
+    assert_eq!(3, *derived.load());
+    let refused = faults("[policies.'*']\nstale_cache.age_max = '2days'\n");
+    let start = "orders.toml:2: policies.\"*\".stale_cache.age_max = \"2days\": expected";
+    assert!(refused[0].starts_with(start), "{refused:?}");
+}

@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, time};
 use tonic::{Status, Streaming, body::Body, metadata::MetadataMap};
 
 use super::{Failure, Faults, LINES, failure, respond, write};
-use crate::catalogue::rule::Binding;
+use crate::{catalogue::rule::Binding, stale};
 
 /// How long the head of an answer waits for the first message, so that what is refused is refused
 /// by the status of HTTP.
@@ -57,8 +57,10 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, Failure> {
     if !binding.method.descriptor.is_server_streaming() {
         let answered = async {
-            let (_, answers) = call.await?;
-            super::unary(binding, answers).await
+            let (metadata, answers) = call.await?;
+            let mut response = super::unary(binding, answers).await?;
+            stale::tell(stale::age(&metadata), response.headers_mut());
+            Ok(response)
         };
         // What was wrong with the requests explains how the call ended, so it is asked first.
         tokio::select! {

@@ -69,7 +69,7 @@ async fn services_come_and_go() {
 
     let Edge {
         gateway,
-        _echo: echo,
+        echo,
         registered,
         ..
     } = edge;
@@ -117,7 +117,7 @@ async fn a_broken_service_is_in_no_others_way() {
     let gateway = gateway(&targets, known, "").await;
     let edge = Edge {
         gateway,
-        _echo: echo,
+        echo,
         dropped,
         registered,
     };
@@ -127,33 +127,41 @@ async fn a_broken_service_is_in_no_others_way() {
 }
 
 /// An address that leads to another, until dropped.
-struct Wire {
-    address: SocketAddr,
-    leads_to: watch::Sender<Option<SocketAddr>>,
+pub(crate) struct Wire {
+    pub(crate) address: SocketAddr,
+    pub(crate) leads_to: watch::Sender<Option<SocketAddr>>,
+    /// Whether nothing goes through any more, and nobody is told.
+    pub(crate) is_hung: watch::Sender<bool>,
     _accepting: JoinSet<()>,
 }
 
 impl Wire {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (is_hung, hung) = watch::channel(false);
         let (leads_to, end) = watch::channel(None);
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
-                let mut end = end.clone();
+                let (mut end, mut hung) = (end.clone(), hung.clone());
                 connections.spawn(async move {
                     let end = end.wait_for(Option::is_some).await.unwrap().unwrap();
                     let mut far = TcpStream::connect(end).await?;
-                    copy_bidirectional(&mut near, &mut far).await
+                    tokio::select! {
+                        copied = copy_bidirectional(&mut near, &mut far) => return copied,
+                        hung = hung.wait_for(|hung| *hung) => drop(hung),
+                    }
+                    std::future::pending().await
                 });
             }
         });
         Self {
             address,
             leads_to,
+            is_hung,
             _accepting: accepting,
         }
     }
@@ -174,7 +182,7 @@ async fn a_gateway_does_not_call_itself() {
     wire.leads_to.send_replace(Some(gateway.address()));
     let edge = Edge {
         gateway,
-        _echo: echo,
+        echo,
         dropped,
         registered,
     };
@@ -222,7 +230,7 @@ async fn nobody_outside_is_told_where_instances_are() {
     let gateway = gateway(&[("echo", address)], known, "").await;
     let edge = Edge {
         gateway,
-        _echo: echo,
+        echo,
         dropped,
         registered,
     };

@@ -12,6 +12,7 @@ mod pages;
 mod rate;
 mod requests;
 mod rules;
+mod stale;
 mod streams;
 mod support;
 mod token;

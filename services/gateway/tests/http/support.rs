@@ -25,7 +25,7 @@ pub(crate) const ECHO: &str = "echo.v1.EchoService";
 /// A gateway, and the echo that it knows.
 pub(crate) struct Edge {
     pub(crate) gateway: Service,
-    pub(crate) _echo: Service,
+    pub(crate) echo: Service,
     pub(crate) dropped: Arc<AtomicUsize>,
     pub(crate) registered: watch::Sender<Option<Arc<Services>>>,
 }
@@ -138,10 +138,16 @@ impl Edge {
         let gateway = gateway(&[("echo", echo.address())], known, settings).await;
         Self {
             gateway,
-            _echo: echo,
+            echo,
             dropped,
             registered,
         }
+    }
+
+    /// Stops the echo. One that nobody knows is in its place.
+    pub(crate) async fn stop_echo(&mut self) {
+        let (unknown, _) = echo().await;
+        std::mem::replace(&mut self.echo, unknown).stop().await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

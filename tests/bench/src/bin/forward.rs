@@ -19,13 +19,19 @@ use gantry::{
     discovery::{Directory, Services},
     journal::Journal,
     limit::rate::Limiter,
+    policy::Policies,
     server::{Named, Router, Stack as Layers},
     shutdown::Tasks,
     transport::server::{Config, Limits, Listener, Protocols},
 };
 use gantry_bench::{Stack, cpu_micros, observed, print, proto::bench_service_server::SERVICE_NAME};
 use gateway::{
-    access::Access, backends::Backends, catalogue::Follower, config::Tokens, forward::Forward,
+    access::Access,
+    backends::Backends,
+    catalogue::Follower,
+    config::{StaleCache, Tokens},
+    forward::Forward,
+    stale::Stale,
     streams::Streams,
 };
 use http::{Request, Response};
@@ -115,7 +121,8 @@ fn gantry_forward(serving: &LocalSet, backend: &str) -> Result<SocketAddr, Box<d
     serving.spawn_local(catalogue.clone().tell(named.clone()));
     let access = Access::new(catalogue, backends.clone(), &Live::fixed(Tokens::default()));
     let streams = Streams::new(Live::fixed(gateway::config::Streams::default()));
-    let forward = Forward::new(backends, access, Limiter::default(), streams);
+    let stale = Stale::new(&Policies::default(), Live::fixed(StaleCache::default()));
+    let forward = Forward::new(backends, access, Limiter::default(), streams, stale);
     let limits = Limits::default().live();
     let listener = Listener::bind(&Config::default(), limits.clone())?;
     let address = listener.handle().local_addr().ok_or("no address")?;
