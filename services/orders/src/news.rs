@@ -121,8 +121,8 @@ impl Teller {
     pub async fn tell(self, config: Live<Orders>) {
         let mut pauses = growing(PAUSES);
         let mut is_away = false;
-        loop {
-            let Round { told, away } = self.round().await;
+        for turn in 0_usize.. {
+            let Round { told, away } = self.round(turn).await;
             if told > 0 || away.is_none() {
                 pauses.reset();
             }
@@ -146,11 +146,18 @@ impl Teller {
     }
 
     /// Tells what is due, a bounded number. Where nobody listens, it begins with no further account.
-    async fn round(&self) -> Round {
+    /// Each `turn` begins with another account: where one call is let through to find out whether
+    /// anybody listens again, it is not always the same one, which may fail for reasons of its own.
+    async fn round(&self, turn: usize) -> Round {
         let round = Mutex::new(Round::default());
         let locked = || round.lock().unwrap_or_else(PoisonError::into_inner);
         let due = match self.store.untold(Timestamp::now()).await {
-            Ok(due) => by_account(due),
+            Ok(due) => {
+                let mut due = by_account(due);
+                let first = turn % due.len().max(1);
+                due.rotate_left(first);
+                due
+            }
             Err(error) => {
                 locked().away = Some(error.into());
                 Vec::new()

@@ -41,6 +41,8 @@ gantry_harness::on_both!(
 );
 
 const SOON: Duration = Duration::from_secs(30);
+/// Pauses grow while nobody listens, and each round may tell one alone.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Orders of which accounts are to be told.
 struct Books {
@@ -167,7 +169,7 @@ impl Desk {
     }
 
     async fn until_told(&self, order: &str) {
-        wait::until("news of an order", SOON, async || {
+        wait::until("news of an order", PATIENCE, async || {
             self.answers(order).contains(&Code::Ok).then_some(())
         })
         .await;
