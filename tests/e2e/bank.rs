@@ -46,7 +46,7 @@ async fn ordered(customer: &Customer) {
         let begun = Instant::now();
         let outcome = customer.order_within(number, PATIENCE).await;
         let took = begun.elapsed();
-        assert!(took < PATIENCE + MARGIN, "{took:?}: {outcome:?}");
+        assert!(took < PATIENCE + within(MARGIN), "{took:?}: {outcome:?}");
         let late = |status: &Status| status.code() == Code::DeadlineExceeded;
         assert!(outcome.as_ref().err().is_none_or(late), "{outcome:?}");
     };
@@ -167,7 +167,7 @@ impl Pressing {
                     }
                     let id = format!("pressing-{caller}-{number}");
                     let (outcome, took) = charged(&client, &id, PATIENCE).await;
-                    assert!(took < PATIENCE + MARGIN, "{took:?}: {outcome:?}");
+                    assert!(took < PATIENCE + within(MARGIN), "{took:?}: {outcome:?}");
                     match outcome {
                         Ok(()) => paid += 1,
                         // On a machine that is busy it may take all its time to say so.
@@ -246,16 +246,18 @@ async fn one_at_a_time_asks_whether_it_is_back() {
     assert!(pressing.end().await > 0);
 }
 
+/// How much later than its deadline a call may end: so much where times count. A machine that is busy
+/// with other tests may keep anybody waiting.
+fn within(timed: Duration) -> Duration {
+    if tools::timed() { timed } else { SOON }
+}
+
 /// Goal: a call ends at its deadline however long the bank takes, with its handler; one that has the
 /// time is paid.
 /// Method: a bank that takes two seconds; payments with less time, and one with more.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_outlives_its_deadline() {
-    let margin = if tools::timed() {
-        Duration::from_millis(50)
-    } else {
-        MARGIN
-    };
+    let margin = within(Duration::from_millis(50));
     let stand = Stand::open(Place::file()).await;
     let customer = Customer::of(stand.doors()).await;
     customer.bank(json!({ "latency_ms": 2_000 })).await;

@@ -218,9 +218,11 @@ async fn measure(
     let stopped = stop.subscribe();
     let sending = async {
         let tell = |tally: &mut Tally| progress.tell(tally);
-        let finished = pace::run(&asked.pace, limits, caller, &tally, &mut interrupts, tell).await;
-        stop.send_replace(true);
-        finished
+        let sent = || {
+            stop.send_replace(true);
+        };
+        let interrupts = &mut interrupts;
+        pace::run(&asked.pace, limits, caller, &tally, interrupts, tell, sent).await
     };
     let harming = async {
         match hand {
@@ -269,7 +271,7 @@ fn finish(args: &Load, report: &Report) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// A message for each Ctrl-C or SIGTERM; the first of them also turns `stop` true at once.
+/// A message for each Ctrl-C, SIGTERM or end of the terminal; the first of them also turns `stop` true at once.
 fn interrupts(
     tasks: &Tasks,
     stop: Arc<watch::Sender<bool>>,
@@ -279,6 +281,7 @@ fn interrupts(
     };
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
     let (sender, receiver) = mpsc::channel(1);
     let stopping = tasks.stopping();
     tasks.spawn("signals", async move {
@@ -286,6 +289,7 @@ fn interrupts(
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
                 () = stopping.cancelled() => return,
             }
             stop.send_replace(true);

@@ -116,7 +116,13 @@ fn layered(known: Known, handler: Arc<dyn dispatch::Handler>, around: &Around) -
     let bound = Bound::new(dispatch, is_ours.then(limiter).flatten());
     let rate = Rate::new(bound, method, around.rates.as_ref().filter(|_| is_ours));
     let verify = Verify::new(rate, method, around.tokens.as_ref().filter(|_| is_ours));
-    let protect = Protect::new(verify, method, &policy, &around.protection);
+    let protect = Protect::new(
+        verify,
+        method,
+        &policy,
+        &around.protection,
+        bounds.strangers,
+    );
     let deadline = Deadline::new(protect, method, policy, Arc::clone(bounds));
     let protocol = Protocol::new(deadline);
     let rescue = Rescue::new(protocol, method);

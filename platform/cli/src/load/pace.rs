@@ -68,7 +68,7 @@ pub(crate) struct Finished {
 /// Sends calls as `pace` and `limits` say, and writes into `tally` what becomes of them.
 ///
 /// The first message of `interrupts` ends the sending, the second cuts what is in flight. `tell`
-/// is called each second.
+/// is called each second, `sent` once no more calls are sent.
 pub(crate) async fn run<C: Calls>(
     pace: &Pace,
     limits: Limits,
@@ -76,6 +76,7 @@ pub(crate) async fn run<C: Calls>(
     tally: &RefCell<Tally>,
     interrupts: &mut mpsc::Receiver<()>,
     mut tell: impl FnMut(&mut Tally),
+    sent: impl FnOnce(),
 ) -> Finished {
     let began = tally.borrow().began;
     let mut schedule = Schedule {
@@ -91,6 +92,7 @@ pub(crate) async fn run<C: Calls>(
     let mut interrupted = false;
     // Since when no more calls are sent.
     let mut ended: Option<Instant> = None;
+    let mut sent = Some(sent);
     for turn in 1_usize.. {
         if turn.is_multiple_of(BATCH) {
             // The connections run on this thread too.
@@ -104,6 +106,9 @@ pub(crate) async fn run<C: Calls>(
             timer.as_mut().reset(next.unwrap_or_else(|| {
                 let now = Instant::now();
                 ended = Some(now);
+                if let Some(sent) = sent.take() {
+                    sent();
+                }
                 now + limits.linger
             }));
         }

@@ -145,8 +145,9 @@ pub(super) fn judge_policies<C: Section>(
     };
     let settings = &process.settings;
     let entries = settings.handle.status().borrow().entries.clone();
+    // First, so that no change comes in between.
+    settings.handle.judge_by(judge.clone());
     let faults = settings.live.read(|settings| judge(settings, &entries));
-    settings.handle.judge_by(judge);
     if faults.is_empty() {
         return Ok(());
     }

@@ -236,8 +236,9 @@ impl Call {
         repeats: &mut Repeats,
         picked: impl Fn(SocketAddr),
     ) -> Outcome {
+        let mut now = asked.at;
         loop {
-            let (endpoint, slot) = self.place(timer, &asked).await?;
+            let (endpoint, slot) = self.place(timer, &asked, now).await?;
             picked(endpoint.addr());
             let outcome = self
                 .send(endpoint, slot, head, outgoing, timer, &asked)
@@ -245,6 +246,8 @@ impl Call {
             match outcome {
                 Err(broken) if repeats.allow(broken.fate) && outgoing.rewind() => {
                     asked.which = Try::Transparent;
+                    // Where it was before is not held against where it goes.
+                    now = Instant::now();
                 }
                 Err(broken) if broken.reached_nobody() => {
                     drop(self.unsent(&asked));
@@ -255,7 +258,12 @@ impl Call {
         }
     }
 
-    async fn place(&self, timer: &mut Timer, asked: &Asked<'_>) -> Result<(Picked, Slot), Broken> {
+    async fn place(
+        &self,
+        timer: &mut Timer,
+        asked: &Asked<'_>,
+        now: Instant,
+    ) -> Result<(Picked, Slot), Broken> {
         let target = &*self.target;
         // What reached nobody is no request more.
         let throttled = self.is_throttled() && asked.which != Try::Transparent;
@@ -264,7 +272,7 @@ impl Call {
             return Err(Broken::last(refused.status(&target.name)));
         }
         let mut unsent = self.unsent(asked);
-        let place = pin!(target.balancer.place_elsewhere(asked.tried, asked.at));
+        let place = pin!(target.balancer.place_elsewhere(asked.tried, now));
         match timer.bound(place).await {
             Ok(Ok(place)) => {
                 unsent.throttle = None;

@@ -83,6 +83,8 @@ pub(super) struct Protect<S> {
     policy: Live<shed::Policy>,
     /// Nobody where they are always taken.
     protection: Option<Arc<Protection>>,
+    /// Whether callers are strangers, who may say of any call that it was tried before.
+    strangers: bool,
 }
 
 impl<S> Protect<S> {
@@ -91,10 +93,12 @@ impl<S> Protect<S> {
         method: &'static Method,
         policy: &Live<Policy>,
         protection: &Arc<Protection>,
+        strangers: bool,
     ) -> Self {
         Self {
             inner,
             policy: policy.map(|policy| &policy.shed),
+            strangers,
             protection: (!method.is_for_operation()).then(|| Arc::clone(protection)),
         }
     }
@@ -106,7 +110,7 @@ impl<S> Protect<S> {
         let level = |policy: &shed::Policy| policy.level(criticality(request));
         protection.shedder.admit(|| Coming {
             level: self.policy.read(level),
-            again: is_again(request),
+            again: !self.strangers && is_again(request),
         })?;
         protection.cap.admit().map(Some)
     }

@@ -74,7 +74,16 @@ async fn against(
     };
     let (_sender, mut interrupts) = mpsc::channel(1);
     let tally = RefCell::new(Tally::new(vec![0]));
-    let finished = run(&pace, limits, &mut server, &tally, &mut interrupts, |_| {}).await;
+    let finished = run(
+        &pace,
+        limits,
+        &mut server,
+        &tally,
+        &mut interrupts,
+        |_| {},
+        || {},
+    )
+    .await;
     (tally.into_inner(), finished)
 }
 
@@ -160,7 +169,16 @@ async fn being_held_up_shows_as_lateness() {
     let (_sender, mut interrupts) = mpsc::channel(1);
     let tally = RefCell::new(Tally::new(vec![0]));
     let (pace, limits) = (open(100.0, 1_000), for_seconds(4));
-    run(&pace, limits, &mut HeldUp, &tally, &mut interrupts, |_| {}).await;
+    run(
+        &pace,
+        limits,
+        &mut HeldUp,
+        &tally,
+        &mut interrupts,
+        |_| {},
+        || {},
+    )
+    .await;
     let tally = tally.into_inner();
     assert_eq!((400, 400), (tally.due, tally.sent));
     // Those due in the second that was lost, but for the last of them.
@@ -233,9 +251,18 @@ async fn interrupts_end_the_sending_then_the_run() {
     let began = Instant::now();
     let told = Cell::new(0);
     let pace = open(10.0, 1_000);
-    let running = run(&pace, limits, &mut server, &tally, &mut interrupts, |_| {
-        told.set(told.get() + 1);
-    });
+    let sent = Cell::new(0);
+    let tell = |_: &mut _| told.set(told.get() + 1);
+    let end = || sent.set(sent.get() + 1);
+    let running = run(
+        &pace,
+        limits,
+        &mut server,
+        &tally,
+        &mut interrupts,
+        tell,
+        end,
+    );
     let interrupting = async {
         for _ in 0..2 {
             time::sleep(1_050 * MS).await;
@@ -247,5 +274,6 @@ async fn interrupts_end_the_sending_then_the_run() {
     assert_eq!(11, tally.borrow().sent);
     assert_eq!(11, tally.borrow().open());
     assert_eq!(2, told.get());
+    assert_eq!(1, sent.get());
     assert!(began.elapsed() < 2_200 * MS, "{:?}", began.elapsed());
 }

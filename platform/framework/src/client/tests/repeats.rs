@@ -1,5 +1,7 @@
 //! Requests that provably reached no handler are sent again; others never are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{
     net::addr,
     peer::{Manners, Peer},
@@ -268,6 +270,39 @@ async fn only_requests_that_were_kept_whole_are_sent_again() {
         assert_eq!(expected, code(&caller.check(&name).await), "{size}");
         caller.stop().await;
     }
+}
+
+/// Goal: where a request was before it is sent again is not held against where it goes.
+/// Method: two peers, of which the first that is asked refuses after two seconds; the other answers.
+#[tokio::test(start_paused = true)]
+async fn a_request_sent_again_is_timed_anew() {
+    let net = Net::default();
+    let refused = Arc::new(AtomicBool::new(false));
+    for port in [1, 2] {
+        let mut listener = net.listen(addr(port));
+        let refused = Arc::clone(&refused);
+        spawn(async move {
+            let mut peer = Raw::accept(listener.recv().await.unwrap(), &[]).await;
+            loop {
+                let stream = peer.request().await;
+                if refused.swap(true, Ordering::SeqCst) {
+                    peer.answer(stream).await;
+                } else {
+                    tokio::time::sleep(2_000 * MS).await;
+                    peer.reset(stream, raw::REFUSED_STREAM).await;
+                }
+            }
+        });
+    }
+    let caller = Caller::new(&net, &[addr(1), addr(2)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    caller.until(addr(2), Connectivity::Ready).await;
+    assert_eq!(Code::Ok, code(&caller.check("again").await));
+    let endpoints = caller.endpoints();
+    let latencies: Vec<_> = endpoints.iter().filter_map(|it| it.latency).collect();
+    let least = latencies.iter().min().unwrap();
+    assert!(*least < 100 * MS, "{latencies:?}");
+    caller.stop().await;
 }
 
 /// Goal: a peer that drains under load loses no call, and none runs twice.

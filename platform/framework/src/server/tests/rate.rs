@@ -72,11 +72,17 @@ fn unary() -> (Probe, Arc<AtomicUsize>) {
 }
 
 /// Answers streams with one message.
-fn stream() -> Probe {
-    Probe::stream(|_| async {
-        let messages: Messages = Box::pin(tokio_stream::once(Ok(b"one".to_vec())));
-        Ok(Response::new(messages))
-    })
+fn stream() -> (Probe, Arc<AtomicUsize>) {
+    let reached = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reached);
+    let probe = Probe::stream(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            let messages: Messages = Box::pin(tokio_stream::once(Ok(b"one".to_vec())));
+            Ok(Response::new(messages))
+        }
+    });
+    (probe, reached)
 }
 
 async fn serve(router: Router) -> (Served, Wire) {
@@ -109,13 +115,8 @@ fn of(subject: &str) -> Request<()> {
 async fn each_kind_of_call_has_its_quota() {
     for path in [UNARY, UP, DOWN, STREAM] {
         let router = counting("[policies.'test.Probe/*']\nrate = ['3/3001ms per address']");
-        let (probe, reached) = unary();
-        let router = if path == UNARY {
-            router.add(probe)
-        } else {
-            router.add(stream())
-        };
-        let (_served, wire) = serve(router).await;
+        let (probe, reached) = if path == UNARY { unary() } else { stream() };
+        let (_served, wire) = serve(router.add(probe)).await;
         for _ in 0..3 {
             assert_eq!(Some(Code::Ok), call(&wire, path).await.code(), "{path}");
         }
@@ -130,10 +131,7 @@ async fn each_kind_of_call_has_its_quota() {
         assert_eq!(Some(Code::ResourceExhausted), early.code(), "{path}");
         time::advance(Duration::from_millis(1)).await;
         assert_eq!(Some(Code::Ok), call(&wire, path).await.code(), "{path}");
-        assert_eq!(
-            if path == UNARY { 4 } else { 0 },
-            reached.load(Ordering::SeqCst)
-        );
+        assert_eq!(4, reached.load(Ordering::SeqCst), "{path}");
     }
 }
 
@@ -280,7 +278,7 @@ async fn policies_inherit_a_quota_and_change() {
                 [policies.'test.Probe/Up']\nrate = ['1/1h']\n";
     let mut publisher = Publisher::new(table(toml));
     let live = publisher.live();
-    let router = Router::new().count(limiter(&live)).add(stream());
+    let router = Router::new().count(limiter(&live)).add(stream().0);
     let (_served, wire) = serve(router).await;
     let admitted = async |path| {
         let mut admitted = 0;
