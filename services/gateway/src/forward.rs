@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{Either, FutureExt as _};
 use gantry::{
     client::Channel,
     limit::{
@@ -109,37 +110,42 @@ impl Shared {
 
     /// Makes the call that `request` is of `path`. Where there is an `age_max`, an answer that was
     /// given before and is no older may be given once more.
-    async fn answer(
+    ///
+    /// Not an `async fn`, and the call begins at once: a request is large, and would be kept to the end.
+    fn answer(
         &self,
         age_max: Option<Duration>,
         channel: Result<Channel, Status>,
         path: PathAndQuery,
         request: Request<Body>,
         open: Option<Open>,
-    ) -> Response<Body> {
-        let call = |request| async move {
+    ) -> impl Future<Output = Response<Body>> + use<'_> {
+        let call = |request| {
             // Within: the channel takes the trace and the deadline of the call that it runs in.
-            let answered = match channel {
-                Ok(mut channel) => channel.call(request).await,
-                Err(gone) => Err(gone),
-            };
-            match answered {
-                Ok(response) => Ok(response.map(|body| {
-                    Body::new(body.map_err(move |status| {
-                        // Open for as long as the answer is.
-                        let _open = &open;
-                        outside(path.path(), status)
-                    }))
-                })),
-                Err(status) => Err(outside(path.path(), status)),
+            let answer = channel.map(|mut channel| channel.call(request));
+            async move {
+                let answered = match answer {
+                    Ok(answer) => answer.await,
+                    Err(gone) => Err(gone),
+                };
+                match answered {
+                    Ok(response) => Ok(response.map(|body| {
+                        Body::new(body.map_err(move |status| {
+                            // Open for as long as the answer is.
+                            let _open = &open;
+                            outside(path.path(), status)
+                        }))
+                    })),
+                    Err(status) => Err(outside(path.path(), status)),
+                }
             }
         };
         let answered = match age_max {
-            None => call(request).await,
+            None => Either::Left(call(request)),
             // In a box: others carry no room for it.
-            Some(age_max) => Box::pin(self.stale.answer(age_max, request, call)).await,
+            Some(age_max) => Either::Right(Box::pin(self.stale.answer(age_max, request, call))),
         };
-        answered.unwrap_or_else(Status::into_http)
+        answered.map(|answered| answered.unwrap_or_else(Status::into_http))
     }
 }
 
