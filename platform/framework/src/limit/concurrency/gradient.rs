@@ -281,6 +281,39 @@ mod tests {
         assert!(window(&gradient, Duration::from_millis(10), 11).await > 20);
     }
 
+    /// Goal: failures that are quick say nothing of the load, and long ones shrink the limit.
+    /// Method: twenty windows as usual, then one of each kind of failure.
+    #[tokio::test(start_paused = true)]
+    async fn only_failures_that_take_long_are_heeded() {
+        let gradient = Gradient::default();
+        let usual = Duration::from_millis(10);
+        for _ in 0..20 {
+            window(&gradient, usual, 200).await;
+        }
+        // The limit after a window of such.
+        let failed = async |took| {
+            for number in 0..10 {
+                if number == 9 {
+                    time::advance(WINDOW).await;
+                }
+                let now = Instant::now();
+                let sample = Sample {
+                    took,
+                    now,
+                    in_flight: 200,
+                };
+                gradient.take_failed(sample, 200);
+            }
+            gradient.limit(200)
+        };
+        let before = gradient.limit(200);
+        assert_eq!(before, failed(usual / 2).await);
+        // The window in which nothing counted ends with the first.
+        failed(usual * 4).await;
+        let after = failed(usual * 4).await;
+        assert!(after < before, "{before} to {after}");
+    }
+
     /// Goal: calls that become long shrink the limit, and it recovers.
     /// Method: twenty windows as usual, ten of four times as long, then as before.
     #[tokio::test(start_paused = true)]
