@@ -257,6 +257,55 @@ async fn a_place_is_held_to_the_end() {
     }
 }
 
+/// Goal: a quota counts a call of any kind once, when it begins, however long it goes on and however many
+/// messages it has; who has spent it is told when to come back.
+/// Method: two calls an hour of each method; one that goes on, a second beside it, and a third.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_counts_a_call_once() {
+    let quota = |kind: Kind| {
+        let method = kind.method();
+        format!("[policies.\"{method}\"]\nrate = [\"2/1h per address\"]\n")
+    };
+    let service = served(&KINDS.map(quota).concat()).await;
+    let client = client(config(&service));
+    for kind in KINDS {
+        let mut first = kind.begin(&client);
+        if kind.answers_early() {
+            first.answering.cancelled().await;
+        }
+        if let Some(sending) = first.sending.as_ref().filter(|_| kind.ends_when_sent()) {
+            for _ in 0..3 {
+                sending.send(()).await.expect("it goes on");
+            }
+        }
+        let second = kind.short(&client).await;
+        second.unwrap_or_else(|status| panic!("{kind:?}: {status:?}"));
+        wait_for_begun(&service, kind).await;
+        let third = kind.short(&client).await.expect_err("a third call");
+        assert_eq!(Code::ResourceExhausted, third.code(), "{kind:?}: {third:?}");
+        let pushback = third.metadata().get("grpc-retry-pushback-ms");
+        let pushback = pushback.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+        let hour = 3_600_000;
+        assert!(
+            pushback.is_some_and(|it| it > 0 && it <= hour),
+            "{kind:?}: {third:?}"
+        );
+        assert!(first.goes_on(), "{kind:?}");
+    }
+}
+
+/// Waits until two calls of its method have begun to be served.
+async fn wait_for_begun(service: &Service, kind: Kind) {
+    let method = kind.method();
+    let begun = format!("\ngrpc_server_call_started_total{{grpc_method=\"{method}\"}} 2\n");
+    let what = format!("{kind:?}: two calls");
+    wait::until(&what, SOON, async || {
+        let metrics = service.get("/metrics").await?;
+        metrics.contains(&begun).then_some(())
+    })
+    .await;
+}
+
 /// A call that goes on is ended after `TIMEOUT`.
 async fn cut(kind: Kind, client: &Client) {
     let begun = Instant::now();

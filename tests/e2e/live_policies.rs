@@ -65,8 +65,8 @@ async fn stream(client: &mut ProbeServiceClient<Channel>) -> Result<Streaming<Ha
     Ok(stream)
 }
 
-/// Ten versions; each takes back what the one before it said.
-const VERSIONS: [Version; 10] = [
+/// Versions; each takes back what the one before it said.
+const VERSIONS: [Version; 12] = [
     Version {
         method: "Once",
         says: "timeout = '50ms'",
@@ -111,6 +111,16 @@ const VERSIONS: [Version; 10] = [
         method: "Hang",
         says: "concurrency.calls_max = 0",
         tells: |told| told.second == Code::Ok,
+    },
+    Version {
+        method: "Once",
+        says: "rate = ['1/1h per address']",
+        tells: |told| told.once == Code::ResourceExhausted,
+    },
+    Version {
+        method: "Once",
+        says: "rate = ['1000/1s']",
+        tells: |told| told.once == Code::Ok,
     },
     Version {
         method: "Once",
