@@ -99,7 +99,7 @@ const VERSIONS: [Version; 12] = [
     },
     Version {
         method: "Hang",
-        says: "timeout = '1ms'",
+        says: "timeout = '50ms'\nfault = { drop_percent = 100 }",
         tells: |told| told.second == Code::DeadlineExceeded,
     },
     Version {
