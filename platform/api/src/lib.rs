@@ -6,7 +6,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/contracts.rs"));
 }
 
-pub use generated::gantry::{access, admin};
+pub use generated::gantry::{access, admin, broker};
 
 /// The standard contract of gRPC health checking.
 pub mod health {

@@ -1,0 +1,243 @@
+//! What carries messages from outboxes to consumers: one trait, and one suite of tests for all that
+//! implement it.
+//!
+//! A *group* is who consumes, as in `notifications.news`: it wants some topics, and has a number of
+//! queues, its *partitions*, over which messages are spread by [`bucket`](crate::bucket) of their key:
+//! partition `bucket % partitions`. Of each message every group that wants its topic has one copy.
+//!
+//! What every broker promises:
+//!
+//! - What is confirmed is on disk in every queue that wants it, and is handed out until it is settled.
+//! - A queue hands its messages to one subscription at a time, in the order in which they were
+//!   published. Further subscriptions wait until that one is gone.
+//! - A message that was handed out and not settled when its subscription ends, comes again, marked
+//!   [`Delivery::redelivered`], before those behind it.
+//! - At most `prefetch` messages are handed out and not settled.
+//! - A message of which [`Settle::Retry`] is asked comes again after that time at the end of its queue;
+//!   one that is [rejected](Settle::Reject) becomes a dead letter of its group.
+//! - Messages may come more than once; they never come to be lost.
+
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, time::Duration};
+
+use gantry::BoxError;
+
+use crate::Message;
+
+/// A future of a broker.
+pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Headers of a message.
+pub type Headers = BTreeMap<String, String>;
+
+/// Who consumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its name, as in `notifications.news`: letters, digits, `.`, `-` and `_`, 100 of them at most.
+    pub name: String,
+    /// Number of its queues, from 1 to [`BUCKETS`](crate::BUCKETS).
+    pub partitions: u16,
+    /// What it wants.
+    pub topics: Vec<String>,
+    /// Most messages in one of its queues; publishing is refused beyond that. None for the broker's own.
+    pub queue_messages_max: Option<u64>,
+}
+
+/// Carries messages. Building one does no I/O; it connects when it is used, and again whenever the
+/// connection is gone.
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// Makes the queues of a group where they are missing, and has them want what `group` says.
+    ///
+    /// # Errors
+    ///
+    /// If they are there in another shape, or the broker does not answer in time.
+    fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>>;
+
+    /// Sends a message; ends once the broker has confirmed it. Dropped meanwhile, it may have been sent
+    /// or not.
+    ///
+    /// # Errors
+    ///
+    /// If it is not confirmed in time; it may have been taken all the same where the error
+    /// [says so](PublishError::may_be_taken).
+    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>>;
+
+    /// Asks for the messages of a queue.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such queue, or the broker does not answer in time.
+    fn subscribe<'a>(
+        &'a self,
+        group: &'a str,
+        partition: u16,
+        prefetch: u16,
+    ) -> Work<'a, Result<Box<dyn Subscription>, BrokerError>>;
+
+    /// How full the queues of a group are.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such group, or the broker does not answer in time.
+    fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>>;
+
+    /// Dead letters of a group after a place, the oldest first, `count_max` at most.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such group, or the broker does not answer in time.
+    fn dead_letters<'a>(
+        &'a self,
+        group: &'a str,
+        after: u64,
+        count_max: u16,
+    ) -> Work<'a, Result<Vec<DeadLetter>, BrokerError>>;
+
+    /// Puts a dead letter at the end of the queue it comes from, with `headers` in place of its own, or
+    /// drops it where there are none.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there any more, or the broker does not answer in time.
+    fn settle_dead_letter<'a>(
+        &'a self,
+        group: &'a str,
+        letter: &'a DeadLetter,
+        headers: Option<Headers>,
+    ) -> Work<'a, Result<(), BrokerError>>;
+
+    /// Whether it answers; for a health check.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    fn ping(&self) -> Work<'_, Result<(), BrokerError>>;
+}
+
+/// The messages of one queue. Dropped, all that is not settled comes again.
+pub trait Subscription: fmt::Debug + Send {
+    /// The next message; none once the subscription has ended, whatever ended it. Cancel-safe.
+    fn next(&mut self) -> Work<'_, Option<Delivery>>;
+
+    /// Settles messages while further ones come.
+    fn settler(&self) -> Box<dyn Settler>;
+}
+
+/// Settles messages of one subscription.
+pub trait Settler: fmt::Debug + Send + Sync {
+    /// Settles a message; ends once the broker has it on disk. Dropped meanwhile, it is settled or not.
+    ///
+    /// # Errors
+    ///
+    /// If the subscription has ended: the message comes again.
+    fn settle(&self, tag: Tag, how: Settle) -> Work<'_, Result<(), BrokerError>>;
+}
+
+/// A message that is handed out, within its subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(pub u64);
+
+/// A message that is handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Settles it.
+    pub tag: Tag,
+    /// The message.
+    pub message: Message,
+    /// Whether it may have been handed out before.
+    pub redelivered: bool,
+}
+
+/// What becomes of a message that was handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// It is done with.
+    Ack,
+    /// It comes again at once, before those behind it.
+    Requeue,
+    /// It comes again after a time, with these headers set or replaced.
+    Retry {
+        /// After how long; brokers may round it up to the next of the pauses they have.
+        after: Duration,
+        /// What is set.
+        headers: Headers,
+    },
+    /// It becomes a dead letter, with these headers set or replaced.
+    Reject(Headers),
+}
+
+/// How full the queues of a group are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fill {
+    /// Messages that wait, by partition.
+    pub ready: Vec<u64>,
+    /// Messages handed out and not settled, all together.
+    pub unsettled: u64,
+    /// Messages that come again later, all together.
+    pub delayed: u64,
+    /// Messages that nobody could do.
+    pub dead_letters: u64,
+}
+
+/// A message that nobody could do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its place among those of the group.
+    pub place: u64,
+    /// Which queue it comes from.
+    pub partition: u16,
+    /// The message, with the headers that say why.
+    pub message: Message,
+}
+
+/// Why a message is not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// No group wants its topic.
+    #[error("no queue wants it")]
+    Unroutable,
+    /// The broker refused to take it, as where a queue is full.
+    #[error("the broker did not take it: {0}")]
+    Refused(String),
+    /// The broker takes nothing for the time being, for want of memory or disk.
+    #[error("the broker takes nothing now: {0}")]
+    Blocked(String),
+    /// No confirmation came in time.
+    #[error("not confirmed in time")]
+    TimedOut,
+    /// There is no connection, or it broke off.
+    #[error("no connection to the broker")]
+    Disconnected(#[source] BoxError),
+}
+
+impl PublishError {
+    /// Whether the broker may have taken the message all the same.
+    #[must_use]
+    pub fn may_be_taken(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Disconnected(_))
+    }
+}
+
+/// Why a broker did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// There is no such group, queue, or dead letter.
+    #[error("{0} is not there")]
+    Missing(String),
+    /// It is there in another shape.
+    #[error("{what}: {difference}")]
+    OtherShape {
+        /// What is.
+        what: String,
+        /// How it differs, and what to do.
+        difference: String,
+    },
+    /// It does not let us: who we are, or what we may.
+    #[error("the broker refuses us: {0}")]
+    Denied(String),
+    /// It did not answer in time.
+    #[error("the broker did not answer in time")]
+    TimedOut,
+    /// There is no connection, or it broke off.
+    #[error("no connection to the broker")]
+    Disconnected(#[source] BoxError),
+}

@@ -1,0 +1,15 @@
+//! Events between services: published with the change they tell of, with one effect where they arrive.
+//!
+//! ```text
+//! handler ─▶ transaction { rows, outbox } ─▶ relay ─▶ broker ─▶ consumer ─▶ transaction { inbox, effect }
+//!                                                       │            └─ again later, or a dead letter
+//!                                                       └─ RabbitMQ, or the local one
+//! ```
+//!
+//! On the wire an event may come more than once, and after a crash it does; in the store of whoever
+//! consumes it has its effect once. Events of one key keep their order all the way.
+
+pub mod broker;
+mod message;
+
+pub use message::{BUCKETS, Message, bucket};
