@@ -66,6 +66,12 @@ fn run() -> Result<(), String> {
         results.times.push((side, times));
     }
     for pair in 1..=pairs {
+        eprintln!("throughput, pair {pair} of {pairs}");
+        let tonic = measure::calls_per_second(Stack::Tonic, calls)?;
+        let gantry = measure::calls_per_second(Stack::Gantry, calls)?;
+        results.throughput.push((tonic, gantry));
+    }
+    for pair in 1..=pairs {
         eprintln!("latency of the forwarder, pair {pair} of {pairs}");
         results.medians.push(measure::medians(calls / 6)?);
     }

@@ -128,6 +128,22 @@ pub(crate) fn medians(calls: usize) -> Result<(f64, f64), String> {
     Ok((number(&direct)?, number(&through)?))
 }
 
+/// Unary calls of 32 callers that end in a second where both ends are of `stack`, each on a core of its
+/// own.
+pub(crate) fn calls_per_second(stack: Stack, calls: usize) -> Result<f64, String> {
+    let pinned = |core: &str, binary: &str| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(beside(binary));
+        command
+    };
+    let serving = stack.to_string();
+    let mut server = Serving::start(&mut pinned("0", "bench-server"), &[&serving])?;
+    let load = [calls.to_string(), "32".to_owned(), "rate".to_owned()];
+    let told = called(pinned("1", "bench-client"), stack, &server, &load)?;
+    server.end()?;
+    number(&told)
+}
+
 /// Runs all sides to their end; the CPU microseconds the measured side told of its calls.
 fn run(
     side: Side,
@@ -186,7 +202,7 @@ fn called(
 
 fn number(told: &str) -> Result<f64, String> {
     told.parse()
-        .map_err(|_| format!("expected microseconds, got {told:?}"))
+        .map_err(|_| format!("expected a number, got {told:?}"))
 }
 
 /// A process that serves until its input is closed.

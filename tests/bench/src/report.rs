@@ -1,6 +1,6 @@
 //! The page docs/performance.md.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use gantry_bench::RATE;
 
@@ -19,6 +19,8 @@ pub(crate) struct Results {
     pub(crate) rooms: Vec<(Side, (Rooms, Rooms))>,
     /// CPU microseconds per call, tonic and gantry in turn.
     pub(crate) times: Vec<(Side, Vec<(f64, f64)>)>,
+    /// Calls a second with both ends of one stack, tonic and gantry in turn.
+    pub(crate) throughput: Vec<(f64, f64)>,
     /// Microseconds of the median call, to a server itself and through the gateway's step.
     pub(crate) medians: Vec<(f64, f64)>,
     /// What a name with many endpoints costs.
@@ -34,7 +36,7 @@ pub(crate) fn page(results: &Results) -> String {
             Side::Server => "1.15",
             Side::Client | Side::Forward => "1.00",
         };
-        writeln!(page, "{} ≤ {target} |", row(*side, rounds, 0)).expect("a string takes all");
+        writeln!(page, "{} ≤ {target} |", row(side, rounds, 0)).expect("a string takes all");
     }
     page.push_str(ROOMS);
     for (side, (tonic, gantry)) in &results.rooms {
@@ -42,8 +44,10 @@ pub(crate) fn page(results: &Results) -> String {
     }
     page.push_str(TIMES);
     for (side, pairs) in &results.times {
-        writeln!(page, "{}", row(*side, pairs, 2)).expect("a string takes all");
+        writeln!(page, "{}", row(side, pairs, 2)).expect("a string takes all");
     }
+    page.push_str(THROUGHPUT);
+    writeln!(page, "{}", row(&"both ends", &results.throughput, 0)).expect("a string takes all");
     page.push_str(PEERS);
     page.push_str(GATEWAY);
     writeln!(page, "{}", overhead(results)).expect("a string takes all");
@@ -160,7 +164,7 @@ fn overhead(results: &Results) -> String {
 }
 
 /// Both stacks and the ratio of each pair, as medians with their spread.
-fn row(side: Side, pairs: &[(f64, f64)], digits: usize) -> String {
+fn row(side: &dyn fmt::Display, pairs: &[(f64, f64)], digits: usize) -> String {
     let tonic = Spread::of(pairs.iter().map(|pair| pair.0)).show(digits);
     let gantry = Spread::of(pairs.iter().map(|pair| pair.1)).show(digits);
     let ratio = Spread::of(pairs.iter().map(|pair| pair.1 / pair.0)).show(3);
@@ -214,6 +218,16 @@ Microseconds of CPU time (user and system) per call, server and client pinned to
 connection, the two stacks in turn: median (least to most). The machine is shared; trust the ratio, not the figure.
 
 | side | pairs | bare tonic | gantry | ratio |
+| --- | --: | --: | --: | --: |
+";
+
+const THROUGHPUT: &str = "
+## Throughput
+
+Unary calls a second of 32 callers on one connection, both ends of one stack, server and client pinned to a core each, the
+two stacks in turn: median (least to most). The busier end decides.
+
+| stack | pairs | bare tonic | gantry | ratio |
 | --- | --: | --: | --: | --: |
 ";
 

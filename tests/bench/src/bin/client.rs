@@ -1,7 +1,8 @@
-//! Calls the echo by either stack: `bench-client tonic|gantry ADDRESS CALLS CALLERS [median]`.
+//! Calls the echo by either stack: `bench-client tonic|gantry ADDRESS CALLS CALLERS [median|rate]`.
 //!
-//! Prints the CPU time it took, in microseconds; or how long half of the calls took at most. The
-//! clock is read for that alone: it cannot be under callgrind, see `cpu_micros`.
+//! Prints the CPU time it took, in microseconds; or how long half of the calls took at most; or how
+//! many ended in a second. The clock is read for those two alone: it cannot be under callgrind, see
+//! `cpu_micros`.
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
@@ -25,17 +26,16 @@ const PAYLOAD: usize = 16;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let (stack, address, calls, callers, median) = match arguments.as_slice() {
-        [stack, address, calls, callers] => (stack, address, calls, callers, false),
-        [stack, address, calls, callers, word] if word == "median" => {
-            (stack, address, calls, callers, true)
-        }
-        _ => {
-            let usage = "usage: bench-client tonic|gantry ADDRESS CALLS CALLERS [median]";
-            return Err(usage.into());
-        }
+    let ([stack, address, calls, callers] | [stack, address, calls, callers, _]) =
+        arguments.as_slice()
+    else {
+        let usage = "usage: bench-client tonic|gantry ADDRESS CALLS CALLERS [median|rate]";
+        return Err(usage.into());
     };
+    let median = arguments.get(4).is_some_and(|word| word == "median");
+    let timed = arguments.get(4).is_some_and(|word| word == "rate");
     let (calls, callers): (usize, usize) = (calls.parse()?, callers.parse()?);
+    let mut rate = None;
     match stack.parse()? {
         Stack::Tonic => {
             let channel = Endpoint::new(format!("http://{address}"))?
@@ -45,10 +45,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 print(median_of(BenchServiceClient::new(channel), calls).await);
                 return Ok(());
             }
-            run(calls, callers, |left| {
-                call_tonic(BenchServiceClient::new(channel.clone()), left)
-            })
-            .await;
+            let caller = |left| call_tonic(BenchServiceClient::new(channel.clone()), left);
+            if timed {
+                rate = Some(rate_of(calls, callers, caller).await);
+            } else {
+                run(calls, callers, caller).await;
+            }
         }
         Stack::Gantry => {
             let configs = BTreeMap::from([("bench".to_owned(), Config::to(address))]);
@@ -57,11 +59,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
             observed(&tasks)?;
             let clients = Clients::new(configs, tasks, journal);
             let client: BenchServiceClient<Channel> = clients.client("bench");
-            run(calls, callers, |left| call_gantry(client.clone(), left)).await;
+            let caller = |left| call_gantry(client.clone(), left);
+            if timed {
+                rate = Some(rate_of(calls, callers, caller).await);
+            } else {
+                run(calls, callers, caller).await;
+            }
         }
     }
-    print(cpu_micros());
+    print(rate.unwrap_or_else(cpu_micros));
     Ok(())
+}
+
+/// How many of `calls` end in a second, once a tenth as many have been made.
+async fn rate_of<F>(calls: usize, callers: usize, caller: impl Fn(usize) -> F) -> u64
+where
+    F: Future<Output = ()> + 'static,
+{
+    // Until everything is connected and in caches.
+    run(calls / 10, callers, &caller).await;
+    let began = Instant::now();
+    run(calls, callers, caller).await;
+    let micros = began.elapsed().as_micros().max(1);
+    let rate = calls as u128 * 1_000_000 / micros;
+    u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
 /// Divides `calls` among `callers`, each making its share one after another.
