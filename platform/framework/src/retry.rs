@@ -26,6 +26,7 @@ mod tokens;
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use tokio::time::Instant;
 
 pub use self::{
@@ -37,6 +38,9 @@ pub use self::{
     tokens::Tokens,
 };
 use crate::telemetry::platform::{Refusals, RefusedRetry};
+
+/// The header that says how often a call was tried before; none for the first attempt (gRFC A6).
+pub static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// What one target allows all calls to it together.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -24,7 +24,7 @@ use crate::{
     classify::{self, End, Fate, Verdict},
     deadline::{self, Deadline, GRPC_TIMEOUT},
     limit::throttle::Throttle,
-    retry::{self, Failure, Way},
+    retry::{self, Failure, PREVIOUS_ATTEMPTS, Way},
     status::{self, Refusal},
     telemetry::{
         platform::RefusedCall,
@@ -40,8 +40,6 @@ const NO_ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
 /// What we call ourselves where the caller says nothing.
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gantry/", env!("CARGO_PKG_VERSION")));
-/// Set by retries alone.
-static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// An attempt on the wire, until its end or dropped.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
@@ -34,13 +34,11 @@ use crate::{
     deadline::{self as wire, MalformedTimeout},
     fault::Faults,
     policy::Policy,
+    retry::PREVIOUS_ATTEMPTS,
     status::{self, Refusal, chain},
     telemetry::platform::InjectedFaults,
     transport::server::{LiveLimits, Writing},
 };
-
-/// How often the caller had tried before (gRFC A6).
-static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// Ends the calls of one method in time.
 #[derive(Debug, Clone)]
