@@ -105,6 +105,13 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         headers: Option<Headers>,
     ) -> Work<'a, Result<(), BrokerError>>;
 
+    /// Removes a group with all that its queues keep, dead letters too; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer in time.
+    fn remove<'a>(&'a self, group: &'a str) -> Work<'a, Result<(), BrokerError>>;
+
     /// Whether it answers; for a health check.
     ///
     /// # Errors
@@ -170,7 +177,8 @@ pub enum Settle {
 pub struct Fill {
     /// Messages that wait, by partition.
     pub ready: Vec<u64>,
-    /// Messages handed out and not settled, all together.
+    /// Messages handed out and not settled, all together; by this client alone where the broker does
+    /// not tell of others.
     pub unsettled: u64,
     /// Messages that come again later, all together.
     pub delayed: u64,
