@@ -80,7 +80,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// If there is no such group, or the broker does not answer in time.
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>>;
 
-    /// Dead letters of a group after a place, the oldest first, `count_max` at most.
+    /// Dead letters of a group after a place, the oldest first, `count_max` at most. A letter keeps
+    /// its place for as long as it is there, and later ones have higher places.
     ///
     /// # Errors
     ///
@@ -111,6 +112,26 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     ///
     /// If the broker does not answer in time.
     fn remove<'a>(&'a self, group: &'a str) -> Work<'a, Result<(), BrokerError>>;
+
+    /// The groups that there are, by name; none where this kind of broker does not tell them.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer in time.
+    fn groups(&self) -> Work<'_, Result<Option<Vec<String>>, BrokerError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Looks at what is published from now on, of these topics, or of all where there are none. It
+    /// settles nothing, and nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer in time, or has no way to do it.
+    fn tail<'a>(&'a self, topics: &'a [String]) -> Work<'a, Result<Box<dyn Tail>, BrokerError>> {
+        let _ = topics;
+        Box::pin(async { Err(BrokerError::Missing("a way to look at events".to_owned())) })
+    }
 
     /// Whether it answers; for a health check.
     ///
@@ -170,6 +191,25 @@ pub enum Settle {
     },
     /// It becomes a dead letter, with these headers set or replaced.
     Reject(Headers),
+}
+
+/// Looks at what is published. Dropped, the broker does no more for it.
+pub trait Tail: fmt::Debug + Send {
+    /// The next one; none once the broker is gone. Cancel-safe.
+    fn next(&mut self) -> Work<'_, Option<Sighting>>;
+}
+
+/// Something that was published, as far as it may be shown: neither its key nor its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Its topic.
+    pub topic: String,
+    /// Its headers; the one of CloudEvents that has its key, `subject`, is not among them.
+    pub headers: Headers,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// What was published before it and was not seen, as the reader was too slow.
+    pub missed: u64,
 }
 
 /// How full the queues of a group are.
