@@ -1,0 +1,20 @@
+//! Proves by faults that no event is lost on its way, and that none has its effect twice.
+//!
+//! ```text
+//! driver ──requests──▶ service { entry, outbox } ─▶ broker ─▶ service { inbox, effect }
+//!    └─▶ history           └─ log of what was published, delivered and settled
+//!                        all of them ─▶ Evidence ──faults──▶ Fault, …
+//! ```
+//!
+//! What became of an event is never asked of whoever was to deliver it: requests come from a history
+//! that the driver writes before and after each, rows from the tables, deliveries from a log at the
+//! door of the broker. What the platform says of itself, its metrics, is judged like all else.
+
+mod evidence;
+mod judge;
+
+pub use evidence::{
+    Balance, Committed, Delivery, Drain, Effect, End, Entry, Evidence, Left, Measure, Must,
+    Outcome, Process, Publication, Request, State, Summary,
+};
+pub use judge::{Fault, Kind};
