@@ -1,6 +1,6 @@
 //! Every name of a span, field, metric and label, with description and unit.
 //!
-//! Calls follow the OpenTelemetry conventions for RPC; what those do not cover and gRPC's own
+//! Calls follow the OpenTelemetry conventions for RPC, events those for messaging; what those do not cover and gRPC's own
 //! metrics do (gRFC A66, A96) follows gRPC; the rest begins with `gantry_`. Metric names are in
 //! Prometheus' spelling: unit last, `_total` on what only grows.
 
@@ -130,7 +130,14 @@ mod tests {
     /// Method: every declared metric.
     #[test]
     fn platform_metrics_have_distinct_names_of_a_known_family() {
-        let families = ["rpc_", "grpc_", "http_", "gantry_", "process_"];
+        let families = [
+            "rpc_",
+            "grpc_",
+            "http_",
+            "messaging_",
+            "gantry_",
+            "process_",
+        ];
         let mut seen = std::collections::HashSet::new();
         for metric in metric::ALL {
             assert!(seen.insert(metric.name), "{} twice", metric.name);

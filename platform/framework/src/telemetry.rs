@@ -11,6 +11,7 @@ pub mod event;
 pub mod http;
 pub mod level;
 pub(crate) mod log;
+pub mod messaging;
 pub mod metric;
 pub(crate) mod otlp;
 mod panic;

@@ -52,6 +52,7 @@ pub struct App<C> {
     pub(super) breakers: Register,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
+    pub(super) finishing: Vec<Hook>,
     pub(super) hooks: Vec<Hook>,
     /// Names of the targets that are checked already.
     pub(super) called: BTreeSet<String>,
@@ -280,6 +281,20 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn draining(&self) -> CancellationToken {
         self.draining.clone()
+    }
+
+    /// Runs `finish` when the process takes no more calls, beside those in flight, and waits for it
+    /// within their time: for work that is not a call, and comes to its end like one. It is dropped
+    /// where it takes longer.
+    pub fn on_finish(
+        &mut self,
+        name: &'static str,
+        finish: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.finishing.push(Hook {
+            name,
+            close: Box::pin(finish),
+        });
     }
 
     /// Runs `close` near the end of the process, when no call and no task is left; what was added

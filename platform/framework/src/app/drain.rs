@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | announce | health answers `NOT_SERVING` for good, `/readyz` 503 | at once |
 //! | delay | callers learn of it, while calls are still served | `delay` |
-//! | finish | no new connections, GOAWAY on the open ones; calls end | `finish` |
+//! | finish | no new connections, GOAWAY on the open ones; calls end, and what else is in flight | `finish` |
 //! | cut | calls that are left end UNAVAILABLE, connections close | `cut` |
 //! | tasks | background tasks are told to stop, then aborted | `tasks` |
 //! | close | stores and the like are closed, the last opened first | `close` |
@@ -13,6 +13,7 @@
 
 use std::{fmt, future::Future, ops::RangeInclusive, pin::Pin, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +95,8 @@ pub(super) struct Ending {
     pub(super) serving: Box<dyn Serving>,
     /// The service's own tasks.
     pub(super) tasks: Tasks,
+    /// What else comes to its end while calls do.
+    pub(super) finishing: Vec<Hook>,
     /// In the order they were opened.
     pub(super) hooks: Vec<Hook>,
     /// The platform's tasks, which watch over the drain until its end.
@@ -123,7 +126,8 @@ impl Ending {
         };
         // The first of three phases that are bounded by themselves.
         phases.run("delay", Duration::MAX, delay).await;
-        self.finish(&config, &phases).await;
+        let finishing = std::mem::take(&mut self.finishing);
+        self.finish(&config, &phases, finishing).await;
         let tasks = self.tasks.stop_within(config.tasks);
         phases.run("tasks", Duration::MAX, tasks).await;
         let close = close(self.hooks, config.close, &self.journal);
@@ -137,18 +141,51 @@ impl Ending {
         phases.run("flush", config.flush, flush).await;
     }
 
-    async fn finish(&self, config: &Config, phases: &Phases) {
+    async fn finish(&self, config: &Config, phases: &Phases, finishing: Vec<Hook>) {
         self.serving.drain();
         // Long-lived streams end now: their callers go elsewhere, because of the GOAWAY.
         self.draining.cancel();
-        let closed = self.serving.closed();
-        let outcome = phases.run("finish", config.finish, closed).await;
+        let ended = async {
+            tokio::join!(self.serving.closed(), finished(finishing, &self.journal));
+        };
+        let outcome = phases.run("finish", config.finish, ended).await;
         if outcome == Outcome::Cut {
             self.serving.end_calls();
             let closed = self.serving.closed();
             phases.run("cut", config.cut, closed).await;
         }
         self.serving.cut();
+    }
+}
+
+/// Waits for all at once; who is late is said when they are given up.
+async fn finished(finishing: Vec<Hook>, journal: &Journal) {
+    join_all(finishing.into_iter().map(async |hook| {
+        let mut late = Late {
+            name: hook.name,
+            journal,
+            done: false,
+        };
+        hook.close.await;
+        late.done = true;
+    }))
+    .await;
+}
+
+/// Says that something did not end in time, where it did not.
+struct Late<'a> {
+    name: &'static str,
+    journal: &'a Journal,
+    done: bool,
+}
+
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            tracing::warn!(name = self.name, "did not finish in time");
+            let detail = "did not finish in time";
+            self.journal.record(Kind::DrainPhase, self.name, detail);
+        }
     }
 }
 

@@ -174,6 +174,7 @@ impl<C: Section> Process<C> {
             _ = self.stop.requested() => None,
         };
         running.ending.hooks = mem::take(&mut app.hooks);
+        running.ending.finishing = mem::take(&mut app.finishing);
         match started {
             Some(Ok(())) => {
                 let health = app.health.clone();
@@ -223,6 +224,7 @@ impl<C: Section> Process<C> {
             breakers: Register::default(),
             registry: registry.cloned(),
             router: Router::new(),
+            finishing: Vec::new(),
             hooks: Vec::new(),
             called: BTreeSet::new(),
         }
@@ -254,6 +256,7 @@ impl<C: Section> Process<C> {
                 stack: Arc::clone(served),
             }),
             tasks: app.tasks.clone(),
+            finishing: Vec::new(),
             hooks: Vec::new(),
             platform: self.platform.clone(),
         }

@@ -83,6 +83,17 @@ impl TraceContext {
         }
     }
 
+    /// Reads a position from its two texts, as they are kept outside of headers; none if it is
+    /// malformed.
+    #[must_use]
+    pub fn read(parent: &str, state: Option<&str>) -> Option<Self> {
+        let mut context = Self::parse(parent.as_bytes())?;
+        context.state = state
+            .filter(|state| state.len() <= TRACESTATE_MAX)
+            .and_then(|state| state.parse().ok());
+        Some(context)
+    }
+
     fn parse(text: &[u8]) -> Option<Self> {
         // A later version may append fields after another dash; version 00 may not.
         let known =

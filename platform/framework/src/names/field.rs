@@ -30,6 +30,24 @@ pub const HTTP_METHOD: &str = "http.request.method";
 pub const HTTP_ROUTE: &str = "http.route";
 /// The status of an HTTP answer.
 pub const HTTP_STATUS: &str = "http.response.status_code";
+/// What kind of broker: `rabbitmq`, or `gantry` for the local one.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// What is done with a message.
+pub const MESSAGING_OPERATION: &str = "messaging.operation.name";
+/// Which kind of operation that is.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+/// The type of an event.
+pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
+/// Which queue of its group a message came from.
+pub const MESSAGING_PARTITION: &str = "messaging.destination.partition.id";
+/// Who consumes, as in `notifications.news`.
+pub const MESSAGING_GROUP: &str = "messaging.consumer.group.name";
+/// The id of an event.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
+/// Bytes of an event's body.
+pub const MESSAGING_BODY_SIZE: &str = "messaging.message.body.size";
+/// Which attempt at an event it is, from 1.
+pub const EVENT_ATTEMPT: &str = "gantry.event.attempt";
 /// A span's name, read by the OpenTelemetry layer.
 pub const OTEL_NAME: &str = "otel.name";
 /// A span's status, read by the OpenTelemetry layer.

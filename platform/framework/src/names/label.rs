@@ -30,3 +30,13 @@ pub const CHECK: &str = "check";
 pub const OUTCOME: &str = "outcome";
 /// The name of a breaker, fixed in the program.
 pub const BREAKER: &str = "breaker";
+/// What kind of broker: `rabbitmq`, or `gantry` for the local one.
+pub const MESSAGING_SYSTEM: &str = "messaging_system";
+/// Who consumes, as in `notifications.news`.
+pub const MESSAGING_GROUP: &str = "messaging_consumer_group_name";
+/// The type of an event, of those that the program knows.
+pub const MESSAGING_DESTINATION: &str = "messaging_destination_name";
+/// What a broker was asked for.
+pub const MESSAGING_OPERATION: &str = "messaging_operation_name";
+/// The class of an error; empty where there was none.
+pub const ERROR_TYPE: &str = "error_type";

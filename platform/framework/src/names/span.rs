@@ -6,6 +6,8 @@ pub const RPC: &str = "gantry::rpc";
 pub const HTTP: &str = "gantry::http";
 /// Target of the spans of database statements.
 pub const DB: &str = "gantry::db";
+/// Target of the spans of events.
+pub const MESSAGING: &str = "gantry::messaging";
 
 /// A call being served.
 pub const SERVER: &str = "rpc.server";
@@ -19,3 +21,7 @@ pub const HTTP_SERVER: &str = "http.server";
 pub const HTTP_CLIENT: &str = "http.client";
 /// One database statement, the wait for a connection included.
 pub const STATEMENT: &str = "db.statement";
+/// An event that is worked at.
+pub const PROCESS: &str = "messaging.process";
+/// An event that is settled with its broker.
+pub const SETTLE: &str = "messaging.settle";

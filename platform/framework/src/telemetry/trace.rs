@@ -39,26 +39,35 @@ pub(super) fn adopt(span: &Span, parent: &TraceContext, remote: bool) {
     if span.is_disabled() {
         return;
     }
-    let state = parent
+    let context = span_context(parent, remote);
+    // Fails where no OpenTelemetry layer listens; then there is nothing to adopt.
+    drop(span.set_parent(Context::new().with_remote_span_context(context)));
+}
+
+/// Has a span that has not begun refer to a position in another trace, or another one in its own.
+pub(super) fn link(span: &Span, to: &TraceContext) {
+    span.add_link(span_context(to, true));
+}
+
+fn span_context(position: &TraceContext, remote: bool) -> SpanContext {
+    let state = position
         .state
         .as_ref()
         .and_then(|state| state.to_str().ok())
         .and_then(|state| state.parse::<TraceState>().ok())
         .unwrap_or_default();
-    let flags = if parent.sampled {
+    let flags = if position.sampled {
         TraceFlags::SAMPLED
     } else {
         TraceFlags::default()
     };
-    let context = SpanContext::new(
-        TraceId::from_bytes(parent.trace_id.to_be_bytes()),
-        SpanId::from_bytes(parent.span_id.to_be_bytes()),
+    SpanContext::new(
+        TraceId::from_bytes(position.trace_id.to_be_bytes()),
+        SpanId::from_bytes(position.span_id.to_be_bytes()),
         flags,
         remote,
         state,
-    );
-    // Fails where no OpenTelemetry layer listens; then there is nothing to adopt.
-    drop(span.set_parent(Context::new().with_remote_span_context(context)));
+    )
 }
 
 /// Makes the call being served the parent of a span that has not begun, where the code runs outside

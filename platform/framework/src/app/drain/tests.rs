@@ -3,7 +3,10 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use super::*;
-use crate::health::{self, Status};
+use crate::{
+    health::{self, Status},
+    journal,
+};
 
 /// What happened, with the milliseconds since the drain began.
 #[derive(Clone)]
@@ -83,6 +86,7 @@ fn ending(log: &Log, rest: Option<Duration>, obeys: bool) -> Ending {
             closed: watch::Sender::new(false),
         }),
         tasks: Tasks::new(journal.clone()),
+        finishing: Vec::new(),
         hooks: Vec::new(),
         platform: Tasks::new(journal),
     }
@@ -222,4 +226,32 @@ async fn calls_left_at_the_bound_are_ended() {
     ending.run("Drain", std::future::ready(())).await;
     let expected = vec![(3_000, "goaway"), (21_000, "end calls"), (21_000, "cut")];
     assert_eq!(expected, log.lines());
+}
+
+/// Goal: what else is in flight has as long as calls have to come to its end, and the process waits for
+/// it, and for no longer.
+/// Method: beside a call of a second, work of two seconds; then work that hangs.
+#[tokio::test(start_paused = true)]
+async fn other_work_in_flight_is_waited_for_like_calls() {
+    for (takes, cut_at) in [(2, 5_000), (1_000, 22_000)] {
+        let log = Log::new();
+        let mut ending = ending(&log, Some(Duration::from_secs(1)), true);
+        let (journal, draining, told) =
+            (ending.journal.clone(), ending.draining.clone(), log.clone());
+        ending.finishing = vec![Hook {
+            name: "events in flight",
+            close: Box::pin(async move {
+                draining.cancelled().await;
+                time::sleep(Duration::from_secs(takes)).await;
+                told.add("finished");
+            }),
+        }];
+        ending.run("SIGTERM", std::future::ready(())).await;
+        let finished = log.lines().contains(&(5_000, "finished"));
+        assert_eq!(takes == 2, finished, "{:?}", log.lines());
+        assert_eq!(Some(&(cut_at, "cut")), log.lines().last());
+        let (past, _) = journal.watch();
+        let late = |entry: &journal::Entry| entry.detail == "did not finish in time";
+        assert_eq!(takes != 2, past.iter().any(late));
+    }
 }

@@ -1,0 +1,112 @@
+//! Events between services: OpenTelemetry's metrics of messaging, and ours.
+
+use metrics::Unit;
+
+use crate::names::{
+    Kind::{Counter, Gauge, Histogram},
+    Metric, label,
+};
+
+/// Duration of what a broker is asked for.
+pub const MESSAGING_OPERATION_DURATION: Metric = Metric::new(
+    Histogram,
+    "messaging_client_operation_duration_seconds",
+    Unit::Seconds,
+    "Time from asking a broker for something to its answer.",
+)
+.by(&[
+    label::MESSAGING_SYSTEM,
+    label::MESSAGING_GROUP,
+    label::MESSAGING_OPERATION,
+    label::ERROR_TYPE,
+]);
+
+/// Duration of handling messages.
+pub const MESSAGING_PROCESS_DURATION: Metric = Metric::new(
+    Histogram,
+    "messaging_process_duration_seconds",
+    Unit::Seconds,
+    "Time for which an event was worked at, pauses between attempts in a row included.",
+)
+.by(&[
+    label::MESSAGING_SYSTEM,
+    label::MESSAGING_GROUP,
+    label::MESSAGING_DESTINATION,
+    label::ERROR_TYPE,
+]);
+
+/// Messages that came.
+pub const MESSAGING_CONSUMED: Metric = Metric::new(
+    Counter,
+    "messaging_client_consumed_messages_total",
+    Unit::Count,
+    "Events that were handed to a consumer, each time that they were.",
+)
+.by(&[
+    label::MESSAGING_SYSTEM,
+    label::MESSAGING_GROUP,
+    label::MESSAGING_DESTINATION,
+]);
+
+/// What became of events that came.
+pub const EVENTS_CONSUMED: Metric = Metric::new(
+    Counter,
+    "gantry_events_consumed_total",
+    Unit::Count,
+    "Events that came, by what became of them: applied, known, put_off, postponed, dead, left.",
+)
+.by(&[label::MESSAGING_GROUP, label::OUTCOME]);
+
+/// Events that had been handed out before.
+pub const EVENTS_REDELIVERED: Metric = Metric::new(
+    Counter,
+    "gantry_events_redelivered_total",
+    Unit::Count,
+    "Events that came and may have been handed out before.",
+)
+.by(&[label::MESSAGING_GROUP]);
+
+/// Attempts that failed.
+pub const EVENTS_ATTEMPTS_FAILED: Metric = Metric::new(
+    Counter,
+    "gantry_events_attempts_failed_total",
+    Unit::Count,
+    "Attempts at handling an event that failed, by how.",
+)
+.by(&[label::MESSAGING_GROUP, label::REASON]);
+
+/// Events that nobody could do.
+pub const EVENTS_DEAD_LETTERS: Metric = Metric::new(
+    Counter,
+    "gantry_events_dead_letters_total",
+    Unit::Count,
+    "Events that became dead letters, by why.",
+)
+.by(&[label::MESSAGING_GROUP, label::REASON]);
+
+/// How old events are when they have their effect.
+pub const EVENTS_LAG: Metric = Metric::new(
+    Histogram,
+    "gantry_events_lag_seconds",
+    Unit::Seconds,
+    "Age of events when they had their effect, by the clocks of both services.",
+)
+.by(&[label::MESSAGING_GROUP]);
+
+/// Events that are held.
+pub const EVENTS_HELD: Metric = Metric::new(
+    Gauge,
+    "gantry_events_held",
+    Unit::Count,
+    "Events that come again later, of the partitions that this process has.",
+)
+.by(&[label::MESSAGING_GROUP]);
+
+/// Partitions that a process has.
+pub const EVENTS_PARTITIONS: Metric = Metric::new(
+    Gauge,
+    "gantry_events_partitions",
+    Unit::Count,
+    "Partitions of a consumer that this process has.",
+)
+.by(&[label::MESSAGING_GROUP]);
