@@ -17,6 +17,10 @@
 //!   one that is [rejected](Settle::Reject) becomes a dead letter of its group.
 //! - Messages may come more than once; they never come to be lost.
 
+#[cfg(feature = "testing")]
+pub mod contract;
+pub mod rabbit;
+
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, time::Duration};
 
 use gantry::BoxError;
@@ -282,6 +286,9 @@ pub enum BrokerError {
     /// It does not let us: who we are, or what we may.
     #[error("the broker refuses us: {0}")]
     Denied(String),
+    /// It did not take a message that is put elsewhere.
+    #[error("a message is not put elsewhere")]
+    Refused(#[source] PublishError),
     /// It did not answer in time.
     #[error("the broker did not answer in time")]
     TimedOut,

@@ -85,6 +85,8 @@ pub enum Kind {
     BreakerChanged,
     /// An operator decided about breakers.
     BreakerSet,
+    /// A broker of events is gone, or takes nothing; or is there again.
+    Broker,
 }
 
 impl Kind {
@@ -117,6 +119,7 @@ impl Kind {
             Self::Shedding => "shedding",
             Self::BreakerChanged => "breaker_changed",
             Self::BreakerSet => "breaker_set",
+            Self::Broker => "broker",
         }
     }
 }

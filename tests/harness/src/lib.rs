@@ -11,6 +11,7 @@ pub mod http_load;
 pub mod load;
 pub mod postgres;
 pub mod process;
+pub mod rabbitmq;
 pub mod slow;
 pub mod system;
 pub mod tools;

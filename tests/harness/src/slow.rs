@@ -1,4 +1,4 @@
-//! A connection that takes its time: a proxy that passes every byte on after a delay.
+//! A connection that takes its time, or breaks off: a proxy that passes every byte on after a delay.
 
 use std::{
     net::SocketAddr,
@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{self, Instant},
 };
@@ -27,6 +27,7 @@ pub struct Slow {
     pub address: SocketAddr,
     delay: Arc<AtomicU64>,
     accepted: Arc<AtomicU64>,
+    cuts: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -43,21 +44,31 @@ impl Slow {
         let accepted = Arc::new(AtomicU64::new(0));
         let mut tasks = JoinSet::new();
         let (shared, count) = (Arc::clone(&delay), Arc::clone(&accepted));
+        let cuts = watch::Sender::new(());
+        let cut = cuts.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&shared);
+                let mut cut = cut.subscribe();
                 connections.spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else {
                         return;
                     };
                     let (near_in, near_out) = near.into_split();
                     let (far_in, far_out) = far.into_split();
-                    tokio::join!(
-                        pass(near_in, far_out, Arc::clone(&shared)),
-                        pass(far_in, near_out, shared)
-                    );
+                    let both = async {
+                        tokio::join!(
+                            pass(near_in, far_out, Arc::clone(&shared)),
+                            pass(far_in, near_out, shared)
+                        );
+                    };
+                    tokio::select! {
+                        () = both => {}
+                        // Both ends are told that the other is gone.
+                        _ = cut.changed() => {}
+                    }
                 });
             }
         });
@@ -65,6 +76,7 @@ impl Slow {
             address,
             delay,
             accepted,
+            cuts,
             _tasks: tasks,
         }
     }
@@ -73,6 +85,11 @@ impl Slow {
     pub fn delay(&self, delay: Duration) {
         let millis = u64::try_from((delay / 2).as_millis()).unwrap_or(u64::MAX);
         self.delay.store(millis, Ordering::SeqCst);
+    }
+
+    /// Breaks off every connection there is, in the middle of whatever passes; new ones are taken.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     /// Connections taken so far.

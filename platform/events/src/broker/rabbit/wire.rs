@@ -1,0 +1,195 @@
+//! A message as AMQP 0-9-1 carries it, by the binding of CloudEvents, and back.
+//!
+//! Headers of ours keep their name; all others are attributes of the event, with the prefix of the
+//! binding. Beside them are the properties that tools of RabbitMQ show: type, message id, content type,
+//! time. What others publish without our headers is read as well as it can be.
+
+use std::{fmt::Write as _, time::UNIX_EPOCH};
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+
+use crate::{Message, broker::Headers};
+
+/// What attributes of the event begin with.
+const PREFIX: &str = "cloudEvents:";
+/// What they may begin with as well.
+const PREFIX_OTHER: &str = "cloudEvents_";
+/// What headers of ours begin with.
+const OURS: &str = "gantry-";
+/// The key of the message.
+const KEY: &str = "gantry-key";
+/// What headers of RabbitMQ begin with, and some of its plugins'.
+const OF_BROKER: &str = "x-";
+/// Its list of the queues in which a message has died.
+const DEATHS: &str = "x-death";
+/// Where it stands among dead letters; the prefix keeps it from those who consume.
+const PLACE: &str = "x-gantry-place";
+/// How often a message came back to its queue.
+const RETURNS: &str = "x-delivery-count";
+
+/// Longest name that a header has in AMQP, in bytes.
+const NAME_MAX: usize = 255;
+
+/// Makes the properties of a message: on disk, and with all that is known of it; with its place, where it
+/// becomes a dead letter.
+pub(super) fn properties(message: &Message, place: Option<u64>) -> BasicProperties {
+    let headers = &message.headers;
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        let name = if name.starts_with(OURS) {
+            name.clone()
+        } else {
+            format!("{PREFIX}{name}")
+        };
+        table.insert(short(&name), text(value));
+    }
+    table.insert(KEY.into(), text(&message.key));
+    if let Some(place) = place.and_then(|place| i64::try_from(place).ok()) {
+        table.insert(PLACE.into(), AMQPValue::LongLongInt(place));
+    }
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_type(short(&message.topic))
+        .with_headers(table);
+    let properties = match headers.get("id") {
+        Some(id) => properties.with_message_id(short(id)),
+        None => properties,
+    };
+    let properties = match headers.get("datacontenttype") {
+        Some(kind) => properties.with_content_type(short(kind)),
+        None => properties,
+    };
+    let seconds = headers.get("time").and_then(|time| seconds(time));
+    match seconds {
+        Some(seconds) => properties.with_timestamp(seconds),
+        None => properties,
+    }
+}
+
+/// A message as it was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) message: Message,
+    /// Whether it came by a queue before: one that it waited in, or this one.
+    pub(super) came_before: bool,
+    /// Its place among dead letters, where somebody made it one.
+    pub(super) place: Option<u64>,
+    /// What RabbitMQ says of why it made it a dead letter.
+    pub(super) death: Option<Death>,
+}
+
+/// How a message died, by RabbitMQ.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Death {
+    pub(super) reason: String,
+    /// Seconds since 1970.
+    pub(super) time: u64,
+}
+
+/// Reads a message.
+pub(super) fn read(properties: &BasicProperties, routing_key: &str, body: Vec<u8>) -> Read {
+    let empty = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&empty).inner();
+    let mut headers = Headers::new();
+    let mut key = None;
+    for (name, value) in table {
+        let name = name.as_str();
+        if name == KEY {
+            key = spelt(value);
+        } else if !name.starts_with(OF_BROKER)
+            && let Some(value) = spelt(value)
+        {
+            let stripped = name.strip_prefix(PREFIX);
+            let stripped = stripped.or_else(|| name.strip_prefix(PREFIX_OTHER));
+            headers.insert(stripped.unwrap_or(name).to_lowercase(), value);
+        }
+    }
+    let key = key.or_else(|| headers.get("subject").cloned());
+    let kind = properties
+        .kind()
+        .as_ref()
+        .map(|kind| kind.as_str().to_owned());
+    let topic = kind.or_else(|| headers.get("type").cloned()).or_else(|| {
+        routing_key
+            .rsplit_once('.')
+            .map(|(topic, _)| topic.to_owned())
+    });
+    Read {
+        message: Message {
+            topic: topic.unwrap_or_default(),
+            key: key.unwrap_or_default(),
+            headers,
+            body: body.into(),
+        },
+        place: table.get(PLACE).and_then(place),
+        came_before: table.contains_key(DEATHS) || table.contains_key(RETURNS),
+        death: table.get(DEATHS).and_then(death),
+    }
+}
+
+fn place(value: &AMQPValue) -> Option<u64> {
+    match value {
+        AMQPValue::LongLongInt(place) => u64::try_from(*place).ok(),
+        _ => None,
+    }
+}
+
+/// The last death in the list of them, which is the first there.
+fn death(deaths: &AMQPValue) -> Option<Death> {
+    let AMQPValue::FieldArray(deaths) = deaths else {
+        return None;
+    };
+    let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else {
+        return None;
+    };
+    let last = last.inner();
+    let AMQPValue::Timestamp(time) = last.get("time")? else {
+        return None;
+    };
+    Some(Death {
+        reason: spelt(last.get("reason")?)?,
+        time: *time,
+    })
+}
+
+/// A value as text; none where it has no such thing.
+fn spelt(value: &AMQPValue) -> Option<String> {
+    let mut text = String::new();
+    let written = match value {
+        AMQPValue::LongString(value) => {
+            return Some(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        }
+        AMQPValue::ShortString(value) => return Some(value.as_str().to_owned()),
+        AMQPValue::Boolean(value) => write!(text, "{value}"),
+        AMQPValue::ShortShortInt(value) => write!(text, "{value}"),
+        AMQPValue::ShortShortUInt(value) => write!(text, "{value}"),
+        AMQPValue::ShortInt(value) => write!(text, "{value}"),
+        AMQPValue::ShortUInt(value) => write!(text, "{value}"),
+        AMQPValue::LongInt(value) => write!(text, "{value}"),
+        AMQPValue::LongUInt(value) => write!(text, "{value}"),
+        AMQPValue::LongLongInt(value) => write!(text, "{value}"),
+        AMQPValue::Timestamp(value) => write!(text, "{value}"),
+        _ => return None,
+    };
+    written.ok().map(|()| text)
+}
+
+/// Seconds since 1970 of a time as CloudEvents have it.
+fn seconds(time: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(time).ok()?;
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text.as_bytes()))
+}
+
+/// A text as AMQP has short ones; what is longer is cut, as these are for people to look at.
+fn short(text: &str) -> ShortString {
+    let end = text.floor_char_boundary(NAME_MAX);
+    text[..end].into()
+}
