@@ -15,7 +15,7 @@
 //! That compiles every `.proto` under `proto/greeter` with [protox], and gives for each package a
 //! module of the same path (`greeter::v1`) with
 //!
-//! - the messages, as prost makes them;
+//! - the messages, as prost makes them, each with its full name (`prost::Name`);
 //! - for each service a client, a server and its trait, as tonic makes them;
 //! - `impl gantry::contract::{Server, Client}`: names, descriptors, and for each method whether it
 //!   streams, its `idempotency_level`, and who may call it (`gantry.access.v1.access` and

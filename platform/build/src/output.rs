@@ -83,6 +83,7 @@ fn configuration(builder: &Builder, sources: &Sources) -> prost_build::Config {
     let mut config = prost_build::Config::new();
     config
         .disable_comments([".google"])
+        .enable_type_names()
         .service_generator(Box::new(services));
     if let Some(runtime) = &builder.runtime {
         config

@@ -158,6 +158,15 @@ fn methods_say_who_may_call_them() {
     assert_eq!(roles, [None, None, night, staff, None, None]);
 }
 
+/// Goal: messages know their full names, as topics of events have them.
+/// Method: two of a package.
+#[test]
+fn messages_know_their_names() {
+    use gantry::contract::prost::Name as _;
+    assert_eq!("rules.v1.Leaf", Leaf::full_name());
+    assert_eq!("rules.v1.Plain", Plain::full_name());
+}
+
 /// Goal: reflection and JSON see all that was written: imports, options and comments.
 /// Method: read the set into an empty pool, and ask for one of each.
 #[test]
