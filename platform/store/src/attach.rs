@@ -66,13 +66,45 @@ impl Database {
     }
 }
 
+impl Database {
+    /// As [`Database::extend`], for a service that starts: a database that is locked, full, unwritable
+    /// or away is waited for.
+    ///
+    /// # Errors
+    ///
+    /// If waiting cannot help: the database has another history than `migrations`.
+    pub async fn extend_patiently(
+        &self,
+        library: &str,
+        migrations: &[Migration],
+    ) -> Result<(), OpenError> {
+        let mut pauses = pauses();
+        loop {
+            let error = match self.extend(library, migrations).await {
+                Err(error) if error.may_pass() => error,
+                outcome => return outcome,
+            };
+            tracing::warn!(
+                error = chain(&error),
+                library,
+                "database not in shape yet, trying again"
+            );
+            time::sleep(pauses.next_pause()).await;
+        }
+    }
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(PAUSES).expect("the pauses are above zero and grow")
+}
+
 /// Tries until the database is open.
 async fn opened(
     config: &Live<Config>,
     migrations: &[Migration],
     progress: &watch::Sender<Progress>,
 ) -> Result<Database, OpenError> {
-    let mut pauses = Backoff::new(PAUSES).expect("the pauses are above zero and grow");
+    let mut pauses = pauses();
     loop {
         let error = match Database::open(&config.load(), migrations).await {
             Err(error) if error.may_pass() => error,

@@ -26,6 +26,7 @@ use crate::{
     Config, Error, Kind, Migration, OpenError, Query, Statement, Transaction,
     connection::Connection,
     engine::Engine,
+    migrate::History,
     open,
     pool::Pool,
     query::{self, On},
@@ -70,6 +71,19 @@ impl Database {
     pub async fn open(config: &Config, migrations: &[Migration]) -> Result<Self, OpenError> {
         let options = open::prepare(config, migrations).await?;
         Ok(Self::over(options, config))
+    }
+
+    /// Runs the `migrations` of a library that it has not seen: so a library brings its own tables
+    /// into the database of a service. Each `library`, by its name, has a history of its own, beside
+    /// that of the service; its tables begin with that name, so that none is there twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`].
+    pub async fn extend(&self, library: &str, migrations: &[Migration]) -> Result<(), OpenError> {
+        let config = self.shared.pool.load().config.clone();
+        let history = History::of_library(library, migrations);
+        open::extend(&self.shared.options, &config, history).await
     }
 
     /// Opens a database that another program keeps, as it is: nothing is made, and nothing is

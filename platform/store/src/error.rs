@@ -123,6 +123,13 @@ impl Error {
         }
     }
 
+    /// The error of a library that was given what no statement can be run with; it says to the log
+    /// what that is.
+    #[must_use]
+    pub fn broken(statement: &'static str) -> Self {
+        Self::of_kind(statement, Kind::Broken)
+    }
+
     /// What it means to whoever asked.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use sqlx::any::AnyConnectOptions;
 use tokio::time;
 
-use crate::{Config, MigrateError, Migration, UrlError, engine, pool, url::Place};
+use crate::{
+    Config, MigrateError, Migration, UrlError, engine, migrate::History, pool, url::Place,
+};
 
 /// Why a database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +91,23 @@ pub(crate) async fn prepare(
         })?;
     }
     let options = options(config)?;
+    extend(&options, config, History::of_service(migrations)).await?;
+    Ok(options)
+}
+
+/// Runs the steps of `history` that a database has not seen.
+pub(crate) async fn extend(
+    options: &AnyConnectOptions,
+    config: &Config,
+    history: History<'_>,
+) -> Result<(), OpenError> {
     let shaped = async {
         match config.url.place() {
-            Place::File(_) => file::shape(&options, config, migrations).await,
-            Place::Server(server) => server::shape(&options, server, config, migrations).await,
+            Place::File(_) => file::shape(options, config, history).await,
+            Place::Server(server) => server::shape(options, server, config, history).await,
         }
     };
-    in_time(config, shaped).await?;
-    Ok(options)
+    in_time(config, shaped).await
 }
 
 /// Finds the database of `config`, which somebody else has made; answers how to connect to it.

@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Database, Error, Kind, Row, Transaction, Value, connection::Connection, database::Shared,
+    engine::Engine,
 };
 
 /// A piece of SQL and the name by which telemetry and errors know it.
@@ -19,13 +20,28 @@ use crate::{
 pub struct Statement {
     name: &'static str,
     sql: &'static str,
+    on_server: Option<&'static str>,
 }
 
 impl Statement {
     /// The statement `sql`, known as `name`.
     #[must_use]
     pub const fn new(name: &'static str, sql: &'static str) -> Self {
-        Self { name, sql }
+        Self {
+            name,
+            sql,
+            on_server: None,
+        }
+    }
+
+    /// The same with the text `sql` on a server: where what is meant cannot be said in one way, as in
+    /// `FOR UPDATE SKIP LOCKED`, which a file with one writer neither has nor needs.
+    #[must_use]
+    pub const fn on_server(self, sql: &'static str) -> Self {
+        Self {
+            on_server: Some(sql),
+            ..self
+        }
     }
 
     /// Its name.
@@ -36,6 +52,13 @@ impl Statement {
 
     pub(crate) const fn sql(&self) -> &'static str {
         self.sql
+    }
+
+    fn sql_on(&self, engine: Engine) -> &'static str {
+        match (engine, self.on_server) {
+            (Engine::Postgres, Some(sql)) => sql,
+            _ => self.sql,
+        }
     }
 
     /// Whether it is not known to only read.
@@ -203,8 +226,9 @@ async fn bounded(
     arguments: AnyArguments,
     want: Want,
 ) -> Result<Answer, Error> {
+    let sql = statement.sql_on(shared.engine);
     let run = connection.run(async |connection| {
-        let run = perform(connection, statement, arguments, want);
+        let run = perform(connection, sql, arguments, want);
         shared.within(statement.name, run).await
     });
     run.await
@@ -212,11 +236,11 @@ async fn bounded(
 
 async fn perform(
     connection: &mut AnyConnection,
-    statement: Statement,
+    sql: &'static str,
     arguments: AnyArguments,
     want: Want,
 ) -> Result<Answer, sqlx::Error> {
-    let query = sqlx::query_with(statement.sql.into_sql_str(), arguments);
+    let query = sqlx::query_with(sql.into_sql_str(), arguments);
     Ok(match want {
         Want::Count => Answer {
             count: query.execute(connection).await?.rows_affected(),

@@ -38,6 +38,7 @@ pub struct Transaction {
     shared: Arc<Shared>,
     connection: Connection,
     failed: bool,
+    after_commit: Vec<Box<dyn FnOnce() + Send>>,
     // Behind the connection, so that the next writer of this process starts after a commit or a
     // rollback that was waited for. Dropping only asks for the rollback: then the next writer may
     // meet the old one for a moment, and waits for it as for one of another process.
@@ -64,6 +65,7 @@ impl Transaction {
             shared,
             connection,
             failed: false,
+            after_commit: Vec::new(),
             _turn: turn,
         }
     }
@@ -86,18 +88,30 @@ impl Transaction {
         Ok(())
     }
 
+    /// Has `act` run once the transaction is known to be committed, and never otherwise; it must not
+    /// block. Where the outcome of a commit is unknown, as where its caller leaves, it does not run:
+    /// what relies on it looks by itself now and then.
+    pub fn after_commit(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.after_commit.push(Box::new(act));
+    }
+
     /// Makes everything it did permanent and visible.
     ///
     /// # Errors
     ///
     /// If it could not be; with [`Kind::TimedOut`] and [`Kind::Unavailable`] it may have been.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<(), Error> {
         if self.failed {
             let name = self.name;
             self.rollback().await?;
             return Err(Error::of_kind(name, Kind::Broken));
         }
-        self.end(COMMIT).await
+        let after_commit = std::mem::take(&mut self.after_commit);
+        self.end(COMMIT).await?;
+        for act in after_commit {
+            act();
+        }
+        Ok(())
     }
 
     /// Undoes everything it did, and waits for that; dropping it does the same unseen, and costs a

@@ -3,6 +3,8 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "database/extend.rs"]
+mod extend;
 #[path = "database/files.rs"]
 mod files;
 #[path = "database/pool.rs"]

@@ -6,7 +6,11 @@ use sqlx::{AnyConnection, Connection as _, any::AnyConnectOptions};
 use tokio::time;
 
 use super::Unshaped;
-use crate::{Config, Kind, Migration, engine::Engine, migrate};
+use crate::{
+    Config, Kind,
+    engine::Engine,
+    migrate::{self, History},
+};
 
 /// Makes the file, where it is missing, for this user alone: it may hold hashes and keys. SQLite
 /// gives its log the same mode.
@@ -25,7 +29,7 @@ pub(super) async fn make(path: &Path) -> std::io::Result<()> {
 pub(super) async fn shape(
     options: &AnyConnectOptions,
     config: &Config,
-    migrations: &[Migration],
+    history: History<'_>,
 ) -> Result<(), Unshaped> {
     let mut connection = AnyConnection::connect_with(options).await?;
     write_ahead(&mut connection, config).await?;
@@ -33,7 +37,7 @@ pub(super) async fn shape(
         .begin_with(Engine::Sqlite.begin())
         .await
         .map_err(migrate::MigrateError::from)?;
-    migrate::run(&mut transaction, migrations).await?;
+    migrate::run(&mut transaction, history).await?;
     transaction
         .commit()
         .await

@@ -6,9 +6,9 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, any::An
 
 use super::Unshaped;
 use crate::{
-    Config, MigrateError, Migration,
+    Config, MigrateError,
     engine::{self, Engine},
-    migrate,
+    migrate::{self, History},
     url::Server,
 };
 
@@ -35,7 +35,7 @@ pub(super) async fn shape(
     options: &AnyConnectOptions,
     server: &Server,
     config: &Config,
-    migrations: &[Migration],
+    history: History<'_>,
 ) -> Result<(), Unshaped> {
     let mut connection = AnyConnection::connect_with(options).await?;
     // Its turn is waited for, and a step may take long: the caller's time bounds both.
@@ -55,7 +55,7 @@ pub(super) async fn shape(
             let create = format!("CREATE SCHEMA \"{schema}\"");
             transaction.execute(AssertSqlSafe(create)).await?;
         }
-        migrate::run(&mut transaction, migrations).await?;
+        migrate::run(&mut transaction, history).await?;
         transaction.commit().await?;
         Ok::<_, MigrateError>(())
     };
