@@ -19,6 +19,8 @@
 
 #[cfg(feature = "testing")]
 pub mod contract;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 pub mod rabbit;
 
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, time::Duration};

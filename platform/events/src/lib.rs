@@ -10,6 +10,13 @@
 //! consumes it has its effect once. Events of one key keep their order all the way.
 
 pub mod broker;
+pub mod envelope;
+pub mod headers;
 mod message;
+mod outbox;
+pub mod relay;
 
+pub use envelope::Envelope;
 pub use message::{BUCKETS, Message, bucket};
+pub use outbox::{BODY_MAX, KEY_MAX, Outbox};
+pub use relay::Relay;

@@ -5,6 +5,8 @@
 //! if a file of its name lies in `.gantry/crash` of the current folder. The file goes first, so the
 //! next process gets past it, and whoever put it there sees that the point was reached.
 
+use std::time::Duration;
+
 /// Ends the process here if a test wants it.
 #[inline]
 pub fn point(name: &str) {
@@ -19,10 +21,22 @@ pub fn point(name: &str) {
 #[inline]
 pub async fn amid<T>(name: &str, work: impl Future<Output = T>) -> T {
     #[cfg(feature = "crash-points")]
-    return armed::amid(name, work).await;
+    return armed::soon_amid(name, armed::MOMENT, work).await;
     #[cfg(not(feature = "crash-points"))]
     {
         let _ = name;
+        work.await
+    }
+}
+
+/// The same, `after` its beginning.
+#[inline]
+pub async fn soon_amid<T>(name: &str, after: Duration, work: impl Future<Output = T>) -> T {
+    #[cfg(feature = "crash-points")]
+    return armed::soon_amid(name, after, work).await;
+    #[cfg(not(feature = "crash-points"))]
+    {
+        let _ = (name, after);
         work.await
     }
 }
@@ -37,7 +51,7 @@ mod armed {
     const FOLDER: &str = ".gantry/crash";
 
     /// Long enough for a request to be sent and worked at, and shorter than tests let an answer take.
-    const MOMENT: Duration = Duration::from_millis(300);
+    pub(super) const MOMENT: Duration = Duration::from_millis(300);
 
     pub(super) fn point(name: &str) {
         if std::fs::remove_file(Path::new(FOLDER).join(name)).is_ok() {
@@ -45,9 +59,13 @@ mod armed {
         }
     }
 
-    pub(super) async fn amid<T>(name: &str, work: impl Future<Output = T>) -> T {
+    pub(super) async fn soon_amid<T>(
+        name: &str,
+        after: Duration,
+        work: impl Future<Output = T>,
+    ) -> T {
         let ended = async {
-            time::sleep(MOMENT).await;
+            time::sleep(after).await;
             point(name);
             future::pending::<Infallible>().await
         };

@@ -87,6 +87,8 @@ pub enum Kind {
     BreakerSet,
     /// A broker of events is gone, or takes nothing; or is there again.
     Broker,
+    /// Events begin or cease to wait for what they need to go on.
+    Events,
 }
 
 impl Kind {
@@ -120,6 +122,7 @@ impl Kind {
             Self::BreakerChanged => "breaker_changed",
             Self::BreakerSet => "breaker_set",
             Self::Broker => "broker",
+            Self::Events => "events",
         }
     }
 }

@@ -110,3 +110,36 @@ pub const EVENTS_PARTITIONS: Metric = Metric::new(
     "Partitions of a consumer that this process has.",
 )
 .by(&[label::MESSAGING_GROUP]);
+
+/// Events written down.
+pub const EVENTS_ADDED: Metric = Metric::new(
+    Counter,
+    "gantry_events_added_total",
+    Unit::Count,
+    "Events written down in a transaction that was committed.",
+);
+
+/// Publications, by how they ended.
+pub const EVENTS_PUBLISHED: Metric = Metric::new(
+    Counter,
+    "gantry_events_published_total",
+    Unit::Count,
+    "Attempts to publish an event, by how they ended.",
+)
+.by(&[label::OUTCOME]);
+
+/// Events that are yet to be published.
+pub const EVENTS_PENDING: Metric = Metric::new(
+    Gauge,
+    "gantry_events_pending",
+    Unit::Count,
+    "Events in the outbox that no broker has confirmed; the same at each process of a service.",
+);
+
+/// How old the oldest of them is.
+pub const EVENTS_OLDEST: Metric = Metric::new(
+    Gauge,
+    "gantry_events_oldest_age_seconds",
+    Unit::Seconds,
+    "Age of the oldest event in the outbox that no broker has confirmed; 0 where there is none.",
+);

@@ -1,0 +1,219 @@
+//! What is not tried for the time being, as it has just failed.
+//!
+//! What fails because of the connection holds up everything; what no queue wants, its topic; what a
+//! queue does not take, or does not confirm, its topic in its bucket. After a pause, which grows, one
+//! event is tried; where that is taken, all go on.
+
+use std::collections::{BTreeSet, HashMap};
+
+use gantry::backoff;
+use tokio::time::{Duration, Instant};
+
+use crate::{Message, broker::PublishError, bucket};
+
+gantry::telemetry::label! {
+    /// Why an event is not published yet.
+    #[derive(PartialOrd, Ord)]
+    pub(super) enum Reason {
+        /// No group wants its topic.
+        Unroutable = "unroutable",
+        /// A queue did not take it.
+        Refused = "refused",
+        /// The broker takes nothing.
+        Blocked = "blocked",
+        /// It was not confirmed in time.
+        TimedOut = "timed_out",
+        /// There is no connection to the broker.
+        Disconnected = "disconnected",
+    }
+}
+
+impl Reason {
+    pub(super) fn of(error: &PublishError) -> Self {
+        match error {
+            PublishError::Unroutable => Self::Unroutable,
+            PublishError::Refused(_) => Self::Refused,
+            PublishError::Blocked(_) => Self::Blocked,
+            PublishError::TimedOut => Self::TimedOut,
+            PublishError::Disconnected(_) => Self::Disconnected,
+        }
+    }
+
+    /// Whether it is the same for every event.
+    pub(super) fn is_for_all(self) -> bool {
+        matches!(self, Self::Blocked | Self::Disconnected)
+    }
+}
+
+/// Longest pause where it is the same for every event: asking costs little, and all wait.
+const ALL_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What is held up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Scope {
+    All,
+    Topic(String),
+    Bucket(String, u16),
+}
+
+impl Scope {
+    /// Those that a message is within, the widest first.
+    fn of(message: &Message) -> [Self; 3] {
+        [
+            Self::All,
+            Self::Topic(message.topic.clone()),
+            Self::Bucket(message.topic.clone(), bucket(&message.key)),
+        ]
+    }
+
+    fn failed(reason: Reason, message: &Message) -> Self {
+        let [all, topic, bucket] = Self::of(message);
+        match reason {
+            Reason::Blocked | Reason::Disconnected => all,
+            Reason::Unroutable => topic,
+            Reason::Refused | Reason::TimedOut => bucket,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Hold {
+    reason: Reason,
+    /// How often it was tried since.
+    tries: u32,
+    /// The number of the attempt after which it was held up.
+    since: u64,
+    pause: Duration,
+    until: Instant,
+    /// The attempt that finds out whether it goes on.
+    probe: Option<u64>,
+}
+
+/// Whether a message may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    Go,
+    /// Not before then.
+    Wait(Instant),
+    /// Neither it nor any other.
+    AllWait,
+}
+
+/// What is held up. Bounded by the topics that the program has, times the buckets.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    holds: HashMap<Scope, Hold>,
+}
+
+impl Holds {
+    /// Why things are held up.
+    pub(super) fn reasons(&self) -> BTreeSet<Reason> {
+        self.holds.values().map(|hold| hold.reason).collect()
+    }
+
+    /// Whether everything waits.
+    pub(super) fn all_wait(&self, now: Instant) -> bool {
+        let hold = self.holds.get(&Scope::All);
+        hold.is_some_and(|hold| hold.probe.is_some() || hold.until > now)
+    }
+
+    /// When something may be tried again, where everything waits for that time.
+    pub(super) fn all_until(&self) -> Option<Instant> {
+        let hold = self.holds.get(&Scope::All)?;
+        hold.probe.is_none().then_some(hold.until)
+    }
+
+    /// Whether `message` may be tried, as the attempt of that number. Where it may and something is
+    /// held up, that waits for how it goes.
+    pub(super) fn pass(&mut self, message: &Message, attempt: u64, now: Instant) -> Pass {
+        if self.holds.is_empty() {
+            return Pass::Go;
+        }
+        let scopes = Scope::of(message);
+        for scope in &scopes {
+            if let Some(hold) = self.holds.get(scope)
+                && (hold.probe.is_some() || hold.until > now)
+            {
+                return match scope {
+                    Scope::All => Pass::AllWait,
+                    // Where somebody finds out, that takes its time as well.
+                    _ => Pass::Wait(hold.until.max(now + hold.pause)),
+                };
+            }
+        }
+        for scope in &scopes {
+            if let Some(hold) = self.holds.get_mut(scope) {
+                hold.probe = Some(attempt);
+            }
+        }
+        Pass::Go
+    }
+
+    /// Notes that a message was taken.
+    pub(super) fn taken(&mut self, message: &Message) {
+        if !self.holds.is_empty() {
+            for scope in Scope::of(message) {
+                self.holds.remove(&scope);
+            }
+        }
+    }
+
+    /// Notes that the attempt of a message failed; answers when the next one of its scope may be.
+    pub(super) fn failed(
+        &mut self,
+        message: &Message,
+        reason: Reason,
+        attempt: Attempt,
+        pauses: &backoff::Config,
+    ) -> Instant {
+        let failed = Scope::failed(reason, message);
+        for scope in Scope::of(message) {
+            // It was not what failed: who answers is connected, and has the topic.
+            if scope != failed && !reason.is_for_all() {
+                self.holds.remove(&scope);
+            } else if let Some(hold) = self.holds.get_mut(&scope)
+                && hold.probe == Some(attempt.number)
+            {
+                hold.probe = None;
+            }
+        }
+        let mut pauses = *pauses;
+        if reason.is_for_all() {
+            pauses.max = pauses.max.min(ALL_PAUSE_MAX).max(pauses.min);
+        }
+        let hold = self.holds.entry(failed).or_insert(Hold {
+            reason,
+            tries: 0,
+            since: 0,
+            pause: Duration::ZERO,
+            until: attempt.now,
+            probe: None,
+        });
+        hold.reason = reason;
+        // Those that were on their way when it was held up say nothing new.
+        if attempt.number >= hold.since {
+            hold.pause = pauses.pause_after(hold.tries);
+            hold.until = attempt.now + hold.pause;
+            hold.tries = hold.tries.saturating_add(1);
+            hold.since = attempt.next;
+        }
+        hold.until
+    }
+
+    /// Forgets attempts whose end nobody will see.
+    pub(super) fn abandon(&mut self) {
+        for hold in self.holds.values_mut() {
+            hold.probe = None;
+        }
+    }
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    /// Its number.
+    pub(super) number: u64,
+    /// The number of the next one that begins.
+    pub(super) next: u64,
+    pub(super) now: Instant,
+}

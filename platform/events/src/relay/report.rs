@@ -1,0 +1,172 @@
+//! What a relay tells: metrics, and a line in log and journal for each change, once.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use gantry::{
+    journal::{Journal, Kind},
+    names,
+    status::chain,
+    telemetry::metric::{self, Family, Gauge},
+};
+use gantry_store::{Error, Timestamp};
+use tokio::time::{Duration, Instant};
+
+use super::{holds::Reason, ledger::Backlog};
+use crate::broker::PublishError;
+
+/// A reason that comes back sooner has never been gone: one event that fails again and again is told
+/// of once.
+const CALM: Duration = Duration::from_mins(2);
+
+gantry::telemetry::label! {
+    /// How a publication ended.
+    pub(super) enum Published {
+        /// The broker has it.
+        Sent = "sent",
+        /// Nobody wanted it, and it was passed over.
+        Dropped = "dropped",
+        /// No group wants its topic.
+        Unroutable = "unroutable",
+        /// A queue did not take it.
+        Refused = "refused",
+        /// The broker takes nothing.
+        Blocked = "blocked",
+        /// It was not confirmed in time.
+        TimedOut = "timed_out",
+        /// There is no connection to the broker.
+        Disconnected = "disconnected",
+    }
+}
+
+impl From<Reason> for Published {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Unroutable => Self::Unroutable,
+            Reason::Refused => Self::Refused,
+            Reason::Blocked => Self::Blocked,
+            Reason::TimedOut => Self::TimedOut,
+            Reason::Disconnected => Self::Disconnected,
+        }
+    }
+}
+
+/// What a relay tells.
+#[derive(Debug)]
+pub(super) struct Report {
+    journal: Option<Journal>,
+    published: Family<metric::Counter, Published>,
+    pending: Gauge,
+    oldest: Gauge,
+    /// Why events wait, and since when they do so no more.
+    told: BTreeMap<Reason, Option<Instant>>,
+    dropped: HashSet<String>,
+    database_away: bool,
+}
+
+impl Report {
+    pub(super) fn new(journal: Option<Journal>) -> Self {
+        Self {
+            journal,
+            published: Family::register(&names::metric::EVENTS_PUBLISHED, &[]).visible(),
+            pending: metric::series(&names::metric::EVENTS_PENDING, &[]),
+            oldest: metric::series(&names::metric::EVENTS_OLDEST, &[]),
+            told: BTreeMap::new(),
+            dropped: HashSet::new(),
+            database_away: false,
+        }
+    }
+
+    fn record(&self, subject: &str, detail: impl Into<String>) {
+        if let Some(journal) = &self.journal {
+            journal.record(Kind::Events, subject, detail);
+        }
+    }
+
+    pub(super) fn published(&self, how: impl Into<Published>) {
+        self.published.with(how.into()).increment();
+    }
+
+    /// An event waits; the first of its reason is told.
+    pub(super) fn waits(&mut self, topic: &str, error: &PublishError) {
+        let reason = Reason::of(error);
+        self.published(reason);
+        if self.told.insert(reason, None).is_some() {
+            return;
+        }
+        let (what, cause) = (reason.as_str(), chain(error));
+        tracing::warn!(reason = what, topic, error = cause, "events wait");
+        self.record(topic, format!("events wait, {what}: {cause}"));
+    }
+
+    /// Events of `topic` are passed over, as nobody wants them; each topic is told once.
+    pub(super) fn dropped(&mut self, topic: &str) {
+        self.published(Published::Dropped);
+        if self.dropped.insert(topic.to_owned()) {
+            tracing::warn!(topic, "events that nobody wants are dropped");
+            self.record(topic, "events that nobody wants are dropped");
+        }
+    }
+
+    /// Notes why events still wait; what is over is told.
+    pub(super) fn still(&mut self, reasons: &BTreeSet<Reason>, now: Instant) {
+        let mut over = Vec::new();
+        for (reason, gone) in &mut self.told {
+            if reasons.contains(reason) {
+                *gone = None;
+                continue;
+            }
+            let since = *gone.get_or_insert(now);
+            if reason.is_for_all() || now.duration_since(since) >= CALM {
+                over.push(*reason);
+            }
+        }
+        for reason in over {
+            self.told.remove(&reason);
+            let reason = reason.as_str();
+            tracing::info!(reason, "events wait no more");
+            self.record("events", format!("events wait no more, {reason}"));
+        }
+    }
+
+    /// Whether something has been told whose end has not.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// The database does not do what it is asked; told once.
+    pub(super) fn database(&mut self, error: Option<&Error>) {
+        if self.database_away == error.is_some() {
+            return;
+        }
+        self.database_away = error.is_some();
+        if let Some(error) = error {
+            let cause = chain(error);
+            tracing::warn!(error = cause, "the outbox cannot be read and written");
+            self.record("outbox", format!("cannot be read and written: {cause}"));
+        } else {
+            tracing::info!("the outbox can be read and written again");
+            self.record("outbox", "can be read and written again");
+        }
+    }
+
+    /// Another relay took over, as this one was not heard of for too long.
+    pub(super) fn passed_by(&self) {
+        tracing::warn!("not heard of for too long: others publish what was claimed here");
+        self.record("relay", "was passed by");
+    }
+
+    /// A key whose next event is not in the outbox: somebody has deleted it.
+    pub(super) fn gap() {
+        tracing::error!("the next event of a key is missing in the outbox; the key waits");
+    }
+
+    pub(super) fn backlog(&self, backlog: Backlog, now: Timestamp) {
+        // As far as a float counts exactly, which is beyond any table.
+        #[expect(clippy::cast_precision_loss)]
+        let pending = backlog.events as f64;
+        self.pending.set(pending);
+        let age = backlog.oldest.map_or(0, |it| now.micros() - it.micros());
+        let age = Duration::from_micros(u64::try_from(age).unwrap_or_default());
+        self.oldest.set(age.as_secs_f64());
+    }
+}
