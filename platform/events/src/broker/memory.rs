@@ -273,6 +273,13 @@ impl Broker for Memory {
         })
     }
 
+    fn groups(&self) -> Work<'_, Result<Option<Vec<String>>, BrokerError>> {
+        Box::pin(async move {
+            self.shared
+                .reached(|state| Ok(Some(state.groups.keys().cloned().collect())))
+        })
+    }
+
     fn ping(&self) -> Work<'_, Result<(), BrokerError>> {
         Box::pin(async move { self.shared.reached(|_| Ok(())) })
     }
