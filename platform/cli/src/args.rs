@@ -125,6 +125,7 @@ Examples:
   gantry up --etcd https://10.0.0.1:2379 --etcd-ca ca.pem --etcd-user me --etcd-password-file secret
   gantry up --database postgres://me@127.0.0.1/shop
                                              PostgreSQL in place of files
+  gantry up --broker amqp://127.0.0.1        RabbitMQ in place of the local broker
   gantry up --otlp http://127.0.0.1:4317     send traces to a collector")]
 pub(crate) struct Up {
     /// Build every service first, with the profile gantry itself was built with
@@ -146,7 +147,13 @@ pub(crate) struct Up {
     /// with the password in `GANTRY_DATABASE__PASSWORD`
     #[arg(long, value_name = "URL", conflicts_with = "reset")]
     pub(crate) database: Option<String>,
-    /// Move the fixed ports: the local etcd listens on N + 1; 0 takes a free one
+    /// Have services with `broker = true` publish to the broker at this URL in place of the local
+    /// one; with who logs in there in `GANTRY_BROKER__USER` and `GANTRY_BROKER__PASSWORD`. Without it
+    /// `GANTRY_BROKER__URL` in the environment names one
+    #[arg(long, value_name = "URL")]
+    pub(crate) broker: Option<String>,
+    /// Move the fixed ports: the local etcd listens on N + 1, the local broker on N + 2; 0 takes free
+    /// ones
     #[arg(long, value_name = "N")]
     pub(crate) port_base: Option<u16>,
     /// Send traces to the OTLP collector at this URL (gRPC)
@@ -405,7 +412,7 @@ mod tests {
     fn unknown_verbs_and_flags_are_refused() {
         let refuse = |words: &[&str]| Cli::try_parse_from(words).unwrap_err().to_string();
         assert!(refuse(&["gantry", "log"]).contains("'logs'"));
-        assert!(refuse(&["gantry", "up", "--broker", "amqp://"]).contains("--broker"));
+        assert!(refuse(&["gantry", "up", "--console"]).contains("--console"));
         assert!(refuse(&["gantry", "up", "--rest"]).contains("--reset"));
     }
 }

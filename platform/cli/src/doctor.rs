@@ -9,7 +9,7 @@ use tokio::{process::Command, time};
 use crate::{
     Outcome,
     args::{Doctor, EtcdOptions},
-    block_on, current_folder,
+    block_on, broker, current_folder,
     failure::Exit,
     output::{self, Format},
     project::{FILE, Project},
@@ -131,8 +131,17 @@ async fn examine(folder: &Path) -> Vec<Finding> {
             return findings;
         }
     };
+    let broker = match broker::Reached::given(None) {
+        Ok(given) => given.unwrap_or_else(broker::usual),
+        Err(failure) => {
+            let fix = "correct that variable of the environment";
+            findings.push(Finding::bad("broker", failure.to_string(), fix));
+            return findings;
+        }
+    };
     let settings = up::Settings {
         etcd: Some(&etcd),
+        broker: Some(&broker),
         ..up::Settings::default()
     };
     match up::specs(&project, &state, settings) {

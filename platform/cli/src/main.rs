@@ -5,6 +5,7 @@
 mod args;
 mod ask;
 mod breaker;
+mod broker;
 mod build;
 mod call;
 mod database;
@@ -25,6 +26,7 @@ mod registrations;
 mod registry;
 mod seed;
 mod shim;
+mod standin;
 mod state;
 mod stop;
 mod supervisor;

@@ -55,6 +55,9 @@ pub(crate) struct Service {
     /// Whether it keeps data: its replicas then share one database under the state folder.
     #[serde(default)]
     pub(crate) database: bool,
+    /// Whether it publishes events or consumes some: it is told of the broker then.
+    #[serde(default)]
+    pub(crate) broker: bool,
     /// Its program. Without one it lies beside `gantry`, has the service's name, and is what
     /// `--build` builds.
     #[serde(default)]

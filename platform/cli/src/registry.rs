@@ -2,7 +2,7 @@
 
 mod access;
 
-use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gantry::{
@@ -13,7 +13,6 @@ use gantry::{
     journal::Journal,
     shutdown::Tasks,
     status::chain,
-    transport::server::BindError,
 };
 use gantry_local::etcd::{Config, Data, Etcd, Listen, OpenError};
 use serde::Serialize;
@@ -21,13 +20,14 @@ use serde_json::Value;
 use tokio::time;
 
 pub(crate) use self::access::Access;
-use crate::{failure::Failure, state::StateFolder, up::Show};
+use crate::{failure::Failure, standin::Kind, state::StateFolder};
 
-/// Where etcd's clients look for it.
-const PORT: u16 = 2_379;
-
-/// How far above `--port-base` it is.
-const PORT_OFFSET: u16 = 1;
+pub(crate) const KIND: Kind = Kind {
+    name: "etcd",
+    port: 2_379,
+    offset: 1,
+    option: "--etcd",
+};
 
 /// Longest wait for the whole table; each of etcd's answers has the settings' own bound.
 const TABLE_MAX: Duration = Duration::from_secs(10);
@@ -39,70 +39,22 @@ const AT_ONCE: usize = 16;
 /// How long the connections may take to end.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// Pause before a local etcd whose disk failed begins anew.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Which port the local etcd has: the usual one, or by `--port-base`, where 0 takes a free one.
-pub(crate) fn port(base: Option<u16>) -> Result<u16, Failure> {
-    match base {
-        None => Ok(PORT),
-        Some(0) => Ok(0),
-        Some(base) => base.checked_add(PORT_OFFSET).ok_or_else(|| {
-            Failure::usage(format!(
-                "--port-base {base}: expected 0, or room for ports above it"
-            ))
-        }),
-    }
-}
-
 /// The local etcd where it usually is.
 pub(crate) fn usual() -> Access {
-    Access::local(format!(
-        "http://{}",
-        SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))
-    ))
+    Access::local(format!("http://{}", Kind::address(KIND.port)))
 }
 
 /// Opens the local etcd on `port`, with the data of earlier runs.
 pub(crate) fn open(state: &StateFolder, port: u16) -> Result<Etcd, Failure> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let config = Config {
         data: Data::Folder(state.data().join("etcd")),
-        listen: Listen::Address(address),
+        listen: Listen::Address(Kind::address(port)),
         ..Config::default()
     };
     Etcd::open(config).map_err(|error| match error {
-        OpenError::Listen(BindError::Taken { address, holder }) => Failure::failed(format!(
-            "port {} of the local etcd is taken by {}; move it with --port-base N, \
-             or use another etcd with --etcd URL",
-            address.port(),
-            holder.as_deref().unwrap_or("another process")
-        )),
+        OpenError::Listen(error) => KIND.taken(error),
         error => Failure::failed(chain(&error)),
     })
-}
-
-/// Runs the local etcd until `tasks` stop; begins anew where its disk fails.
-pub(crate) async fn keep(first: Etcd, state: StateFolder, tasks: Tasks, show: Show) {
-    let port = first.handle().address().port();
-    let mut next = Some(first);
-    let stopping = tasks.stopping();
-    while !stopping.is_cancelled() {
-        let opened = match next.take() {
-            Some(etcd) => Ok(etcd),
-            None => open(&state, port),
-        };
-        let failed = match opened {
-            Ok(etcd) => match etcd.run(tasks.clone()).await {
-                Ok(()) => return,
-                Err(error) => chain(&error),
-            },
-            Err(failure) => failure.to_string(),
-        };
-        show.note(&format!("the local etcd begins anew: {failed}"));
-        // Cut short by the end.
-        stopping.run_until_cancelled(time::sleep(PAUSE)).await;
-    }
 }
 
 /// One registration, as `gantry ls` shows it.

@@ -1,11 +1,11 @@
 //! `gantry up`: the whole system, from start to drain.
 
 mod show;
+mod surroundings;
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use gantry::{config, journal::Journal, shutdown::Tasks, transport::server::holder};
-use gantry_local::etcd::Etcd;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -13,10 +13,11 @@ use tokio::{
 };
 
 pub(crate) use self::show::Show;
+use self::surroundings::Surroundings;
 use crate::{
     Outcome,
     args::Up,
-    block_on, build,
+    block_on, broker, build,
     database::Database,
     failure::{Exit, Failure},
     here,
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &Up) -> Outcome {
     let (mut project, state) = here()?;
     let given = Access::given(&args.etcd)?;
     let database = args.database.as_deref().map(Database::given).transpose()?;
+    let given_broker = broker::Reached::given(args.broker.as_deref())?;
     project.set_demo(args.demo)?;
     for setting in &args.replicas {
         project.set_replicas(setting)?;
@@ -61,7 +63,10 @@ pub(crate) fn run(args: &Up) -> Outcome {
     if args.build {
         build::build(&project)?;
     }
-    let port = registry::port(args.port_base)?;
+    let ports = (
+        registry::KIND.port(args.port_base)?,
+        broker::KIND.port(args.port_base)?,
+    );
     // What is not there is told of before anything is opened.
     let settings = Settings {
         database: database.as_ref(),
@@ -69,22 +74,17 @@ pub(crate) fn run(args: &Up) -> Outcome {
     };
     specs(&project, &state, settings)?;
     block_on(async {
-        let (etcd, access) = if let Some(access) = given {
-            (None, access)
-        } else {
-            let etcd = registry::open(&state, port)?;
-            let url = etcd.handle().url();
-            (Some(etcd), Access::local(url))
-        };
+        let surroundings = Surroundings::open(&project, &state, (given, given_broker), ports)?;
         let sockets = listen(&project, args.port_base)?;
         let settings = Settings {
             sockets: Some(&sockets),
-            etcd: Some(&access),
+            etcd: Some(&surroundings.access),
+            broker: surroundings.reached.as_ref(),
             database: database.as_ref(),
             otlp: args.otlp.as_deref(),
         };
         let specs = specs(&project, &state, settings)?;
-        let system = Running::start(args, project, state, &lock, specs, (etcd, access))?;
+        let system = Running::start(args, project, state, &lock, specs, surroundings)?;
         if let Some(remark) = database.as_ref().and_then(Database::remark) {
             system.show.note(remark);
         }
@@ -129,6 +129,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) sockets: Option<&'a Sockets>,
     /// Where to register, and how that is reached.
     pub(crate) etcd: Option<&'a Access>,
+    /// Where to publish events, and to consume them.
+    pub(crate) broker: Option<&'a broker::Reached>,
     /// Where to keep data, if not in files.
     pub(crate) database: Option<&'a Database>,
     /// Where to send traces.
@@ -172,14 +174,19 @@ pub(crate) fn specs(
     }
 }
 
-/// Variables of our own environment that are not for the service: those of another etcd, and of a
-/// database where it has none, as it would refuse them.
+/// Variables of our own environment that are not for the service: those of another etcd or broker,
+/// and of a database or a broker where it has none, as it would refuse them.
 fn hidden(service: &Service, settings: Settings<'_>) -> Vec<String> {
     let mut hidden = settings.etcd.map(Access::foreign).unwrap_or_default();
     if !service.database {
         let variables = config::variables_of("database").into_iter();
         hidden.extend(variables.map(|(name, _)| name));
     }
+    hidden.extend(match settings.broker {
+        _ if !service.broker => broker::all_variables(),
+        Some(broker) => broker.foreign(),
+        None => Vec::new(),
+    });
     hidden
 }
 
@@ -200,6 +207,7 @@ fn environment(
     Settings {
         sockets,
         etcd,
+        broker,
         database,
         otlp,
     }: Settings<'_>,
@@ -221,6 +229,11 @@ fn environment(
         }
         let names = state.data().join("names");
         set("GANTRY_ETCD__SNAPSHOTS", names.display().to_string());
+    }
+    if let Some(broker) = broker.filter(|_| service.broker) {
+        for (name, value) in broker.variables() {
+            set(name, value.to_owned());
+        }
     }
     if let Some(url) = otlp {
         set("OTEL_EXPORTER_OTLP_ENDPOINT", url.to_owned());
@@ -283,7 +296,7 @@ impl Running {
         state: StateFolder,
         lock: &Lock,
         specs: Vec<Spec>,
-        (etcd, access): (Option<Etcd>, Access),
+        mut surroundings: Surroundings,
     ) -> Result<Self, Failure> {
         let signals = Signals::new()
             .map_err(|error| Failure::failed(format!("listen for signals: {error}")))?;
@@ -292,19 +305,18 @@ impl Running {
         let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
-        let show = Show::new(logs.clone(), args.output, access.urls());
-        if let Some(ignored) = access.ignored() {
+        let broker = surroundings.reached.as_ref().map(broker::Reached::url);
+        let etcd = surroundings.access.urls();
+        let show = Show::new(logs.clone(), args.output, etcd, broker);
+        for ignored in surroundings.ignored() {
             show.note(&ignored);
         }
-        if let Some(etcd) = etcd {
-            let kept = registry::keep(etcd, state.clone(), tasks.clone(), show.clone());
-            tasks.spawn("local etcd", kept);
-        }
+        surroundings.keep(&state, &tasks, &show);
         let world = Arc::new(System::new(tasks.clone(), logs.clone()));
         let supervisor = Supervisor::start(&world, specs, project.drain_order(), &tasks)?;
         let (stop, stop_asked) = watch::channel(false);
         let members = supervisor.clone();
-        let control = control::serve(listener, members, access, stop, tasks.clone());
+        let control = control::serve(listener, members, surroundings.access, stop, tasks.clone());
         tasks.spawn("control", control);
         show.changes(&supervisor, &tasks);
         Ok(Self {

@@ -17,17 +17,35 @@
 //!   one that is [rejected](Settle::Reject) becomes a dead letter of its group.
 //! - Messages may come more than once; they never come to be lost.
 
+mod config;
 #[cfg(feature = "testing")]
 pub mod contract;
+mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod rabbit;
 
-use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use gantry::BoxError;
+use gantry::{BoxError, config::Live, journal::Journal, shutdown::Tasks};
 
 use crate::Message;
+pub use config::{Config, Scheme, Url, UrlError};
+
+/// The broker that `config` names. Nothing waits and nothing fails here; it is connected in the
+/// background.
+///
+/// What it does belongs to `tasks`: once those are stopped, nothing is published, handed out or
+/// settled any more. Stop them after whoever uses it has ended.
+#[must_use]
+pub fn connect(config: &Live<Config>, tasks: &Tasks, journal: &Journal) -> Arc<dyn Broker> {
+    match config.read(|config| config.url.scheme()) {
+        // The configuration refuses all others.
+        Scheme::Grpc | Scheme::Amqp | Scheme::Amqps => {
+            Arc::new(local::Local::new(config, tasks, journal))
+        }
+    }
+}
 
 /// A future of a broker.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -17,6 +17,7 @@ mod outbox;
 pub mod relay;
 
 pub use envelope::Envelope;
-pub use message::{BUCKETS, Message, bucket};
+pub use gantry_api::broker::{BUCKETS, bucket};
+pub use message::Message;
 pub use outbox::{BODY_MAX, KEY_MAX, Outbox};
 pub use relay::Relay;

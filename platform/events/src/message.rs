@@ -3,11 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use twox_hash::XxHash64;
-
-/// Over how many buckets keys are spread. Fixed for good: publishers and consumers of all versions
-/// agree on which bucket a key is in, and queues are bound to buckets.
-pub const BUCKETS: u16 = 64;
 
 /// An event on its way.
 ///
@@ -22,12 +17,4 @@ pub struct Message {
     pub headers: BTreeMap<String, String>,
     /// The event itself.
     pub body: Bytes,
-}
-
-/// Which of [`BUCKETS`] a key is in.
-#[expect(clippy::missing_panics_doc, reason = "the number is below 64")]
-#[must_use]
-pub fn bucket(key: &str) -> u16 {
-    let bucket = XxHash64::oneshot(0, key.as_bytes()) % u64::from(BUCKETS);
-    u16::try_from(bucket).expect("it is below the number of buckets")
 }

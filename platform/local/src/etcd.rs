@@ -28,29 +28,23 @@ mod owner;
 mod store;
 mod watch;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use gantry::{
     config::Size,
     server::Stack,
     shutdown::Tasks,
-    transport::server::{self, BindError, Limits, Listener, Protocols},
+    transport::server::{BindError, Limits, Listener},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-pub use store::StoreError;
-
+use crate::serve::{self, ListenError};
+pub use crate::{Data, Listen, StoreError};
 use engine::{Bounds, Engine};
 use grpc::Shared;
 use lease::Clock;
 use owner::{Owner, State};
 use store::{Identity, Store};
-
-/// How long calls in flight may take to end once this ends; streams never do by themselves.
-const DRAIN: Duration = Duration::from_millis(100);
-
-/// How long a write under way may take to end after that.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What to serve, and where.
 #[derive(Debug)]
@@ -73,30 +67,12 @@ pub struct Config {
     pub progress_interval: Duration,
 }
 
-/// Where keys are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Data {
-    /// In a file in this folder, which is made where it is missing.
-    Folder(PathBuf),
-    /// Nowhere: they are gone with the process.
-    Memory,
-}
-
-/// Where to listen.
-#[derive(Debug)]
-pub enum Listen {
-    /// An address of this machine's loopback; port 0 takes a free one.
-    Address(SocketAddr),
-    /// A socket that listens already.
-    Socket(std::net::TcpListener),
-}
-
 impl Default for Config {
     /// In memory, on a free port.
     fn default() -> Self {
         Self {
             data: Data::Memory,
-            listen: Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0))),
+            listen: Listen::anywhere(),
             client_urls: Vec::new(),
             history_revisions_max: 10_000,
             history_bytes_max: Size::mib(16),
@@ -164,22 +140,12 @@ impl Etcd {
     /// Outside a runtime.
     pub fn open(config: Config) -> Result<Self, OpenError> {
         let limits = limits().live();
-        let listener = match config.listen {
-            Listen::Address(address) => {
-                let config = server::Config {
-                    address,
-                    ..server::Config::default()
-                };
-                Listener::bind(&config, limits.clone())?
-            }
-            Listen::Socket(socket) => {
-                Listener::adopt(socket, limits.clone()).map_err(OpenError::Socket)?
-            }
-        };
-        let address = listener.handle().local_addr();
-        let handle = Handle {
-            address: address.expect("a bound socket has an address"),
-        };
+        let (listener, address) =
+            serve::listen(config.listen, limits.clone()).map_err(|error| match error {
+                ListenError::Bind(error) => OpenError::Listen(error),
+                ListenError::Socket(error) => OpenError::Socket(error),
+            })?;
+        let handle = Handle { address };
         let state = open(&config.data, config.size_max)?;
         let identity = state.identity;
         let history = Bounds {
@@ -222,31 +188,7 @@ impl Etcd {
     /// If the disk fails: nobody can be answered then, so it ends, and whoever supervises it
     /// begins anew.
     pub async fn run(self, tasks: Tasks) -> Result<(), StoreError> {
-        let connections = self.listener.handle();
-        let cut = connections.clone();
-        let stopping = tasks.stopping();
-        let stack = self.stack.clone();
-        let serving = self.listener.serve(self.stack, Protocols::Http2, tasks);
-        let draining = async move {
-            stopping.cancelled().await;
-            connections.drain();
-            if timeout(DRAIN, connections.closed()).await.is_err() {
-                stack.end_calls();
-            }
-            if timeout(FAREWELL, connections.closed()).await.is_err() {
-                connections.cut();
-            }
-        };
-        let mut owning = std::pin::pin!(self.owner.run());
-        tokio::select! {
-            failed = owning.as_mut() => {
-                cut.cut();
-                return failed;
-            }
-            ((), ()) = async { tokio::join!(serving, draining) } => {}
-        }
-        // Nobody asks any more; what was asked is finished, so that the file is free afterwards.
-        timeout(FAREWELL, owning).await.unwrap_or(Ok(()))
+        serve::answer(self.listener, self.stack, self.owner.run(), tasks).await
     }
 }
 
@@ -268,21 +210,12 @@ fn open(data: &Data, size_max: Size) -> Result<State, StoreError> {
     })
 }
 
-/// Bounds of the listener, where they differ from a service's.
+/// Bounds of the listener, where they differ from those of other stand-ins.
 fn limits() -> Limits {
     Limits {
-        // All services of a machine are one peer.
-        connections_per_peer_max: 4_096,
-        // Each watch may be a call of its own.
-        streams_max: 10_000,
         // Somewhat more than is taken, so that most of what is too large is refused in etcd's words.
         receive_message_max: Size::mib(4),
         send_message_max: Size::mib(1_024),
-        // A watcher that does not read costs nothing here, and loses nothing by waiting.
-        write_stall_max: Duration::from_hours(24),
-        // Watches and leases would only have to be taken up again.
-        connection_age_max: Duration::from_hours(24 * 365),
-        connection_idle_max: Duration::from_hours(24),
-        ..Limits::default()
+        ..serve::limits()
     }
 }

@@ -24,14 +24,17 @@ pub(crate) struct Show {
     format: Format,
     /// Where everybody registers.
     etcd: String,
+    /// Where events go, where there are any.
+    broker: Option<String>,
 }
 
 impl Show {
-    pub(crate) fn new(logs: Logs, format: Format, etcd: &str) -> Self {
+    pub(crate) fn new(logs: Logs, format: Format, etcd: &str, broker: Option<&str>) -> Self {
         Self {
             logs,
             format,
             etcd: etcd.to_owned(),
+            broker: broker.map(str::to_owned),
         }
     }
 
@@ -148,6 +151,7 @@ impl Show {
                 "type": "ready",
                 "seconds": took.as_secs_f64(),
                 "etcd": self.etcd,
+                "broker": self.broker,
                 "instances": rows,
             }));
             return;
@@ -157,9 +161,12 @@ impl Show {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "Everything serves after {seconds:.1} s, registered in etcd at {}. \
+            "Everything serves after {seconds:.1} s, registered in etcd at {}{}. \
              Ctrl-C drains and ends it.",
-            self.etcd
+            self.etcd,
+            self.broker
+                .as_ref()
+                .map_or_else(String::new, |url| format!(", events by {url}")),
         );
         let gantry = spelled();
         if !project.examples.is_empty() {

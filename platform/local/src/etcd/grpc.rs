@@ -23,9 +23,10 @@ pub(super) use convert::watched;
 pub(super) use refusal::{COMPACTED, DUPLICATE_WATCH, EMPTY_RANGE, TOO_MANY_WATCHES, stopped};
 
 use super::{
-    owner::{Asker, State, Stopped},
+    owner::{Asker, State},
     store::Identity,
 };
+use crate::ask::Stopped;
 
 /// Largest request taken, in bytes: etcd's default.
 pub(super) const REQUEST_MAX: usize = 1_536 * 1_024;

@@ -1,43 +1,23 @@
-//! The one task that owns the state; everything else asks it.
-//!
-//! ```text
-//! calls ──Command──▶ owner: apply all that waits ──▶ disk, one write ──▶ answers, then watchers
-//! ```
-//!
-//! What is asked is carried out in memory, in the order in which it came, as many requests as are
-//! there; then all of it is written at once; only then is anyone answered, readers too. So nobody
-//! ever sees what a crash could take back, and one write serves everyone who waits for it.
-
-use std::time::Duration;
+//! The one task that owns the state; everything else [asks](crate::ask) it. Watchers are told what
+//! is on disk.
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::spawn_blocking,
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
 use super::{
     engine::{Bounds, Engine, Journal},
     lease::Clock,
-    store::{Identity, Store, StoreError},
+    store::{Identity, Store},
 };
-
-/// Requests that wait for the owner; more wait in their calls.
-const QUEUE: usize = 256;
-
-/// Requests carried out before one write.
-const BATCH: usize = 256;
+use crate::{
+    StoreError,
+    ask::{self, Questions, Stopped},
+};
 
 /// Leases that end in one go; the rest follow at once.
 const EXPIRE_MAX: usize = 512;
-
-/// What the owner was asked, and whom to answer once it is written.
-type Command = Box<dyn FnOnce(&mut State) -> Answer + Send>;
-type Answer = Box<dyn FnOnce() + Send>;
-
-/// The state has no owner any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stopped;
 
 /// What the owner owns.
 #[derive(Debug)]
@@ -54,7 +34,7 @@ pub(crate) struct State {
 /// Asks the owner; clones ask the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
-    commands: mpsc::Sender<Command>,
+    owner: ask::Asker<State>,
     revision: watch::Receiver<i64>,
 }
 
@@ -67,16 +47,7 @@ impl Asker {
         T: Send + 'static,
         F: FnOnce(&mut State) -> T + Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        let command: Command = Box::new(|state| {
-            let answer = work(state);
-            Box::new(|| {
-                // Whoever asked may be gone.
-                let _ = sender.send(answer);
-            })
-        });
-        self.commands.send(command).await.map_err(|_| Stopped)?;
-        receiver.await.map_err(|_| Stopped)
+        self.owner.ask(work).await
     }
 
     /// The revision that is on disk; changes with each write.
@@ -90,7 +61,7 @@ impl Asker {
 pub(crate) struct Owner {
     state: State,
     history: Bounds,
-    commands: mpsc::Receiver<Command>,
+    questions: Questions<State>,
     revision: watch::Sender<i64>,
 }
 
@@ -102,16 +73,16 @@ impl Owner {
         for (id, ttl) in state.engine.leases() {
             state.clock.start(id, ttl, now);
         }
-        let (sender, commands) = mpsc::channel(QUEUE);
+        let (owner, questions) = ask::channel();
         let (revision, seen) = watch::channel(state.engine.revision());
         let asker = Asker {
-            commands: sender,
+            owner,
             revision: seen,
         };
         let owner = Self {
             state,
             history,
-            commands,
+            questions,
             revision,
         };
         (owner, asker)
@@ -123,18 +94,16 @@ impl Owner {
     ///
     /// If the disk fails. What was not written then was not answered either.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
-        let mut waiting = Vec::with_capacity(BATCH);
         loop {
             // Both arms are cancel-safe: what was not received stays in the channel.
             tokio::select! {
-                received = self.commands.recv_many(&mut waiting, BATCH) => if received == 0 {
+                asked = self.questions.wait() => if !asked {
                     return Ok(());
                 },
                 () = sleep_until(self.state.clock.next_look()) => {}
             }
             self.look_at_the_time();
-            let state = &mut self.state;
-            let answers: Vec<_> = waiting.drain(..).map(|command| command(state)).collect();
+            let answers = self.questions.carry_out(&mut self.state);
             self.expire();
             if let Some(revision) = self.state.engine.overdue(self.history) {
                 // Between the last compaction and the last change, so it is not refused.
@@ -190,19 +159,9 @@ impl Owner {
             return Ok(());
         };
         let (revision, compacted) = (engine.revision(), engine.compacted());
-        let lost = store.clone();
-        let begun = Instant::now();
-        let written = spawn_blocking(move || store.write(&journal, revision, compacted)).await;
-        let elapsed = begun.elapsed();
-        if elapsed > SLOW {
-            tracing::warn!(seconds = elapsed.as_secs_f64(), "slow write to disk");
-        }
-        written.unwrap_or_else(|error| Err(lost.failed(error.into())))
+        store.write(journal, revision, compacted).await
     }
 }
-
-/// A write to disk that takes longer is told.
-const SLOW: Duration = Duration::from_secs(1);
 
 fn count(journal: &Journal) -> u64 {
     let count = journal.changes.len() + journal.leases.len() + usize::from(journal.compacted);

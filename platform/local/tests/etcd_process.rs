@@ -2,75 +2,35 @@
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use etcd_client::{
     Client, GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn,
     TxnOp,
 };
 use futures_util::future::join_all;
-use gantry_harness::{
-    process::{built, pid},
-    tools, wait,
-};
-use rustix::process::{Signal, kill_process};
+use gantry_harness::{tools, wait};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+#[path = "support/process.rs"]
+mod support;
+
+use support::{Process, refused};
+
 /// A local etcd in a process of its own, on a port of its own.
-struct Local {
-    child: Child,
-    address: String,
-}
+struct Local(Process);
 
 impl Local {
     fn start(folder: &Path) -> Self {
-        let mut child = command(folder).stdout(Stdio::piped()).spawn().unwrap();
-        let mut address = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut address).unwrap();
-        Self {
-            child,
-            address: address.trim().to_owned(),
-        }
+        Self(Process::start("etcd", "127.0.0.1:0", folder))
     }
 
     async fn client(&self) -> Client {
-        Client::connect([self.url()], None).await.unwrap()
+        let url = format!("http://{}", self.0.address);
+        Client::connect([url], None).await.unwrap()
     }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(pid(self.child.id()), signal).unwrap();
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        // It may have been killed already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(built("examples/etcd"));
-    command.arg("127.0.0.1:0").arg(folder).stdin(Stdio::null());
-    command
 }
 
 /// Puts a key; its revision, once it is acknowledged.
@@ -115,7 +75,7 @@ async fn acknowledged_writes_survive_a_kill() {
                 (all(&mut client).await.header()?.revision() > 200 * (round + 1)).then_some(())
             })
             .await;
-            local.kill();
+            local.0.kill();
         };
         let (told, ()) = tokio::join!(join_all(writers), killing);
 
@@ -163,7 +123,7 @@ async fn a_transaction_survives_a_kill_whole_or_not_at_all() {
         let moment = Duration::from_millis(fastrand::u64(50..150));
         let killing = async {
             sleep(moment).await;
-            local.kill();
+            local.0.kill();
         };
         tokio::join!(join_all(writers), killing);
 
@@ -203,9 +163,9 @@ async fn leases_outlive_a_pause_and_a_restart() {
         put(&mut client, &format!("{id}"), "", id).await.unwrap();
     }
 
-    local.signal(Signal::STOP);
+    local.0.signal(Signal::STOP);
     sleep(Duration::from_secs(4)).await;
-    local.signal(Signal::CONT);
+    local.0.signal(Signal::CONT);
 
     assert_eq!(
         2,
@@ -217,7 +177,7 @@ async fn leases_outlive_a_pause_and_a_restart() {
     })
     .await;
 
-    local.kill();
+    local.0.kill();
     let local = Local::start(folder.path());
     let options = LeaseTimeToLiveOptions::new().with_keys();
     let mut client = local.client().await;
@@ -234,32 +194,18 @@ fn unusable_data_is_told_in_one_line() {
     let local = Local::start(folder.path());
     let file = folder.path().join("etcd.redb");
     let file = file.display();
-    refused(
-        folder.path(),
-        &format!("{file} is in use by another process"),
-    );
+    let told = format!("{file} is in use by another process");
+    refused("etcd", folder.path(), &told);
     drop(local);
 
     let garbage: TempDir = tempfile::tempdir().unwrap();
     let path = garbage.path().join("etcd.redb");
     fs::write(&path, vec![7; 100_000]).unwrap();
     let told = format!("{} is damaged; remove it to begin anew", path.display());
-    refused(garbage.path(), &told);
+    refused("etcd", garbage.path(), &told);
 
     let told = format!("open {}", path.join("etcd.redb").display());
-    refused(&path, &told);
-}
-
-#[track_caller]
-fn refused(folder: &Path, told: &str) {
-    let Output { status, stderr, .. } = command(folder).output().unwrap();
-    let text = String::from_utf8(stderr).unwrap();
-    assert!(!status.success(), "{text}");
-    assert!(
-        text.starts_with(&format!("etcd: local etcd: {told}")),
-        "{text}"
-    );
-    assert_eq!(1, text.lines().count(), "{text}");
+    refused("etcd", &path, &told);
 }
 
 /// Goal: an `etcdctl` of an older release works on it.
@@ -275,7 +221,7 @@ fn an_old_etcdctl_works_on_it() {
         let mut command = Command::new(&etcdctl);
         command
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &local.address])
+            .args(["--endpoints", &local.0.address])
             .args(arguments.split(' '));
         tools::run(&mut command)
     };

@@ -1,0 +1,33 @@
+//! Serves the local broker alone: `cargo run -p gantry-local --example broker -- ADDRESS FOLDER`.
+//!
+//! Says on its standard output where it listens, once it does. Tests kill and freeze it.
+
+use std::{env::args, error::Error, io::Write as _, process::ExitCode};
+
+use gantry::{journal::Journal, shutdown::Tasks, status::chain};
+use gantry_local::broker::{Broker, Config, Data, Listen};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Err(error) = run().await else {
+        return ExitCode::SUCCESS;
+    };
+    // Nobody may listen.
+    let _ = writeln!(std::io::stderr(), "broker: {}", chain(error.as_ref()));
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<_> = args().skip(1).collect();
+    let [address, folder] = arguments.as_slice() else {
+        return Err("usage: broker ADDRESS FOLDER".into());
+    };
+    let broker = Broker::open(Config {
+        listen: Listen::Address(address.parse()?),
+        data: Data::Folder(folder.into()),
+        ..Config::default()
+    })?;
+    writeln!(std::io::stdout(), "{}", broker.handle().address())?;
+    broker.run(Tasks::new(Journal::new())).await?;
+    Ok(())
+}

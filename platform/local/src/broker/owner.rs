@@ -1,0 +1,282 @@
+//! The one task that owns the queues; everything else [asks](crate::ask) it.
+//!
+//! What consumers and readers are told is on disk.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    engine::{ConsumerId, Engine, Message, Outcome, Refusal, Told},
+    store::Store,
+    tail::{Reader, Tails},
+    time::Clock,
+};
+use crate::{
+    StoreError,
+    ask::{self, Questions},
+};
+
+/// How often the queues are looked at while nothing is due.
+const TICK: Duration = Duration::from_hours(1);
+
+/// What a consumer is told beside messages, at most.
+const BESIDE: usize = 2;
+
+/// Asks the owner; clones ask the same one.
+pub(super) type Asker = ask::Asker<State>;
+
+/// What the owner owns.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) engine: Engine,
+    /// None while nothing is kept.
+    pub(super) store: Option<Store>,
+    pub(super) clock: Clock,
+    consumers: HashMap<ConsumerId, mpsc::Sender<Told>>,
+    tails: Tails,
+    /// What was taken, for those who read along, until it is on disk.
+    taken: Vec<Arc<Message>>,
+}
+
+/// Consumers whose streams have ended, for the owner to find.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Departures {
+    shared: Arc<Gone>,
+}
+
+#[derive(Debug, Default)]
+struct Gone {
+    /// No longer than there are consumers.
+    ids: Mutex<Vec<ConsumerId>>,
+    news: Notify,
+}
+
+impl Departures {
+    /// A consumer is gone; what it was told by is dropped already.
+    fn add(&self, id: ConsumerId) {
+        self.lock().push(id);
+        self.shared.news.notify_one();
+    }
+
+    fn take(&self) -> Vec<ConsumerId> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ConsumerId>> {
+        let ids = self.shared.ids.lock();
+        ids.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a consumer is told; dropped, it leaves.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) id: ConsumerId,
+    // Dropped before the owner is told, so that a consumer that is gone before it has joined never
+    // does.
+    told: Option<mpsc::Receiver<Told>>,
+    departures: Departures,
+}
+
+impl Seat {
+    /// What it is told next; none where it was left behind, or the owner is gone. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Told> {
+        self.told.as_mut()?.recv().await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        drop(self.told.take());
+        self.departures.add(self.id);
+    }
+}
+
+/// Which queue a consumer wants, and how much of it.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) group: String,
+    pub(super) partition: u16,
+    pub(super) prefetch: u16,
+}
+
+/// Has a new consumer join.
+///
+/// # Errors
+///
+/// [`Refusal`] within, if it cannot.
+pub(super) async fn join(
+    asker: &Asker,
+    departures: &Departures,
+    id: ConsumerId,
+    wish: Wish,
+) -> Result<Result<Seat, Refusal>, ask::Stopped> {
+    let (sender, receiver) = mpsc::channel(usize::from(wish.prefetch) + BESIDE);
+    let seat = Seat {
+        id,
+        told: Some(receiver),
+        departures: departures.clone(),
+    };
+    let joined = asker
+        .ask(move |state| state.join(id, &wish, sender))
+        .await?;
+    Ok(joined.map(|()| seat))
+}
+
+impl State {
+    pub(super) fn new(
+        engine: Engine,
+        store: Option<Store>,
+        clock: Clock,
+        tails_max: usize,
+    ) -> Self {
+        Self {
+            engine,
+            store,
+            clock,
+            consumers: HashMap::new(),
+            tails: Tails::new(tails_max),
+            taken: Vec::new(),
+        }
+    }
+
+    fn join(
+        &mut self,
+        id: ConsumerId,
+        wish: &Wish,
+        sender: mpsc::Sender<Told>,
+    ) -> Result<(), Refusal> {
+        if sender.is_closed() {
+            // It is gone already, and the owner may have been told.
+            return Ok(());
+        }
+        let Wish {
+            group,
+            partition,
+            prefetch,
+        } = wish;
+        self.engine.subscribe(id, group, *partition, *prefetch)?;
+        self.consumers.insert(id, sender);
+        Ok(())
+    }
+
+    /// Takes a message, and remembers it for those who read along.
+    pub(super) fn publish(&mut self, message: Message) -> Outcome {
+        let message = Arc::new(message);
+        let outcome = self.engine.publish(&message);
+        if outcome == Outcome::Confirmed && !self.tails.is_empty() {
+            self.taken.push(message);
+        }
+        outcome
+    }
+
+    /// Somebody reads along from now on; false where too many do.
+    pub(super) fn read_along(&mut self, reader: Reader) -> bool {
+        self.tails.add(reader)
+    }
+
+    /// Tells consumers and readers what is on disk.
+    fn tell(&mut self) {
+        for message in std::mem::take(&mut self.taken) {
+            self.tails.show(&message);
+        }
+        loop {
+            let told = self.engine.take_told();
+            if told.is_empty() {
+                return;
+            }
+            for (id, told) in told {
+                let removed = told == Told::Removed;
+                let heard = self.consumers.get(&id).map(|it| it.try_send(told));
+                // One that settles what it has not seen yet may have no room; it is left behind,
+                // as one is whose stream has just ended.
+                if heard.is_some_and(|heard| heard.is_err()) {
+                    self.engine.leave(id);
+                    self.consumers.remove(&id);
+                }
+                if removed {
+                    self.consumers.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// The task's part.
+#[derive(Debug)]
+pub(super) struct Owner {
+    state: State,
+    questions: Questions<State>,
+    departures: Departures,
+}
+
+impl Owner {
+    /// An owner of `state`, and how to ask it.
+    pub(super) fn new(state: State) -> (Self, Asker, Departures) {
+        let (asker, questions) = ask::channel();
+        let departures = Departures::default();
+        let owner = Self {
+            state,
+            questions,
+            departures: departures.clone(),
+        };
+        (owner, asker, departures)
+    }
+
+    /// Carries out what is asked until nobody can ask any more.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails. What was not written then was not answered either.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
+        let departures = self.departures.clone();
+        loop {
+            let next_look = self.next_look();
+            // Each arm is cancel-safe: what was not received stays where it is.
+            tokio::select! {
+                asked = self.questions.wait() => if !asked {
+                    return Ok(());
+                },
+                () = departures.shared.news.notified() => {}
+                () = sleep_until(next_look) => {}
+            }
+            let now = self.state.clock.now();
+            self.state.engine.wake(now);
+            let answers = self.questions.carry_out(&mut self.state);
+            for id in departures.take() {
+                self.state.engine.leave(id);
+                self.state.consumers.remove(&id);
+            }
+            self.write().await?;
+            for answer in answers {
+                answer();
+            }
+            self.state.tell();
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let State { engine, clock, .. } = &self.state;
+        match engine.next_due() {
+            Some(due) => clock.instant(due),
+            None => Instant::now() + TICK,
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
+        let State { engine, store, .. } = &mut self.state;
+        let journal = engine.take_journal();
+        match store {
+            Some(store) if !journal.is_empty() => store.write(journal, engine.last()).await,
+            _ => Ok(()),
+        }
+    }
+}
