@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
+mod access;
+mod faults;
 mod stand;
 
 use gantry_events::broker::contract;

@@ -13,26 +13,26 @@ use tokio::sync::Mutex;
 
 /// A server, and the way to it.
 pub(crate) struct Server {
-    rabbitmq: Mutex<RabbitMq>,
-    way: Slow,
+    pub(crate) rabbitmq: Mutex<RabbitMq>,
+    pub(crate) way: Slow,
     url: String,
-    journal: Journal,
+    pub(crate) journal: Journal,
 }
 
 impl Server {
     /// One of its own; none where RabbitMQ cannot be had on this machine.
     pub(crate) async fn start() -> Option<Self> {
-        Self::with(RabbitMq::start().await?).await
+        Some(Self::with(RabbitMq::start().await?).await)
     }
 
-    pub(crate) async fn with(rabbitmq: RabbitMq) -> Option<Self> {
+    pub(crate) async fn with(rabbitmq: RabbitMq) -> Self {
         let way = Slow::to(rabbitmq.address()).await;
-        Some(Self {
+        Self {
             url: rabbitmq.url_at(way.address),
             rabbitmq: Mutex::new(rabbitmq),
             way,
             journal: Journal::new(),
-        })
+        }
     }
 
     pub(crate) fn rabbit(&self) -> Rabbit {

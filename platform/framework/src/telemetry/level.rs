@@ -33,6 +33,10 @@ const TALKATIVE: [&str; 10] = [
     "tower",
 ];
 
+/// A crate that tells of the same as we do, and of messages with all that is in them at `trace`: it says
+/// nothing unless it is named, and never that.
+const TELLTALE: &str = "lapin";
+
 /// What holds where no directive says otherwise.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
@@ -196,9 +200,21 @@ impl Directives {
         modules: impl IntoIterator<Item = (&'a str, LevelFilter)>,
     ) -> Targets {
         let quiet = general.min(DEFAULT);
+        let modules = modules.into_iter().map(|(name, level)| {
+            let told = name.starts_with(TELLTALE);
+            (
+                name,
+                if told {
+                    level.min(LevelFilter::DEBUG)
+                } else {
+                    level
+                },
+            )
+        });
         Targets::new()
             .with_default(general)
             .with_targets(TALKATIVE.map(|module| (module, quiet)))
+            .with_target(TELLTALE, LevelFilter::OFF)
             .with_targets(modules)
     }
 }
@@ -324,6 +340,15 @@ mod tests {
             ("debug,h2=trace", "h2::codec", Level::TRACE, true),
             ("error", "h2::codec", Level::WARN, false),
             ("off", "orders", Level::ERROR, false),
+            ("trace", "lapin::channels", Level::ERROR, false),
+            ("info,lapin=debug", "lapin::channels", Level::DEBUG, true),
+            ("trace,lapin=trace", "lapin::channels", Level::TRACE, false),
+            (
+                "lapin::channels=trace",
+                "lapin::channels",
+                Level::TRACE,
+                false,
+            ),
             ("orders::domain=trace", "orders::domain", Level::TRACE, true),
             ("orders::domain=trace", "orders::store", Level::DEBUG, false),
             ("orders::domain=trace", "orders::store", Level::INFO, true),

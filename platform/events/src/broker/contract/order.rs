@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use tokio::{task::JoinSet, time};
 
 use crate::broker::{
-    Settle,
-    contract::{Case, INTERVAL, Reader, Scope, case, number, soon},
+    PublishError, Settle,
+    contract::{Case, INTERVAL, Reader, Scope, case, message, number, soon},
 };
 
 pub(super) const CASES: &[Case] = &[
     case!(a_queue_keeps_the_order),
     case!(messages_sent_at_once_all_arrive),
+    case!(each_message_has_the_answer_that_is_its_own),
     case!(prefetch_bounds_what_is_handed_out),
     case!(to_wait_for_a_message_can_be_given_up),
     case!(one_subscription_has_a_queue_and_hands_it_over),
@@ -44,6 +45,30 @@ async fn messages_sent_at_once_all_arrive(scope: &Scope<'_>) {
     let numbers = reader.finish(200).await;
     let different: BTreeSet<_> = numbers.iter().copied().collect();
     assert_eq!(200, different.len(), "each comes once: {numbers:?}");
+}
+
+async fn each_message_has_the_answer_that_is_its_own(scope: &Scope<'_>) {
+    let group = scope.simple().await;
+    let mut sending = JoinSet::new();
+    for number in 0..300 {
+        // Every third is wanted by nobody.
+        let topic = if number % 3 == 0 { "Unwanted" } else { "Told" };
+        let message = message(scope.topic(topic), "a", number);
+        let broker = scope.broker.clone();
+        sending.spawn(async move { (number, broker.publish(message).await) });
+    }
+    let mut taken = BTreeSet::new();
+    while let Some(sent) = soon("answers", sending.join_next()).await {
+        let (number, published) = sent.expect("no panic");
+        match published {
+            Ok(()) => assert!(taken.insert(number)),
+            Err(PublishError::Unroutable) => assert_eq!(0, number % 3, "{number} is wanted"),
+            Err(error) => panic!("{number}: {error}"),
+        }
+    }
+    let mut reader = scope.subscribe(&group, 20).await;
+    let arrived: BTreeSet<_> = reader.finish(200).await.into_iter().collect();
+    assert_eq!(taken, arrived, "what is confirmed is there");
 }
 
 async fn prefetch_bounds_what_is_handed_out(scope: &Scope<'_>) {

@@ -6,18 +6,21 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use futures_core::Stream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use gantry::{
     backoff::{self, Backoff},
     journal::{Journal, Kind},
 };
-use lapin::Connection;
+use lapin::{Connection, Event};
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
@@ -62,8 +65,18 @@ struct State {
 pub(super) struct Live {
     connection: Connection,
     since: Instant,
+    seen: Mutex<Seen>,
+}
+
+/// What happened to a connection, as far as somebody has looked.
+struct Seen {
+    events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     /// Why somebody found it to be of no use any more.
-    broken: Mutex<Option<Failure>>,
+    broken: Option<Failure>,
+    /// What went wrong last, be it with all of it or with one channel.
+    failure: Option<Failure>,
+    /// Why the broker takes nothing, at the time.
+    blocked: Option<String>,
 }
 
 impl Link {
@@ -136,11 +149,7 @@ impl Link {
             self.journal
                 .record(Kind::Broker, self.name.clone(), "connected");
         }
-        let live = Arc::new(Live {
-            connection,
-            since: Instant::now(),
-            broken: Mutex::default(),
-        });
+        let live = Arc::new(Live::new(connection));
         state.live = Some(Arc::clone(&live));
         live
     }
@@ -166,23 +175,58 @@ impl Link {
 }
 
 impl Live {
+    fn new(connection: Connection) -> Self {
+        let seen = Seen {
+            events: Box::pin(connection.events_listener()),
+            broken: None,
+            failure: None,
+            blocked: None,
+        };
+        Self {
+            connection,
+            since: Instant::now(),
+            seen: Mutex::new(seen),
+        }
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
 
     /// Has it be of no use any more.
-    pub(super) fn break_off(&self, failure: Failure) {
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.get_or_insert(failure);
+    fn break_off(&self, failure: Failure) {
+        self.seen().broken.get_or_insert(failure);
+    }
+
+    /// Why the broker takes nothing that is published on it; none as long as it does.
+    pub(super) fn blocked(&self) -> Option<String> {
+        if !self.connection.status().blocked() {
+            return None;
+        }
+        let why = self.seen().blocked.clone();
+        Some(why.unwrap_or_else(|| "it does not say why".to_owned()))
     }
 
     /// Why it is of no use any more; none as long as it is.
     fn failure(&self) -> Option<Failure> {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = self.connection.status();
-        broken
-            .clone()
-            .or_else(|| (!status.connected()).then_some(Failure::Lost))
+        let seen = self.seen();
+        if seen.broken.is_some() || self.connection.status().connected() {
+            return seen.broken.clone();
+        }
+        Some(seen.failure.clone().unwrap_or(Failure::Lost))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(Some(event)) = seen.events.next().now_or_never() {
+            match event {
+                Event::ConnectionBlocked(why) => seen.blocked = Some(why),
+                Event::ConnectionUnblocked => seen.blocked = None,
+                Event::Error(error) => seen.failure = Some(error.into()),
+                _ => {}
+            }
+        }
+        seen
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -58,6 +58,8 @@ pub(super) struct Publisher {
 struct Idle {
     live: Option<Arc<Live>>,
     channels: Vec<Channel>,
+    /// Whether the exchanges that all share are known to be there.
+    prepared: bool,
 }
 
 impl Publisher {
@@ -95,21 +97,14 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let _room = self.room.acquire().await.expect("nobody closes it");
         let live = self.link.live().await?;
-        if live.connection().status().blocked() {
-            self.tell_blocked();
-            let why = "it is short of memory or disk, and says so itself".to_owned();
+        if let Some(why) = live.blocked() {
+            self.tell_blocked(&why);
             return Err(PublishError::Blocked(why));
         }
         let sent = self.sent(&live, (exchange, key), message, place).await;
         let (channel, confirmation) = match sent {
             Ok(sent) => sent,
-            Err(error) => {
-                let failure = Failure::from(error);
-                if !live.connection().status().connected() {
-                    self.link.note(&live, failure.clone()).await;
-                }
-                return Err(failure.into());
-            }
+            Err(error) => return Err(self.not_sent(&live, error.into()).await),
         };
         self.put_back(&live, channel);
         self.tell_taken();
@@ -127,6 +122,23 @@ impl Publisher {
         }
     }
 
+    /// What becomes of a message whose channel was closed.
+    async fn not_sent(&self, live: &Arc<Live>, failure: Failure) -> PublishError {
+        if !live.connection().status().connected() {
+            self.link.note(live, failure.clone()).await;
+            return failure.into();
+        }
+        // Nothing else was on the channel: what the broker says of it, it says of this message.
+        match failure {
+            Failure::Missing(_) => {
+                self.idle().prepared = false;
+                PublishError::Unroutable
+            }
+            Failure::Denied(why) | Failure::Other(why) => PublishError::Refused(why),
+            failure => failure.into(),
+        }
+    }
+
     /// Sends a message on a channel that nothing else is on; the channel is closed with all that is on
     /// it when this fails or is dropped.
     async fn sent(
@@ -138,7 +150,7 @@ impl Publisher {
     ) -> lapin::Result<(Channel, Confirmation)> {
         let channel = match self.take(live) {
             Some(channel) => channel,
-            None => open(live).await?,
+            None => self.open(live).await?,
         };
         let options = BasicPublishOptions {
             mandatory: true,
@@ -159,12 +171,12 @@ impl Publisher {
     }
 
     fn take(&self, live: &Arc<Live>) -> Option<Channel> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         let current = idle.live.as_ref();
         if !current.is_some_and(|current| Arc::ptr_eq(current, live)) {
             *idle = Idle {
                 live: Some(Arc::clone(live)),
-                channels: Vec::new(),
+                ..Idle::default()
             };
         }
         loop {
@@ -175,17 +187,33 @@ impl Publisher {
         }
     }
 
+    /// Opens a channel that confirms what is published on it.
+    async fn open(&self, live: &Arc<Live>) -> lapin::Result<Channel> {
+        let channel = live.connection().create_channel().await?;
+        if !self.idle().prepared {
+            topology::declare_exchanges(&channel).await?;
+            self.idle().prepared = true;
+        }
+        let confirm = ConfirmSelectOptions::default();
+        channel.confirm_select(confirm).await?;
+        Ok(channel)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put_back(&self, live: &Arc<Live>, channel: Channel) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         if idle.live.as_ref().is_some_and(|it| Arc::ptr_eq(it, live)) {
             idle.channels.push(channel);
         }
     }
 
-    fn tell_blocked(&self) {
+    fn tell_blocked(&self, why: &str) {
         if !self.blocked.swap(true, Ordering::Relaxed) {
-            warn!("the broker takes nothing, for want of memory or disk");
-            let detail = "takes nothing, for want of memory or disk";
+            warn!(why, "the broker takes nothing");
+            let detail = format!("takes nothing: {why}");
             self.journal.record(Kind::Broker, "publishing", detail);
         }
     }
@@ -197,14 +225,4 @@ impl Publisher {
                 .record(Kind::Broker, "publishing", "takes messages again");
         }
     }
-}
-
-/// Opens a channel that confirms what is published on it.
-async fn open(live: &Live) -> lapin::Result<Channel> {
-    let channel = live.connection().create_channel().await?;
-    topology::declare_exchanges(&channel).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    Ok(channel)
 }

@@ -193,3 +193,6 @@ fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(NAME_MAX);
     text[..end].into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Who may, who is believed, and what is done where nobody answers.
+
+use std::time::Duration;
+
+use gantry::{journal::Journal, status::chain};
+use gantry_events::{
+    Message,
+    broker::{Broker as _, BrokerError, Group, Headers, PublishError, rabbit::Rabbit},
+};
+use gantry_harness::{
+    authority::Authority,
+    rabbitmq::{self, PASSWORD, RabbitMq, USER},
+    slow::Slow,
+};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpListener,
+    time::{self, Instant},
+};
+
+fn rabbit(url: &str) -> Rabbit {
+    Rabbit::new(url, "a test", &Journal::new()).unwrap()
+}
+
+fn told(topic: &str) -> Message {
+    Message {
+        topic: topic.to_owned(),
+        key: "a".to_owned(),
+        headers: Headers::new(),
+        body: "1".into(),
+    }
+}
+
+fn group(name: &str, topic: &str) -> Group {
+    Group {
+        name: name.to_owned(),
+        partitions: 1,
+        topics: vec![topic.to_owned()],
+        queue_messages_max: None,
+    }
+}
+
+/// Goal: whom the broker does not know, or does not let, is told so, and never with a password.
+/// Method: a wrong password, a virtual host that is none, and a user who may read alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_not_is_told() {
+    let Some(server) = rabbitmq::shared().await else {
+        return;
+    };
+    let address = server.address();
+    for url in [
+        format!("amqp://{USER}:hush-hush@{address}"),
+        format!("amqp://{USER}:{PASSWORD}@{address}/nowhere"),
+    ] {
+        let rabbit = rabbit(&url);
+        let error = rabbit.ping().await.unwrap_err();
+        assert!(matches!(error, BrokerError::Denied(_)), "{error:?}");
+        let published = rabbit.publish(told("access.v1.Told")).await.unwrap_err();
+        let shown = format!("{} {rabbit:?} {error:?} {published:?}", chain(&published));
+        assert!(shown.contains("refuses us"), "{shown}");
+        for secret in ["hush-hush", PASSWORD] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+    server.add_user("reader", "only-reads", ["^$", "^$", ".*"]);
+    let reader = rabbit(&format!("amqp://reader:only-reads@{address}"));
+    let error = reader
+        .declare(&group("access.reader", "access.v1.Told"))
+        .await;
+    assert!(matches!(error, Err(BrokerError::Denied(_))), "{error:?}");
+    let error = reader.publish(told("access.v1.Told")).await.unwrap_err();
+    let PublishError::Refused(why) = error else {
+        panic!("{error:?}");
+    };
+    assert!(why.contains("ACCESS_REFUSED"), "{why}");
+}
+
+/// Goal: TLS is believed by whoever signed the certificate, and by nothing else.
+/// Method: a server with a certificate of one's own; trust its authority, another one, and this machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_believed_by_who_signed_them() {
+    let authority = Authority::new("ours");
+    let Some(server) = RabbitMq::secured(&authority).await else {
+        return;
+    };
+    let url = server.url();
+    let ours = format!("{url}?cacertfile={}", authority.ca().display());
+    let rabbit_of_ours = rabbit(&ours);
+    let group = group("access.tls", "access.v1.Secured");
+    rabbit_of_ours.declare(&group).await.unwrap();
+    rabbit_of_ours
+        .publish(told("access.v1.Secured"))
+        .await
+        .unwrap();
+    let mut subscription = rabbit_of_ours.subscribe("access.tls", 0, 1).await.unwrap();
+    let next = time::timeout(Duration::from_secs(30), subscription.next()).await;
+    assert_eq!(b"1".as_slice(), next.unwrap().unwrap().message.body);
+    let other = Authority::new("another");
+    for wrong in [
+        format!("{url}?cacertfile={}", other.ca().display()),
+        format!("{url}?cacertfile=/nowhere/ca.pem"),
+        url.clone(),
+        url.replace("amqps", "amqp"),
+    ] {
+        let error = rabbit(&wrong).ping().await.unwrap_err();
+        let shown = chain(&error);
+        assert!(
+            matches!(error, BrokerError::Disconnected(_)),
+            "{wrong}: {shown}"
+        );
+    }
+}
+
+/// Goal: a broker that is not there is tried again after pauses, however often somebody asks.
+/// Method: ask without a pause for some seconds, and count who comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_tried_without_a_pause() {
+    let gone = gantry_harness::process::free_address();
+    let way = Slow::to(gone).await;
+    let rabbit = rabbit(&format!("amqp://me:word@{}", way.address));
+    let started = Instant::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_secs(4) {
+        let publish = rabbit.publish(told("access.v1.Told"));
+        let (published, pinged) = tokio::join!(publish, rabbit.ping());
+        assert!(
+            matches!(published, Err(PublishError::Disconnected(_))),
+            "{published:?}"
+        );
+        pinged.unwrap_err();
+        // Whoever gives up while a try is on its way makes it no shorter.
+        drop(time::timeout(Duration::from_millis(1), rabbit.ping()).await);
+        asked += 1;
+    }
+    // 100 ms, growing by 1.8, for each of two connections.
+    assert!(
+        way.accepted() <= 24,
+        "{} tries, asked {asked} times",
+        way.accepted()
+    );
+}
+
+/// Goal: a broker that takes connections and says nothing is given up, and nothing is left open.
+/// Method: something that only listens; ask, and have each of its connections end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_silence() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let rabbit = rabbit(&format!("amqp://me:word@{address}"));
+    let accepted = async {
+        let (mut connection, _) = silent.accept().await.unwrap();
+        let started = Instant::now();
+        let mut said = Vec::new();
+        // All of it: the first words of AMQP, and then its end.
+        let read = connection.read_to_end(&mut said);
+        time::timeout(Duration::from_secs(20), read)
+            .await
+            .expect("an end")
+            .unwrap();
+        assert!(said.starts_with(b"AMQP"), "{said:?}");
+        started.elapsed()
+    };
+    let (error, open) = tokio::join!(rabbit.ping(), accepted);
+    let error = error.unwrap_err();
+    assert!(matches!(error, BrokerError::TimedOut), "{error:?}");
+    assert!(open < Duration::from_secs(10), "open for {open:?}");
+}
