@@ -3,7 +3,10 @@
 //! The queue of them is read by nobody else, so this disturbs no one; but who looks at the same time, in
 //! another process, may miss those that are in hand here. A letter has a place by when it became one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use lapin::{
     Channel,
@@ -12,9 +15,12 @@ use lapin::{
 };
 use twox_hash::XxHash64;
 
-use crate::broker::{
-    BrokerError, DeadLetter, Headers,
-    rabbit::{Shared, failure::Failure, names, topology, wanted, wire},
+use crate::{
+    broker::{
+        BrokerError, DeadLetter, Headers,
+        rabbit::{Shared, failure::Failure, names, topology, wanted, wire},
+    },
+    headers,
 };
 
 /// Most letters that are looked at; what is behind them is seen once some are settled.
@@ -113,15 +119,20 @@ fn read(group: &str, got: BasicGetMessage) -> DeadLetter {
     let place = read.place.unwrap_or_else(|| {
         // RabbitMQ made it one, and says when to the second; what comes after keeps it apart.
         let seconds = read.death.as_ref().map_or(0, |death| death.time);
-        let id = message.headers.get("id").map_or("", |id| id);
+        let id = message.headers.get(headers::ID).map_or("", |id| id);
         seconds * MICROS + XxHash64::oneshot(0, id.as_bytes()) % MICROS
     });
     if let Some(death) = read.death {
         let mut set = |name: &str, value: String| {
             message.headers.entry(name.to_owned()).or_insert(value);
         };
-        set("gantry-dead-reason", death.reason);
-        set("gantry-dead-group", group.to_owned());
+        set(headers::DEAD_REASON, death.reason);
+        set(headers::DEAD_GROUP, group.to_owned());
+        let time = UNIX_EPOCH + Duration::from_secs(death.time);
+        set(
+            headers::DEAD_TIME,
+            humantime::format_rfc3339_seconds(time).to_string(),
+        );
     }
     DeadLetter {
         place,

@@ -11,7 +11,11 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
-use crate::{Message, broker::Headers};
+use crate::{
+    Message,
+    broker::Headers,
+    headers::{DATACONTENTTYPE, ID, SUBJECT, TIME, TYPE},
+};
 
 /// What attributes of the event begin with.
 const PREFIX: &str = "cloudEvents:";
@@ -54,15 +58,15 @@ pub(super) fn properties(message: &Message, place: Option<u64>) -> BasicProperti
         .with_delivery_mode(2)
         .with_type(short(&message.topic))
         .with_headers(table);
-    let properties = match headers.get("id") {
+    let properties = match headers.get(ID) {
         Some(id) => properties.with_message_id(short(id)),
         None => properties,
     };
-    let properties = match headers.get("datacontenttype") {
+    let properties = match headers.get(DATACONTENTTYPE) {
         Some(kind) => properties.with_content_type(short(kind)),
         None => properties,
     };
-    let seconds = headers.get("time").and_then(|time| seconds(time));
+    let seconds = headers.get(TIME).and_then(|time| seconds(time));
     match seconds {
         Some(seconds) => properties.with_timestamp(seconds),
         None => properties,
@@ -107,12 +111,12 @@ pub(super) fn read(properties: &BasicProperties, routing_key: &str, body: Vec<u8
             headers.insert(stripped.unwrap_or(name).to_lowercase(), value);
         }
     }
-    let key = key.or_else(|| headers.get("subject").cloned());
+    let key = key.or_else(|| headers.get(SUBJECT).cloned());
     let kind = properties
         .kind()
         .as_ref()
         .map(|kind| kind.as_str().to_owned());
-    let topic = kind.or_else(|| headers.get("type").cloned()).or_else(|| {
+    let topic = kind.or_else(|| headers.get(TYPE).cloned()).or_else(|| {
         routing_key
             .rsplit_once('.')
             .map(|(topic, _)| topic.to_owned())
