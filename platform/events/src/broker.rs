@@ -29,7 +29,7 @@ use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time:
 
 use gantry::{BoxError, config::Live, journal::Journal, shutdown::Tasks};
 
-use crate::Message;
+use crate::{Message, headers::SUBJECT};
 pub use config::{Config, Scheme, Url, UrlError};
 
 /// The broker that `config` names. Nothing waits and nothing fails here; it is connected in the
@@ -146,8 +146,9 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
-    /// Looks at what is published from now on, of these topics, or of all where there are none. It
-    /// settles nothing, and nobody waits for it.
+    /// Looks at what is taken from now on, of these topics, or of all where there are none, each once
+    /// however many groups want it. It is no consumer: what no group wants stays unroutable, nothing is
+    /// settled, and nobody waits for it.
     ///
     /// # Errors
     ///
@@ -232,8 +233,24 @@ pub struct Sighting {
     pub headers: Headers,
     /// Bytes of its body.
     pub body_bytes: u64,
-    /// What was published before it and was not seen, as the reader was too slow.
+    /// How many were taken before it and not seen, as the reader was too slow; at least so many, where
+    /// the broker does not count them.
     pub missed: u64,
+}
+
+impl Sighting {
+    /// What may be shown of a message.
+    #[must_use]
+    pub fn of(message: &Message, missed: u64) -> Self {
+        let mut headers = message.headers.clone();
+        headers.remove(SUBJECT);
+        Self {
+            topic: message.topic.clone(),
+            headers,
+            body_bytes: u64::try_from(message.body.len()).unwrap_or(u64::MAX),
+            missed,
+        }
+    }
 }
 
 /// How full the queues of a group are.

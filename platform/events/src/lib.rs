@@ -10,6 +10,7 @@
 //! consumes it has its effect once. Events of one key keep their order all the way.
 
 pub mod broker;
+pub mod dead;
 pub mod envelope;
 pub mod headers;
 mod message;

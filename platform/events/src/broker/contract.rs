@@ -8,6 +8,7 @@ mod faults;
 mod order;
 mod settle;
 mod shape;
+mod tail;
 
 use std::{collections::BTreeMap, fmt, pin::Pin, sync::Arc, time::Duration};
 
@@ -66,6 +67,7 @@ pub const CASES: &[&[Case]] = &[
     order::CASES,
     settle::CASES,
     dead::CASES,
+    tail::CASES,
     faults::CASES,
 ];
 

@@ -6,6 +6,7 @@
 
 mod queue;
 mod state;
+mod tail;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,10 +18,11 @@ use tokio::{
 use self::{
     queue::Wrong,
     state::{At, State},
+    tail::Looking,
 };
 use super::{
     Broker, BrokerError, DeadLetter, Delivery, Fill, Group, Headers, PublishError, Settle, Settler,
-    Subscription, Tag, Work,
+    Subscription, Tag, Tail, Work,
 };
 use crate::Message;
 
@@ -277,6 +279,15 @@ impl Broker for Memory {
         Box::pin(async move {
             self.shared
                 .reached(|state| Ok(Some(state.groups.keys().cloned().collect())))
+        })
+    }
+
+    fn tail<'a>(&'a self, topics: &'a [String]) -> Work<'a, Result<Box<dyn Tail>, BrokerError>> {
+        Box::pin(async move {
+            self.shared.reached(|state| {
+                let tail: Box<dyn Tail> = Box::new(Looking::new(&self.shared, topics, state));
+                Ok(tail)
+            })
         })
     }
 

@@ -8,7 +8,8 @@
 //! What RabbitMQ cannot do as [`broker`](crate::broker) says: nobody confirms that a message is settled,
 //! so an ack may get lost with its connection, and the message comes again. How many messages others
 //! have in hand is not told. A time that a message waits is rounded up to the next of 1 s, 5 s, 30 s,
-//! 2 min and 10 min; longer ones are 10 min. Of dead letters, the oldest 10,000 of a group are seen.
+//! 2 min and 10 min; longer ones are 10 min. Who looks at events is not told how many were missed, but
+//! that some were. Of dead letters, the oldest 10,000 of a group are seen.
 
 mod connect;
 mod dead;
@@ -18,6 +19,7 @@ mod names;
 mod place;
 mod publish;
 mod subscription;
+mod tail;
 mod topology;
 mod wanted;
 mod wire;
@@ -37,11 +39,15 @@ use lapin::Channel;
 use tokio::time;
 
 pub use self::place::UrlError;
-use self::{failure::Failure, link::Link, place::Place, publish::Publisher, subscription::Reader};
+use self::{
+    failure::Failure, link::Link, place::Place, publish::Publisher, subscription::Reader,
+    tail::Looking,
+};
 use crate::{
     BUCKETS, Message,
     broker::{
-        Broker, BrokerError, DeadLetter, Fill, Group, Headers, PublishError, Subscription, Work,
+        Broker, BrokerError, DeadLetter, Fill, Group, Headers, PublishError, Subscription, Tail,
+        Work,
     },
     bucket,
 };
@@ -280,6 +286,17 @@ impl Broker for Rabbit {
 
     fn remove<'a>(&'a self, group: &'a str) -> Work<'a, Result<(), BrokerError>> {
         Box::pin(answered(ANSWER_LONG, group, self.shared.remove(group)))
+    }
+
+    fn tail<'a>(&'a self, topics: &'a [String]) -> Work<'a, Result<Box<dyn Tail>, BrokerError>> {
+        Box::pin(async move {
+            let begun = async {
+                let live = self.shared.consuming.live().await?;
+                Looking::begin(&live, topics).await
+            };
+            let looking = answered(ANSWER, "a look at events", begun).await?;
+            Ok(Box::new(looking) as Box<dyn Tail>)
+        })
     }
 
     fn ping(&self) -> Work<'_, Result<(), BrokerError>> {

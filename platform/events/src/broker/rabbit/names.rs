@@ -9,7 +9,8 @@
 //!                                      gantry.return ◀───────┘ *.<group>.<n>
 //! ```
 //!
-//! All are durable, and all queues are quorum queues. `<group>.about` holds one message: which topics
+//! All are durable, and all queues are quorum queues. Each `<group>` hands on to `gantry.seen`, too, where
+//! those who [look](super::tail) have queues of their own, which are neither. `<group>.about` holds one message: which topics
 //! the group is bound to, which RabbitMQ tells nobody.
 
 use std::time::Duration;
@@ -27,8 +28,11 @@ pub(super) const RETURN: &str = "gantry.return";
 /// Where what nobody could do is published.
 pub(super) const DEAD: &str = "gantry.dead";
 
+/// Where those look who want to see what is published: what some group has, and nothing else.
+pub(super) const SEEN: &str = "gantry.seen";
+
 /// What all groups share.
-pub(super) const EXCHANGES: [&str; 4] = [EVENTS, WAIT, RETURN, DEAD];
+pub(super) const EXCHANGES: [&str; 5] = [EVENTS, WAIT, RETURN, DEAD, SEEN];
 
 /// How long messages wait, the shortest first, and what their queues are called by.
 pub(super) const PAUSES: [(Duration, &str); 5] = [
@@ -41,6 +45,9 @@ pub(super) const PAUSES: [(Duration, &str); 5] = [
 
 /// Most messages in a queue unless its group says so: memory for each is small, and not nothing.
 const MESSAGES_MAX: u64 = 1_000_000;
+
+/// Most messages that wait for who looks; the oldest of more are dropped.
+pub(super) const LOOKING_MAX: u64 = 10_000;
 
 /// How often a message is handed out and comes back before it becomes a dead letter without anybody
 /// having said so: what kills whoever has it would go around for ever. It is the default of RabbitMQ 4;
@@ -183,6 +190,14 @@ fn of_wait(group: &Group, (pause, word): (Duration, &str)) -> Queue {
         ]),
         bindings: vec![binding(WAIT, format!("{word}.{}.*", group.name))],
     }
+}
+
+/// What is said of a queue of who looks.
+pub(super) fn of_looking() -> FieldTable {
+    let mut table = FieldTable::default();
+    table.insert("x-max-length".into(), count(LOOKING_MAX));
+    table.insert("x-overflow".into(), text("drop-head"));
+    table
 }
 
 fn binding(exchange: &str, pattern: String) -> Binding {

@@ -40,11 +40,23 @@ async fn declare_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
         .await
 }
 
+async fn bind_exchange(
+    channel: &Channel,
+    (from, to): (&str, &str),
+    pattern: &str,
+) -> lapin::Result<()> {
+    let (options, arguments) = (ExchangeBindOptions::default(), FieldTable::default());
+    channel
+        .exchange_bind(to.into(), from.into(), pattern.into(), options, arguments)
+        .await
+}
+
 /// Makes the queues of a group, with their bindings; topics are not bound yet.
 pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), BrokerError> {
     let all = async {
         declare_exchanges(channel).await?;
-        declare_exchange(channel, &group.name).await
+        declare_exchange(channel, &group.name).await?;
+        bind_exchange(channel, (&group.name, names::SEEN), "#").await
     };
     let made: lapin::Result<()> = all.await;
     made.map_err(|error| Failure::from(error).about(&group.name))?;
@@ -83,15 +95,12 @@ pub(super) async fn want(
     topic: &str,
     wanted: bool,
 ) -> lapin::Result<()> {
-    let (to, from) = (group.into(), names::EVENTS.into());
-    let pattern = names::topic_pattern(topic).as_str().into();
-    let arguments = FieldTable::default();
+    let pattern = names::topic_pattern(topic);
     if wanted {
-        let options = ExchangeBindOptions::default();
-        channel
-            .exchange_bind(to, from, pattern, options, arguments)
-            .await
+        bind_exchange(channel, (names::EVENTS, group), &pattern).await
     } else {
+        let (to, from, pattern) = (group.into(), names::EVENTS.into(), pattern.as_str().into());
+        let arguments = FieldTable::default();
         let options = ExchangeUnbindOptions::default();
         channel
             .exchange_unbind(to, from, pattern, options, arguments)
