@@ -27,6 +27,8 @@ struct Explained {
     patterns: Vec<String>,
     values: Vec<Said>,
     calls: Vec<Bounds>,
+    /// The method there is with nearly this name, where none has it.
+    meant: Option<String>,
 }
 
 /// What calls through one client can come to.
@@ -99,6 +101,7 @@ fn explained(instance: String, method: String, answer: ExplainPolicyResponse) ->
         patterns: answer.patterns,
         values: answer.values.into_iter().map(value).collect(),
         calls: answer.calls.into_iter().map(bounds).collect(),
+        meant: given(answer.meant),
     }
 }
 
@@ -134,7 +137,11 @@ fn text(explained: &Explained) -> String {
     let table = output::table(heading, &rows);
     let head = format!("{} in {}\n\n{table}", explained.method, explained.instance);
     let calls = explained.calls.iter().map(in_words);
-    std::iter::once(head).chain(calls).collect()
+    let meant = explained.meant.iter().map(|meant| {
+        let method = &explained.method;
+        format!("\n{method} is neither served nor called there; did you mean {meant}?\n")
+    });
+    std::iter::once(head).chain(calls).chain(meant).collect()
 }
 
 /// What calls through one client can come to, for people.

@@ -114,6 +114,15 @@ struct Shared {
     _gone: DropGuard,
 }
 
+/// How often a call that is in line at one endpoint looks whether another has room.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Where a call came to a place.
+enum Placed {
+    There(Slot),
+    Elsewhere(Picked, Slot),
+}
+
 /// Why no endpoint took a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoEndpoint {
@@ -204,8 +213,8 @@ impl Balancer {
 
     /// A place for one call at the best endpoint that is ready. While none is, the call waits no
     /// longer than the fail-fast bound, counted from when it finds none or from the moment since
-    /// which none is ready, whichever is earlier. Waiting in line at a ready endpoint is bounded by
-    /// the caller's deadline. Dropping the future leaves every line.
+    /// which none is ready, whichever is earlier. Where all are full it waits in line at one of them,
+    /// until that or another has room, bounded by the caller's deadline. Dropping the future leaves every line.
     ///
     /// # Errors
     ///
@@ -237,8 +246,17 @@ impl Balancer {
                 Some(chosen) => chosen,
                 None => self.wait().await?,
             };
-            match chosen.slot().await {
-                Ok(slot) => return Ok((chosen, slot)),
+            if let Some(slot) = chosen.free_slot() {
+                return Ok((chosen, slot));
+            }
+            // In a box: nearly no call waits, and each would carry it.
+            let placed = Box::pin(self.in_line(&chosen, tried)).await;
+            match placed {
+                Ok(Placed::There(slot)) => return Ok((chosen, slot)),
+                Ok(Placed::Elsewhere(other, slot)) => {
+                    chosen.unsent();
+                    return Ok((other, slot));
+                }
                 // It left since the snapshot, or while this call was in line: another one, then.
                 Err(subchannel::NoSlot::Gone) => chosen.unsent(),
                 Err(subchannel::NoSlot::Full) => {
@@ -254,6 +272,28 @@ impl Balancer {
         }
     }
 
+    /// A place at the endpoint that was chosen, in line for it, or at another one that has room first:
+    /// whoever holds the places may hold them for hours.
+    async fn in_line(
+        &self,
+        chosen: &Picked,
+        tried: &[SocketAddr],
+    ) -> Result<Placed, subchannel::NoSlot> {
+        let mut slot = std::pin::pin!(chosen.slot());
+        loop {
+            if let Some(other) = self.pick_with_room(tried) {
+                match other.free_slot() {
+                    Some(slot) => return Ok(Placed::Elsewhere(other, slot)),
+                    None => other.unsent(),
+                }
+            }
+            // Cancel-safe: it stays in line.
+            if let Ok(slot) = time::timeout(LOOK_INTERVAL, slot.as_mut()).await {
+                return slot.map(Placed::There);
+            }
+        }
+    }
+
     /// The better of two endpoints that were ready when last looked at, taken at random; none while
     /// none was. It may have left since, or have no place for a call just now: [`Balancer::place`]
     /// is for making one. Takes no lock, and as long however many endpoints there are.
@@ -265,6 +305,11 @@ impl Balancer {
     /// The same among those that are ready at this moment: for a call that met one that is not.
     fn pick_ready(&self) -> Option<Picked> {
         self.shared.set.load().pick_ready(Instant::now())
+    }
+
+    fn pick_with_room(&self, tried: &[SocketAddr]) -> Option<Picked> {
+        let set = self.shared.set.load();
+        set.pick_with_room(Instant::now(), tried)
     }
 
     async fn wait(&self) -> Result<Picked, NoEndpoint> {

@@ -35,7 +35,7 @@ use crate::{
 
 pub use explain::{Explained, Value, explain};
 pub use fit::{Called, misfits};
-pub use unknown::{Unmatched, unmatched};
+pub use unknown::{Unmatched, meant, unmatched};
 
 config::section! {
     /// What holds for the calls of the methods of one pattern.

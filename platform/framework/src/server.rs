@@ -175,6 +175,12 @@ struct Shared {
 }
 
 impl Stack {
+    /// The methods that are served, by their full names, `package.Service/Method`.
+    pub fn methods(&self) -> impl Iterator<Item = &'static str> {
+        let paths = self.shared.methods.keys();
+        paths.map(|path| path.strip_prefix('/').unwrap_or(path))
+    }
+
     /// Puts the layers around every method of `services`. `limits` are read anew for each call.
     #[must_use]
     pub fn new(services: Router, limits: LiveLimits) -> Self {

@@ -1,6 +1,12 @@
 //! The bank, as payments see it: somebody else's HTTP API that may be slow, failing or away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use gantry::{
@@ -29,8 +35,11 @@ use crate::{config, domain::Money};
 
 /// Longest answer that is read.
 const ANSWER_MAX: usize = 64 * 1_024;
-/// The part of its longest time that a request needs for the bank to be judged by its end.
+/// The part of its longest time with which the bank is judged by the end of a request in any case.
 const FAIR: f32 = 0.9;
+/// It is with so many times as long as it takes lately, and this.
+const FAIR_FACTOR: u32 = 4;
+const FAIR_MIN: Duration = Duration::from_millis(250);
 /// Kept of the caller's time for the answer's way back.
 const MARGIN: Duration = Duration::from_millis(20);
 
@@ -46,8 +55,41 @@ struct Shared {
     client: Client<HttpConnector, Full<Bytes>>,
     turns: Semaphore,
     breaker: Breaker,
+    usual: Usual,
     config: Live<config::Bank>,
     telemetry: Telemetry,
+}
+
+/// How long the bank takes to answer lately, in microseconds; 0 until it has.
+#[derive(Debug, Default)]
+struct Usual(AtomicU64);
+
+impl Usual {
+    /// Takes in an answer: an eighth of what is known is the last one.
+    fn answered(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let order = Ordering::Relaxed;
+        let known = self.0.load(order);
+        let now = if known == 0 {
+            took
+        } else {
+            known - known / 8 + took / 8
+        };
+        // Of two at once one is lost: nothing hangs on it.
+        self.0.store(now.max(1), order);
+    }
+
+    /// The time with which a request says something about the bank, of those that may take `longest`.
+    fn fair(&self, longest: Duration) -> Duration {
+        let longest = longest.mul_f32(FAIR);
+        match self.0.load(Ordering::Relaxed) {
+            0 => longest,
+            known => {
+                let fair = Duration::from_micros(known).saturating_mul(FAIR_FACTOR);
+                fair.max(FAIR_MIN).min(longest)
+            }
+        }
+    }
 }
 
 /// Runs the client's connections.
@@ -166,6 +208,7 @@ impl Bank {
                 client,
                 turns,
                 breaker,
+                usual: Usual::default(),
                 config,
                 telemetry: Telemetry::default(),
             }),
@@ -235,9 +278,13 @@ impl Bank {
         let exchange = || self.exchange(path, key, body, until);
         // Somebody in a hurry says nothing about the bank, and nor does who had to wait in line here.
         let left = until.saturating_duration_since(Instant::now());
-        let fair = left >= timeout.mul_f32(FAIR);
+        let fair = left >= shared.usual.fair(timeout);
         let judge = |answered: &Result<_, _>| judge(answered, fair);
+        let asked = Instant::now();
         let answered = shared.breaker.call(exchange, judge).await;
+        if answered.is_ok() {
+            shared.usual.answered(asked.elapsed());
+        }
         answered.map_err(|error| match error {
             breaker::Error::Refused(open) => Unanswered::NotAsked(open),
             breaker::Error::Failed(error) => error,
@@ -322,6 +369,30 @@ fn parse(url: &str) -> Result<Url, UrlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: who has some times as long as the bank takes lately says something about it, and who has
+    /// less does not.
+    /// Method: before any answer, after quick ones, after slow ones.
+    #[test]
+    fn fair_is_what_the_bank_takes_lately() {
+        let (usual, longest) = (Usual::default(), Duration::from_secs(4));
+        assert_eq!(Duration::from_millis(3_600), usual.fair(longest));
+        usual.answered(Duration::from_millis(5));
+        assert_eq!(FAIR_MIN, usual.fair(longest));
+        assert_eq!(
+            Duration::from_millis(9),
+            usual.fair(Duration::from_millis(10))
+        );
+        for _ in 0..100 {
+            usual.answered(Duration::from_millis(200));
+        }
+        let fair = usual.fair(longest).as_millis();
+        assert!((780..=800).contains(&fair), "{fair}");
+        for _ in 0..100 {
+            usual.answered(Duration::from_secs(3));
+        }
+        assert_eq!(Duration::from_millis(3_600), usual.fair(longest));
+    }
 
     /// Goal: only an address that requests can be sent to is taken, and secrets are not shown.
     /// Method: good ones, bad ones, one with a password.

@@ -1,6 +1,9 @@
 //! What the side port tells that only the application knows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use gantry_api::admin::v1::{
     CallBounds, Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue, call_bounds,
@@ -23,6 +26,7 @@ use crate::{
     limit::board::{Board, Fill},
     policy::{self, Policies},
     retry::{Bounds, Way},
+    server::Stack,
     transport::subchannel::Connectivity,
 };
 
@@ -35,6 +39,8 @@ pub(super) struct View<C> {
     pub(super) health: Health,
     pub(super) registry: Option<Registry>,
     pub(super) registering: Arc<Registering>,
+    /// What is served, once the service has started.
+    pub(super) served: Arc<OnceLock<Stack>>,
 }
 
 impl<C: Section> Inside for View<C> {
@@ -70,7 +76,11 @@ impl<C: Section> Inside for View<C> {
         let policies = Policies::new(&Live::fixed(self.settings.live.read(policies)));
         let bounds = self.clients.bounds(method, &policies.find(method));
         let bounds = bounds.into_iter();
+        let mut methods = self.clients.methods();
+        methods.extend(self.served.get().into_iter().flat_map(Stack::methods));
+        let meant = policy::meant(method, &methods);
         ExplainPolicyResponse {
+            meant: meant.unwrap_or_default().to_owned(),
             patterns: explained.patterns,
             values: values.collect(),
             calls: bounds

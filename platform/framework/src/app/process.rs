@@ -161,6 +161,7 @@ impl<C: Section> Process<C> {
             health: app.health.clone(),
             registry: registry.clone(),
             registering: Arc::clone(&registering),
+            served: Arc::clone(&served),
         };
         self.open_side_port(bound.side_port, bound.listener.handle(), &app, view)?;
         upkeep::start(&self, &bound.listener.handle());

@@ -25,6 +25,9 @@ config::section! {
         /// When an endpoint gets no calls for failing those before, each by itself. Callers never see
         /// that: its endpoint is not ready.
         pub breaker: section breaker::Config;
+        /// Longest pause of a breaker whose endpoint is the only one: nobody has an answer before one
+        /// call has tried it. One that is longer than `breaker.pause_max` changes nothing.
+        pub alone_pause_max: Duration = Duration::from_secs(1), in Duration::from_millis(1)..=Duration::from_hours(24), live;
         /// When an endpoint gets no calls for failing more than others.
         pub outlier: section outlier::Config;
     }

@@ -50,6 +50,11 @@ impl Endpoint {
         self.subchannel.is_ready()
     }
 
+    /// Whether a call would have a place at once.
+    pub(super) fn has_room(&self) -> bool {
+        self.subchannel.has_room()
+    }
+
     /// Lets a call pass, as its breaker goes.
     fn pass(&self, now: Instant, config: &Config) -> Option<Ticket> {
         let (ticket, change) = self.record.gate.pass(now, config);
@@ -147,6 +152,8 @@ pub struct Picked {
     /// Whether anything was heard of its answer.
     heard: bool,
     measured: bool,
+    /// How long the first message of its answer took: what comes after it is as long as a stream is.
+    answered_after: Option<Duration>,
 }
 
 impl Picked {
@@ -199,6 +206,7 @@ impl Picked {
             policy: Policy::default(),
             heard: false,
             measured: false,
+            answered_after: None,
         }
     }
 
@@ -240,6 +248,11 @@ impl Picked {
         self.endpoint.subchannel.slot().await
     }
 
+    /// A place that is free at this moment.
+    pub(super) fn free_slot(&self) -> Option<Slot> {
+        self.endpoint.subchannel.free_slot()
+    }
+
     /// The answer's headers are there. A server may send them early, so they measure nothing, but
     /// whoever sends them does not stand still: the next trial does not wait for the end of a stream.
     pub fn heard(&mut self) {
@@ -257,6 +270,7 @@ impl Picked {
         if !self.measured {
             self.measured = true;
             let now = Instant::now();
+            self.answered_after = Some(now - self.since);
             self.answered_at(now);
             if self.purpose == Purpose::Probe {
                 // Others wait for what it finds out, and a stream may go on for hours.
@@ -282,7 +296,7 @@ impl Picked {
     /// Tells the breaker how the call ended, once.
     fn end(&mut self, verdict: Verdict, now: Instant) {
         if let Some(ticket) = self.ticket.take() {
-            let took = now - self.since;
+            let took = self.answered_after.unwrap_or_else(|| now - self.since);
             let ended = Ended { verdict, took, now };
             self.endpoint.end(ticket, ended, self.policy);
         }

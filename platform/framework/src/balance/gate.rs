@@ -3,6 +3,8 @@
 //! A breaker that is open is nothing a caller sees: its endpoint is not ready, and calls go to
 //! others or wait for one. When its pause is over, one call finds out how the endpoint does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::time::Instant;
 
 use super::config::Config;
@@ -60,6 +62,8 @@ pub(super) struct Gate {
     core: Core,
     config: Live<Config>,
     told: Told,
+    /// Whether there is no other endpoint.
+    alone: AtomicBool,
 }
 
 impl Gate {
@@ -70,7 +74,13 @@ impl Gate {
             told: Told::new(state, now),
             core,
             config,
+            alone: AtomicBool::new(false),
         }
+    }
+
+    /// Takes note of whether there is no other endpoint.
+    pub(super) fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Relaxed);
     }
 
     /// Where it stands at `now`.
@@ -103,8 +113,15 @@ impl Gate {
     /// Takes in how a call that follows `policy` ended.
     pub(super) fn end(&self, ticket: Ticket, ended: Ended, policy: Policy) -> Option<Change> {
         let end = |config: &Config| {
-            let config = config.breaker.under(policy);
-            self.core.end(ticket, ended, &config)
+            let mut breaker = config.breaker.under(policy);
+            if self.alone.load(Ordering::Relaxed) {
+                // Nobody has an answer before one call has found out.
+                let longest = config.alone_pause_max.max(breaker.pause_min);
+                if breaker.pause_max > longest {
+                    breaker.to_mut().pause_max = longest;
+                }
+            }
+            self.core.end(ticket, ended, &breaker)
         };
         self.config.read(end)
     }

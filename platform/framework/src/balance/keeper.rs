@@ -260,8 +260,10 @@ impl Keeper {
         let now = Instant::now();
         let here = self.builder.zone.as_deref().filter(|_| panic.is_none());
         let (mut all, mut ready, mut half_open) = (Vec::new(), Vec::new(), Vec::new());
+        let alone = self.members.len() == 1;
         for member in &mut self.members {
             let Member { endpoint, .. } = &*member;
+            endpoint.record.gate.set_alone(alone);
             let attributes = &endpoint.attributes;
             let there = attributes.zone.as_deref();
             let weight = zone::weight(attributes.weight_percent)

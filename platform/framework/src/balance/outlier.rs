@@ -37,7 +37,8 @@ config::section! {
         /// By how much an ejection is lengthened at random, in percent at most, so that not all come
         /// back at once.
         pub ejection_jitter_percent: u32 = 10, in 0..=100, live;
-        /// An endpoint that fails more calls than this is ejected, in percent.
+        /// An endpoint that fails more calls than this is ejected, in percent, where the best of the others
+        /// fails none; the more that fails, the more may.
         pub failure_percent: u32 = 50, in 1..=100, live;
         /// Calls without which an endpoint's share of failures says nothing.
         pub failure_calls_min: u32 = 20, in 1.., live;
@@ -167,11 +168,11 @@ pub(super) fn judge(config: &Config, samples: &[Sample]) -> Vec<Outlier> {
     let mut ejected = count(|sample| sample.ejected);
     let mut out = count(|sample| sample.ejected || sample.shut);
     let success_threshold = success_threshold(config, samples);
-    let failure_threshold = failure_threshold(config, samples);
-    let reason = |counts: Counts| {
-        let failing = failure_threshold.is_some_and(|threshold| {
-            counts.calls() >= config.failure_calls_min && counts.failure_percent() > threshold
-        });
+    let failing = Failing::new(config, samples);
+    let reason = |index: usize, counts: Counts| {
+        let failing = counts.calls() >= config.failure_calls_min
+            && failing.is_compared(config)
+            && counts.failure_percent() > failing.threshold(config, index);
         let behind = success_threshold.is_some_and(|threshold| {
             counts.calls() >= config.success_calls_min && counts.success_percent() < threshold
         });
@@ -185,7 +186,7 @@ pub(super) fn judge(config: &Config, samples: &[Sample]) -> Vec<Outlier> {
     let candidates = candidates.filter(|(_, sample)| !sample.ejected);
     let mut outliers: Vec<_> = candidates
         .filter_map(|(index, sample)| {
-            reason(sample.counts).map(|reason| Outlier {
+            reason(index, sample.counts).map(|reason| Outlier {
                 index,
                 reason,
                 failure_percent: sample.counts.failure_percent(),
@@ -203,12 +204,53 @@ pub(super) fn judge(config: &Config, samples: &[Sample]) -> Vec<Outlier> {
     outliers
 }
 
-/// Failures above this are too many, where enough endpoints had enough calls.
-fn failure_threshold(config: &Config, samples: &[Sample]) -> Option<f64> {
-    let counted = samples
-        .iter()
-        .filter(|sample| sample.counts.calls() >= config.failure_calls_min);
-    (counted.count() >= config.failure_endpoints_min).then(|| config.failure_percent.into())
+/// Endpoints with enough calls, and how often the two best of them succeed, in percent.
+#[derive(Debug, Default)]
+struct Failing {
+    counted: usize,
+    best: Option<(usize, f64)>,
+    second: Option<f64>,
+}
+
+impl Failing {
+    fn new(config: &Config, samples: &[Sample]) -> Self {
+        let mut failing = Self::default();
+        for (index, sample) in samples.iter().enumerate() {
+            if sample.counts.calls() < config.failure_calls_min {
+                continue;
+            }
+            failing.counted += 1;
+            let success = sample.counts.success_percent();
+            match failing.best {
+                Some((_, best)) if success <= best => {
+                    let second = failing.second.unwrap_or(success);
+                    failing.second = Some(second.max(success));
+                }
+                best => {
+                    failing.second = best.map(|(_, best)| best);
+                    failing.best = Some((index, success));
+                }
+            }
+        }
+        failing
+    }
+
+    /// Whether there are enough to say anything.
+    fn is_compared(&self, config: &Config) -> bool {
+        self.counted >= config.failure_endpoints_min
+    }
+
+    /// Failures of the endpoint at `index` above this are too many: a share of what the best of the
+    /// others succeeds. Where calls fail wherever they go, as for a caller whose calls always do, none of
+    /// the endpoints is to blame more than another.
+    fn threshold(&self, config: &Config, index: usize) -> f64 {
+        let best = match self.best {
+            Some((best, _)) if best == index => self.second,
+            best => best.map(|(_, success)| success),
+        };
+        let best = best.unwrap_or(100.0);
+        100.0 - best * f64::from(100 - config.failure_percent.min(100)) / 100.0
+    }
 }
 
 /// Successes below this are too few, where enough endpoints had enough calls.

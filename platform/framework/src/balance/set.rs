@@ -114,6 +114,17 @@ impl Set {
         }
     }
 
+    /// One that has a place for a call at once and is not in `tried`, for a call that met one without.
+    pub(super) fn pick_with_room(&self, now: Instant, tried: &[SocketAddr]) -> Option<Picked> {
+        let at = load::millis(self.epoch, now);
+        let fits = |it: &Arc<Endpoint>| it.has_room() && !tried.contains(&it.addr);
+        let drawn = (0..TRIES)
+            .filter_map(|_| self.ready.cheaper_of_two(at))
+            .find(|picked| fits(&picked.endpoint));
+        let free = drawn.or_else(|| self.ready.cheapest(at, fits))?;
+        self.take(Some(free), now)
+    }
+
     /// A call for the one that was chosen, or for one whose breaker has closed since.
     fn take(&self, chosen: Option<&Candidate<Arc<Endpoint>>>, now: Instant) -> Option<Picked> {
         let reopened = || {

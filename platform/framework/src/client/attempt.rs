@@ -74,9 +74,11 @@ impl Sent {
         self.attempt.end(code);
     }
 
-    /// Its first message begins.
-    pub(super) fn answered(&mut self) {
+    /// Its first message begins; `streams` where further ones may follow. How long they do is their
+    /// caller's affair: its deadline says nothing of who sends them.
+    pub(super) fn answered(&mut self, streams: bool) {
         self.picked.answered();
+        self.fair &= !streams;
     }
 
     pub(super) fn addr(&self) -> SocketAddr {

@@ -222,7 +222,9 @@ impl Live {
                     self.follow(&frame);
                     if !self.answered {
                         self.answered = true;
-                        self.begun.sent.answered();
+                        let method = self.call.method;
+                        let streams = method.is_none_or(|method| method.server_streaming);
+                        self.begun.sent.answered(streams);
                     }
                     Step::Goes(frame)
                 }

@@ -14,6 +14,15 @@ pub struct Unmatched {
     pub meant: Option<String>,
 }
 
+/// The one of `methods` that is spelt nearly as `method`, where none has this very name.
+#[must_use]
+pub fn meant<'a>(method: &str, methods: &BTreeSet<&'a str>) -> Option<&'a str> {
+    if methods.contains(method) {
+        return None;
+    }
+    config::nearest(method, methods.iter().copied())
+}
+
 /// Those of `configured` that are for none of `methods`, each `package.Service/Method`.
 #[must_use]
 pub fn unmatched(

@@ -1,4 +1,5 @@
 mod hedging;
+mod model;
 
 use std::time::Duration;
 

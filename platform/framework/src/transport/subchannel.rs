@@ -258,6 +258,18 @@ impl Subchannel {
         }
     }
 
+    /// A place for one stream that is free at this moment, where nobody is in line for it.
+    #[must_use]
+    pub fn free_slot(&self) -> Option<Slot> {
+        self.pool.free()
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.pool.has_room()
+    }
+
     /// Whether some connection takes calls at this moment, a full one included.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -72,6 +72,9 @@ async fn a_policy_is_in_force_and_explained() {
     let rate = values.find(|value| value.key == "rate").unwrap();
     assert_eq!("[\"9/1h per identity\"]", rate.value);
     assert!(rate.origin.starts_with("test:4"), "{rate:?}");
+    assert_eq!("", explained.meant);
+    let misspelt = asked("test.Probe/Hand").await.unwrap();
+    assert_eq!("test.Probe/Hang", misspelt.meant);
     let refused = asked("test.Probe/*").await.unwrap_err();
     assert_eq!(Code::InvalidArgument, refused.code());
 

@@ -84,6 +84,34 @@ fn more_than_half_must_fail() {
     assert!(ejected(&config, &few).is_empty());
 }
 
+/// Goal: where calls fail wherever they go, no endpoint is to blame; one that is worse than the best by
+/// far is.
+/// Method: two that fail alike, and others beside a best one that fails some itself.
+#[test]
+fn what_fails_everywhere_is_nobodys_fault() {
+    let config = Config::default();
+    for alike in [[0, 0], [10, 10], [30, 20], [40, 40]] {
+        assert!(ejected(&config, &samples(&alike)).is_empty(), "{alike:?}");
+    }
+    let expected = vec![(0, Reason::FailurePercentage)];
+    for worse in [[0, 10], [9, 20], [29, 60], [49, 100]] {
+        assert_eq!(expected, ejected(&config, &samples(&worse)), "{worse:?}");
+    }
+    let strict = Config {
+        failure_percent: 20,
+        ..config.clone()
+    };
+    assert!(ejected(&strict, &samples(&[48, 60])).is_empty());
+    assert_eq!(expected, ejected(&strict, &samples(&[47, 60])));
+    let alone = Config {
+        failure_endpoints_min: 1,
+        ..config
+    };
+    let mut nobody_else = samples(&[40, 100]);
+    nobody_else[1].counts.successes = 19;
+    assert_eq!(expected, ejected(&alone, &nobody_else));
+}
+
 /// Goal: no more are out at once than may be, the worst of them, and never the only one.
 /// Method: all but one fail, of 1 to 40. A50 stops only when the share is reached already, so that
 /// 30 % of four are two: ours rounds down, and ejects one. Of two 10 % are one in both.

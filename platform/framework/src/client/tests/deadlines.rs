@@ -137,6 +137,34 @@ async fn the_deadline_of_the_call_being_served_is_inherited() {
     caller.stop().await;
 }
 
+/// Goal: what is left of a deadline goes along a chain of calls, less what was spent on the way; where
+/// nothing is left, nothing is sent.
+/// Method: the reference's chain: 100 ms, of which the first service spends 30 and the second 20; then
+/// a second that spends all.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_spent_along_the_way() {
+    let net = Net::default();
+    let mut timeouts = hanging(&net);
+    let caller = Caller::new(&net, &[addr(1)]);
+    caller.until(addr(1), Connectivity::Ready).await;
+    let hop = async |left: Duration, spent: Duration| {
+        let context = serving(Deadline::after(left));
+        tokio::time::sleep(spent).await;
+        let mut client = caller.client();
+        let call = client.check(HealthCheckRequest::default());
+        let ended = call::Scoped::new(context, call).await;
+        assert_eq!(Code::DeadlineExceeded, ended.unwrap_err().code());
+    };
+    hop(100 * MS, 30 * MS).await;
+    let left = timeouts.recv().await.unwrap().unwrap();
+    hop(left, 20 * MS).await;
+    let third = timeouts.recv().await.unwrap().unwrap();
+    assert!(third > 43 * MS && third <= 50 * MS, "{third:?}");
+    hop(left, 80 * MS).await;
+    assert!(timeouts.try_recv().is_err(), "there was no time left");
+    caller.stop().await;
+}
+
 /// Goal: a peer that gives up at the deadline is heard as that, also before headers and before
 /// our own clock.
 /// Method: reset with CANCEL while the call is not looked at, and let the deadline pass.

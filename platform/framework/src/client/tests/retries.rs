@@ -394,7 +394,8 @@ async fn what_cannot_be_sent_again_has_all_the_time() {
     }
 }
 
-/// Goal: a call for one that is itself tried again is not: tries would multiply.
+/// Goal: a call for one that is itself tried again is not: tries would multiply. Whoever serves it is told
+/// that it belongs to tries, and so on along the chain.
 /// Method: inside served calls that are a first and a second attempt.
 #[tokio::test(start_paused = true)]
 async fn no_retry_of_a_retry() {
@@ -414,6 +415,9 @@ async fn no_retry_of_a_retry() {
         let calls = call::Scoped::new(served, caller.say_once(UNARY));
         assert_eq!(Code::Unavailable, code(&calls.await));
         assert_eq!(requests, script.begun());
+        let first = script.seen().remove(0).previous;
+        let told = (previous_attempts > 0).then(|| "1".to_owned());
+        assert_eq!(told, first);
         caller.stop().await;
     }
 }

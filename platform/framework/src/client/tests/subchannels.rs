@@ -345,7 +345,7 @@ async fn a_peer_that_sends_is_alive() {
 }
 
 /// Goal: an endpoint that cannot be reached is tried again with growing pauses, and says why.
-/// Method: one that refuses and one that swallows, for 20 seconds of paused clock.
+/// Method: one that refuses and one that swallows, for a minute of paused clock.
 #[tokio::test(start_paused = true)]
 async fn failed_connections_back_off() {
     fastrand::seed(7);
@@ -362,10 +362,10 @@ async fn failed_connections_back_off() {
     assert!(errors[0].contains("connection refused"), "{errors:?}");
     assert!(errors[1].contains("within 2s"), "{errors:?}");
 
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    // Without jitter: at 0, 1, 2.6, 5.2, 9.3, 15.8 seconds.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    // Without jitter: at 0, 1, 2.6, 5.2, 9.3, 15.8, 26.3, 43.1 seconds.
     let connects = net.connects(addr(1));
-    assert!((5..=7).contains(&connects), "{connects}");
+    assert!((7..=9).contains(&connects), "{connects}");
     caller.stop().await;
 }
 

@@ -173,6 +173,13 @@ impl Connection {
         Self::place(connection, true)
     }
 
+    /// Whether there is such a place.
+    pub(super) fn has_room(&self) -> bool {
+        let shared = &self.shared;
+        let open = shared.streams_open.load(Ordering::SeqCst);
+        shared.is_usable() && open < shared.streams_max.load(Ordering::SeqCst)
+    }
+
     /// As [`Connection::open`], for the health watch that finds out whether calls may be sent.
     pub(super) fn open_to_watch(connection: &Arc<Self>) -> Option<Slot> {
         Self::place(connection, false)

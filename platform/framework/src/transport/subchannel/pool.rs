@@ -50,11 +50,19 @@ impl Pool {
         }
     }
 
+    /// A place that is free now, if nobody is in line: nobody overtakes those.
+    pub(super) fn free(&self) -> Option<Slot> {
+        (self.waiting_count() == 0).then(|| self.open()).flatten()
+    }
+
+    /// Whether there is one.
+    pub(super) fn has_room(&self) -> bool {
+        let usable = self.usable.load();
+        self.waiting_count() == 0 && usable.iter().any(|connection| connection.has_room())
+    }
+
     pub(super) fn ask(&self) -> Asked {
-        // Nobody overtakes those in line.
-        if self.waiting_count() == 0
-            && let Some(slot) = self.open()
-        {
+        if let Some(slot) = self.free() {
             return Asked::Slot(slot);
         }
         let mut waiting = self.lock();

@@ -19,6 +19,7 @@ fn pausing(pause: Duration) -> impl FnOnce(&mut Config) {
         config.bulkhead.calls_max = 10_000;
         config.balance.breaker.pause_min = pause;
         config.balance.breaker.pause_max = 10 * pause;
+        config.balance.alone_pause_max = 10 * pause;
         config.balance.breaker.pause_jitter = 0.0;
     }
 }
@@ -140,6 +141,29 @@ async fn one_that_still_fails_stays_out_for_longer() {
     let last = entries.last().unwrap();
     assert_eq!("open for 2s at most: a call failed again", last.detail);
     assert_eq!(format!("peer/{}", addr(1)), last.subject);
+    caller.stop().await;
+}
+
+/// Goal: a call that is handed on for somebody else, and was to find out, says nothing when it fails: it
+/// may do so as often as its caller likes. It leaves that to the next.
+/// Method: a breaker that is open for a second; a channel without a contract, at a peer that still fails;
+/// then a call of our own at one that does not.
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_of_others_finds_nothing_out() {
+    let (peers, caller) = peers::<1>(pausing(SECOND)).await;
+    trip(&peers[0], &caller).await;
+    time::sleep(SECOND + MS).await;
+    let mut others = HealthClient::new(caller.clients.channel("peer", &[]));
+    assert_eq!(Code::Internal, code(&check(&mut others, "x").await));
+    assert_eq!(5 + 1, peers[0].handled_count());
+    let told = told(&caller, Kind::BreakerChanged);
+    assert!(told.iter().all(|it| !it.contains("again")), "{told:?}");
+
+    peers[0].fail(false);
+    let began = Instant::now();
+    caller.check("x").await.unwrap();
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    assert!(!caller.endpoints()[0].breaker.is_shut());
     caller.stop().await;
 }
 
@@ -366,6 +390,35 @@ async fn a_method_says_what_is_slow() {
         assert_eq!(opens, shut, "{kind} {of_breaker} {of_method}");
         caller.stop().await;
     }
+}
+
+/// Goal: how long a stream goes on once it has been answered is its caller's affair: it is neither slow
+/// nor a failure of its endpoint.
+/// Method: streams that are answered at once and end at their callers' deadline of ten seconds, one
+/// after the other, where a call of a second is slow.
+#[tokio::test(start_paused = true)]
+async fn a_long_stream_counts_for_nothing_bad() {
+    let (_peers, caller) = peers::<1>(|config| {
+        config.balance.breaker.calls_min = 3;
+        config.balance.breaker.slow_call = SECOND;
+    })
+    .await;
+    for number in 0..8 {
+        let mut request = tonic::Request::new(HealthCheckRequest {
+            service: OPEN.to_owned(),
+        });
+        request.set_timeout(10 * SECOND);
+        let answers = caller.client().watch(request).await;
+        let mut answers = answers.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().is_some());
+        let status = patient(answers.message()).await.unwrap_err();
+        assert_eq!(Code::DeadlineExceeded, status.code());
+        let endpoint = caller.endpoints().remove(0);
+        assert!(!endpoint.breaker.is_shut(), "after {number}");
+        let latency = endpoint.latency.expect("it has answered");
+        assert!(latency < SECOND, "{latency:?} after {number}");
+    }
+    caller.stop().await;
 }
 
 /// Goal: a stream that says nothing holds up what others wait for no longer than a call without a

@@ -161,6 +161,59 @@ async fn an_ejection_is_not_left_by_leaving() {
     caller.stop().await;
 }
 
+/// Goal: of three one that fails is out while it does, and back after that.
+/// Method: the reference's numbers: a look every 50 ms, out for 100 ms, a third may be, from five calls
+/// on; who gets calls before, while it is out, and once it is back.
+#[tokio::test(start_paused = true)]
+async fn calls_go_to_three_then_to_two_then_to_three() {
+    fastrand::seed(42);
+    let (peers, caller) = peers::<3>(|config| {
+        without_breaker(config);
+        let outlier = &mut config.balance.outlier;
+        outlier.interval = 50 * MS;
+        outlier.ejection_min = 100 * MS;
+        outlier.ejection_jitter_percent = 0;
+        outlier.ejected_max_percent = 33;
+        outlier.failure_calls_min = 5;
+    })
+    .await;
+    let counts = || peers.each_ref().map(Peer::handled_count);
+    let shares = async |time: Duration| {
+        let before = counts();
+        load(&caller, 4, Instant::now() + time).await;
+        let after = counts();
+        [0, 1, 2].map(|peer| after[peer] - before[peer])
+    };
+    let all = shares(80 * MS).await;
+    assert!(all.iter().all(|share| *share > 0), "{all:?}");
+
+    peers[2].fail(true);
+    let failed = burst(&caller, 60).await;
+    assert!(failed >= 5, "{failed}");
+    peers[2].fail(false);
+    until_ejected(&caller, 1).await;
+    let two = shares(80 * MS).await;
+    assert_eq!(0, two[2], "{two:?}");
+    assert!(two[0] > 0 && two[1] > 0, "{two:?}");
+
+    until_ejected(&caller, 0).await;
+    // It begins slowly, and what it failed is forgotten.
+    time::sleep(31 * SECOND).await;
+    let three = shares(5 * SECOND).await;
+    assert!(three.iter().all(|share| *share > 0), "{three:?}");
+    caller.stop().await;
+}
+
+/// Waits until so many are out.
+async fn until_ejected(caller: &Caller, count: usize) {
+    let out = async {
+        while ejected(caller) != count {
+            time::sleep(MS).await;
+        }
+    };
+    time::timeout(SECOND, out).await.unwrap();
+}
+
 /// Goal: a change of the settings counts at once, and ejects nobody where none may be.
 /// Method: one of four is ejected; then none may be.
 #[tokio::test(start_paused = true)]
