@@ -69,6 +69,11 @@ pub struct Group {
 /// Carries messages. Building one does no I/O; it connects when it is used, and again whenever the
 /// connection is gone.
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// What kind of broker it is, by the name that OpenTelemetry has for it where it has one.
+    fn system(&self) -> &'static str {
+        "gantry"
+    }
+
     /// Makes the queues of a group where they are missing, and has them want what `group` says.
     ///
     /// # Errors

@@ -9,7 +9,9 @@
 //! On the wire an event may come more than once, and after a crash it does; in the store of whoever
 //! consumes it has its effect once. Events of one key keep their order all the way.
 
+mod attach;
 pub mod broker;
+pub mod consumer;
 pub mod dead;
 pub mod envelope;
 pub mod headers;
@@ -17,6 +19,8 @@ mod message;
 mod outbox;
 pub mod relay;
 
+pub use attach::{Config, Events};
+pub use consumer::{Attempt, Consumer, Event, Failure, Handle, Received};
 pub use envelope::Envelope;
 pub use gantry_api::broker::{BUCKETS, bucket};
 pub use message::Message;

@@ -225,6 +225,10 @@ async fn answered<T>(
 }
 
 impl Broker for Rabbit {
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
         let declared = self.shared.declare(group);
         Box::pin(async {

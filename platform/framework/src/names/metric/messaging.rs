@@ -53,7 +53,7 @@ pub const EVENTS_CONSUMED: Metric = Metric::new(
     Counter,
     "gantry_events_consumed_total",
     Unit::Count,
-    "Events that came, by what became of them: applied, known, put_off, postponed, dead, left.",
+    "Events that came, by what became of them.",
 )
 .by(&[label::MESSAGING_GROUP, label::OUTCOME]);
 
