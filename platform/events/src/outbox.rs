@@ -83,7 +83,8 @@ impl Outbox {
     ///
     /// It is published once `transaction` is committed, and never if it is not. Events of one `key`, as
     /// the identifier of what it happened to, are published in the order in which they were committed;
-    /// until its end the transaction has the key for itself. The topic is the full name of the
+    /// until its end the transaction has the key for itself, so transactions with events of several keys
+    /// write them down in one order of their keys, or wait for each other in vain. The topic is the full name of the
     /// message's type. It carries the trace of the call being served.
     ///
     /// # Errors

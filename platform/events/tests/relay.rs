@@ -45,6 +45,7 @@ gantry_harness::on_both!(
     whoever_adds_for_long_holds_up_nobody_else,
     old_events_are_forgotten,
     impossible_events_are_refused,
+    one_that_cannot_be_read_holds_up_its_own_key,
 );
 
 /// A service's database with an outbox, and a broker that has a group for its events.
@@ -426,4 +427,29 @@ async fn impossible_events_are_refused(place: Place) {
         let added = world.outbox.add(&mut transaction, key, &event).await;
         assert_eq!(fits, added.is_ok(), "{} bytes", key.len());
     }
+}
+
+/// Goal: an event that somebody has damaged holds up its key, and nothing else; put right, it goes on.
+/// Method: damage the second of three events of a key beside another one, then mend it.
+async fn one_that_cannot_be_read_holds_up_its_own_key(place: Place) {
+    const DAMAGE: Statement = Statement::new(
+        "test.damage",
+        "UPDATE event_outbox SET headers = 'x' || headers
+         WHERE aggregate_key = 'a' AND sequence = 2",
+    );
+    const MEND: Statement = Statement::new(
+        "test.mend",
+        "UPDATE event_outbox SET headers = SUBSTR(headers, 2)
+         WHERE aggregate_key = 'a' AND sequence = 2",
+    );
+    let mut world = World::new(place, 1).await;
+    world.add(&["a", "a", "a", "b", "b"]).await;
+    let damage = world.database.statement(&DAMAGE).execute().await;
+    assert_eq!(1, damage.unwrap());
+    world.publish();
+    world.taken(3).await;
+    world.check(&[("a", 1), ("b", 2)]);
+    world.database.statement(&MEND).execute().await.unwrap();
+    world.done().await;
+    assert_eq!(0, world.check(&[("a", 3), ("b", 2)]));
 }

@@ -148,6 +148,11 @@ impl Memory {
         self.shared.lock().blocked = blocked;
     }
 
+    /// Refuses every message of a key from now on.
+    pub fn refuse(&self, key: &str) {
+        self.shared.lock().refused.insert(key.to_owned());
+    }
+
     /// All messages that were taken, in their order; those that were taken twice are there twice.
     #[must_use]
     pub fn taken(&self) -> Vec<Message> {

@@ -42,8 +42,9 @@ const AWAY: backoff::Config = backoff::Config {
 };
 /// When to come back to a key that somebody is adding to.
 const TAKEN_PAUSE: Duration = Duration::from_millis(20);
-/// How often the backlog is counted.
+/// How often the backlog is counted, and after how many times as long as that took at the least.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+const COUNT_SHARE: u32 = 50;
 /// How often old events are looked for, and how soon again while there are some.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
@@ -304,6 +305,9 @@ impl<L: Ledger> Engine<L> {
         if now >= self.timers.count_at {
             self.timers.count_at = now + COUNT_INTERVAL;
             let backlog = self.ledger.backlog().await?;
+            // A table of millions is not counted all the time.
+            let took = now.elapsed();
+            self.timers.count_at = now + COUNT_INTERVAL.max(COUNT_SHARE * took);
             self.report.backlog(backlog, self.ledger.now());
         }
         if now >= self.timers.prune_at {

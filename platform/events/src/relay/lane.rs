@@ -98,3 +98,67 @@ impl Lane {
         self.end.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gantry_store::Timestamp;
+
+    use super::*;
+
+    fn lane(events: &[i64]) -> Lane {
+        let message = crate::Message {
+            topic: "test.v1.Happened".to_owned(),
+            key: "a".to_owned(),
+            headers: std::collections::BTreeMap::new(),
+            body: bytes::Bytes::new(),
+        };
+        let event = |sequence: &i64| Event {
+            sequence: *sequence,
+            message: message.clone(),
+        };
+        Lane::new(Claimed {
+            key: "a".to_owned(),
+            sent: events[0] - 1,
+            tries: 2,
+            events: events.iter().map(event).collect(),
+        })
+    }
+
+    /// Goal: an attempt that was begun for an earlier claim says nothing of this one.
+    /// Method: end one that was not begun, then the one that was, twice.
+    #[test]
+    fn attempts_of_earlier_claims_say_nothing() {
+        let mut lane = lane(&[5]);
+        lane.begin(7);
+        assert!(!lane.end_attempt(3));
+        assert!(lane.end_attempt(7));
+        assert!(!lane.end_attempt(7));
+    }
+
+    /// Goal: what is to be written down is what has become of events since, once.
+    /// Method: events that are sent, dropped and given back, saved in between.
+    #[test]
+    fn outcomes_are_written_down_once() {
+        let mut lane = lane(&[5, 6, 7, 8]);
+        assert!(lane.unsaved().is_none());
+        assert!(lane.done(false) && lane.done(true));
+        let outcome = lane.unsaved().unwrap();
+        assert_eq!(
+            (4, 6, vec![6]),
+            (outcome.before, outcome.sent, outcome.dropped)
+        );
+        assert_eq!((None, 0), (outcome.release, lane.tries()));
+        assert!(!lane.saved() && lane.unsaved().is_none());
+        let release = Release {
+            due_at: Timestamp::from_micros(1),
+            tries: 1,
+        };
+        lane.end(release);
+        let outcome = lane.unsaved().unwrap();
+        assert_eq!(
+            (6, 6, vec![]),
+            (outcome.before, outcome.sent, outcome.dropped)
+        );
+        assert!(outcome.release == Some(release) && lane.saved());
+    }
+}

@@ -155,9 +155,9 @@ impl Report {
         self.record("relay", "was passed by");
     }
 
-    /// A key whose next event is not in the outbox: somebody has deleted it.
+    /// A key without its next events in the outbox: somebody has deleted or damaged them.
     pub(super) fn gap() {
-        tracing::error!("the next event of a key is missing in the outbox; the key waits");
+        tracing::error!("the next events of a key are not in the outbox; the key waits");
     }
 
     pub(super) fn backlog(&self, backlog: Backlog, now: Timestamp) {

@@ -28,9 +28,12 @@ use super::{
     ledger::memory::{Memory as Ledger, TOPIC},
     report::Report,
 };
-use crate::broker::{
-    Broker as _, Group,
-    memory::{Chances, Memory as Broker, OnPublish},
+use crate::{
+    broker::{
+        Broker as _, Group,
+        memory::{Chances, Memory as Broker, OnPublish},
+    },
+    bucket,
 };
 
 /// Everything that a relay works with.
@@ -387,11 +390,42 @@ async fn one_that_stands_still_is_passed_by() {
     first.frozen.set(false);
     world.add("a");
     time::sleep(Duration::from_mins(1)).await;
+    // What it claims from now on is respected again.
+    let taken = world.broker.taken().len();
+    for number in 0..20 {
+        world.add(&format!("k{number}"));
+        time::sleep(Duration::from_secs(2)).await;
+    }
     world.done().await;
+    assert_eq!(taken + 20, world.broker.taken().len());
     world.check();
     assert!(
         world.told().contains(&"was passed by".to_owned()),
         "{:?}",
         world.told()
     );
+}
+
+/// Goal: an event that fails alone, while others of its queue are taken, is tried less and less often.
+/// Method: refuse one key for good, beside another one of its bucket with an event every 50 ms.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_fails_alone_is_tried_less_and_less() {
+    let mut world = World::new(1, Config::default()).await;
+    let same_bucket = |key: &String| bucket(key) == bucket("poison");
+    let mut keys = (0..).map(|number| format!("k{number}"));
+    let other = keys.find(same_bucket).unwrap();
+    world.broker.refuse("poison");
+    let _relay = world.relay();
+    world.add("poison");
+    for _ in 0..12_000 {
+        world.add(&other);
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    let tried = world.broker.publications() - 12_000;
+    assert!((15..40).contains(&tried), "{tried} in ten minutes");
+    let keys = world.ledger.keys();
+    let (_, last, sent) = keys.iter().find(|(key, _, _)| *key == other).unwrap();
+    // No longer behind than the pauses that the one has brought upon its queue.
+    assert!(last - sent < 1_000, "{last} {sent}");
+    assert_eq!(1, world.told().len(), "{:?}", world.told());
 }

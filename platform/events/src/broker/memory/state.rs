@@ -1,6 +1,6 @@
 //! What a broker in memory knows: groups with their queues, and faults that are to come.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) subscriptions: u64,
     pub(super) asked: u64,
     pub(super) taken: Vec<Message>,
+    /// Keys whose messages are refused.
+    pub(super) refused: BTreeSet<String>,
 }
 
 /// A group.
@@ -58,6 +60,7 @@ impl State {
             subscriptions: 0,
             asked: 0,
             taken: Vec::new(),
+            refused: BTreeSet::new(),
         }
     }
 
@@ -168,6 +171,9 @@ impl State {
             );
         }
         let answer = match self.on_publish() {
+            _ if self.refused.contains(&message.key) => {
+                Err(PublishError::Refused("as scripted".to_owned()))
+            }
             OnPublish::Take => self.take(message),
             OnPublish::Refuse => Err(PublishError::Refused("as scripted".to_owned())),
             OnPublish::Unroutable => Err(PublishError::Unroutable),

@@ -1,8 +1,8 @@
 //! Events in the database of a service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use gantry::crash;
+use gantry::{crash, status::chain};
 use gantry_store::{Database, Error, Row, Statement, Timestamp, Transaction};
 
 use super::{Backlog, Claimed, Event, Ledger, Outcome, Settled};
@@ -133,10 +133,22 @@ impl Sql {
         let claimed = self.database.statement(&CLAIMED).bind(relay).bind(claim);
         let rows = claimed.bind(events_max).fetch_all().await?;
         let mut events: HashMap<String, Vec<Event>> = HashMap::new();
+        let mut unreadable = HashSet::new();
         for row in rows {
-            let event = event(&row)?;
-            let key = event.message.key.clone();
-            events.entry(key).or_default().push(event);
+            let key = row.text("aggregate_key")?;
+            match event(&row) {
+                // Those behind it are not read either: they would come before it.
+                _ if unreadable.contains(&key) => {}
+                Ok(event) => events.entry(key).or_default().push(event),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::error!(
+                        error,
+                        "an event in the outbox cannot be read; its key waits"
+                    );
+                    unreadable.insert(key);
+                }
+            }
         }
         Ok(events)
     }
