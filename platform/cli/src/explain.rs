@@ -203,6 +203,7 @@ mod tests {
         };
         let answer = ExplainPolicyResponse {
             patterns: vec!["*".to_owned()],
+            meant: String::new(),
             values: vec![
                 value("timeout", "\"4s\"", "*", "config/orders.toml:7"),
                 value("other", "", "", "default"),

@@ -87,8 +87,8 @@ pub(super) fn message(message: Option<v1::Message>, size_max: usize) -> Result<M
     if !is_name(&message.topic) {
         return Err("topic: expected the full name of a message type".to_owned());
     }
-    if !(1..=KEY_MAX).contains(&message.key.len()) {
-        return Err(format!("key: expected 1 to {KEY_MAX} bytes"));
+    if message.key.len() > KEY_MAX {
+        return Err(format!("key: expected {KEY_MAX} bytes at most"));
     }
     let headers = headers(message.headers).map_err(|status| status.message().to_owned())?;
     let message = Message {
