@@ -338,8 +338,13 @@ impl Call {
         async move {
             let outcome = match &mut sent {
                 Ok(exchange) => {
-                    let beginning = pin!(self.begin(exchange, &mut begun));
-                    timer.bound_within(patience, beginning).await
+                    let outcome = {
+                        let beginning = pin!(self.begin(exchange, &mut begun));
+                        timer.bound_within(patience, beginning).await
+                    };
+                    // Nobody is slow who waits for the rest of what is asked.
+                    begun.sent.fair &= !exchange.waits_for_more();
+                    outcome
                 }
                 Err(failed) => Ok(Err(failed.clone())),
             };

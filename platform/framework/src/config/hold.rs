@@ -1,5 +1,7 @@
 //! Keeps what only a restart changes.
 
+use std::collections::HashMap;
+
 use super::{
     Apply, Entry, Pending,
     layers::Origins,
@@ -49,8 +51,9 @@ impl Held {
                 held.keep_members(running, group);
             }
         }
+        let after = by_key(&notes.entries);
         for before in &running.entries {
-            let after = notes.entries.iter().find(|after| after.key == before.key);
+            let after = after.get(before.key.as_str());
             let changed = after.is_some_and(|after| after.identity != before.identity);
             if before.apply == Apply::Restart && changed {
                 held.keep(running, &before.steps);
@@ -95,9 +98,13 @@ impl Held {
 
     /// Says at each entry that waits what it will be; `after` are the entries of what waits.
     pub(super) fn mark(&self, entries: &mut [Entry], after: &[Entry]) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let after = by_key(after);
         for entry in entries {
             if self.pending.contains(&entry.key) {
-                let after = after.iter().find(|after| after.key == entry.key);
+                let after = after.get(entry.key.as_str());
                 entry.pending = after.map(|after| Pending {
                     value: after.value.clone(),
                     origin: after.origin.clone(),
@@ -110,18 +117,25 @@ impl Held {
 /// The keys whose values differ between two configurations, those of members that come or go
 /// among them.
 pub(super) fn changed(before: &[Entry], after: &[Entry]) -> Vec<String> {
-    let differs = |entry: &&Entry, others: &[Entry]| {
-        let other = others.iter().find(|other| other.key == entry.key);
+    let (was, is) = (by_key(before), by_key(after));
+    let differs = |entry: &&Entry| {
+        let other = was.get(entry.key.as_str());
         other.is_none_or(|other| other.identity != entry.identity)
     };
     let mut keys: Vec<_> = after
         .iter()
-        .filter(|entry| differs(entry, before))
+        .filter(differs)
         .map(|entry| entry.key.clone())
         .collect();
     let gone = before
         .iter()
-        .filter(|entry| !after.iter().any(|after| after.key == entry.key));
+        .filter(|entry| !is.contains_key(entry.key.as_str()));
     keys.extend(gone.map(|entry| entry.key.clone()));
     keys
+}
+
+/// Configurations have thousands of keys where they have hundreds of patterns.
+fn by_key(entries: &[Entry]) -> HashMap<&str, &Entry> {
+    let each = entries.iter();
+    each.map(|entry| (entry.key.as_str(), entry)).collect()
 }

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tonic::Status;
 use tower::Service;
 
-use super::holding::Holding;
+use super::{holding::Holding, verify::is_from_outside};
 use crate::{
     call,
     caller::Criticality,
@@ -110,16 +110,18 @@ impl<S> Protect<S> {
         let level = |policy: &shed::Policy| policy.level(criticality(request));
         protection.shedder.admit(|| Coming {
             level: self.policy.read(level),
-            again: !self.strangers && is_again(request),
+            again: is_again(request, self.strangers),
         })?;
         protection.cap.admit().map(Some)
     }
 }
 
-/// Whether a call was tried before, by its context.
-fn is_again<B>(request: &Request<B>) -> bool {
+/// Whether a call was tried before, by its context. Strangers may say so of any call, to us or to the
+/// gateway it passed: that tells nothing of how others of ours do.
+pub(super) fn is_again<B>(request: &Request<B>, from_stranger: bool) -> bool {
     let context = request.extensions().get::<Arc<call::Context>>();
-    context.is_some_and(|context| context.previous_attempts > 0)
+    let tried = context.is_some_and(|context| context.previous_attempts > 0);
+    tried && !from_stranger && !is_from_outside(request.headers())
 }
 
 /// How much a call matters, by its context.

@@ -26,7 +26,7 @@ use crate::{
 pub const GATEWAYS: &str = "gantry-";
 
 /// Whether a call with these headers passed a gateway: a hop is its protocol, then its name.
-fn is_from_outside(headers: &HeaderMap) -> bool {
+pub(super) fn is_from_outside(headers: &HeaderMap) -> bool {
     let values = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
     let mut hops = values.flat_map(|value| value.split(|byte| *byte == b','));
     hops.any(|hop| {

@@ -69,6 +69,7 @@ pub fn exchange(
         pump: (!last).then(|| Pump::new(stream)),
         outgoing,
         slot: Some(slot),
+        waited_for_more: false,
     })
 }
 
@@ -83,6 +84,8 @@ pub struct Exchange<'a> {
     outgoing: &'a mut Outgoing,
     /// None once it was answered.
     slot: Option<Slot>,
+    /// Whether it was answered before the request was whole.
+    waited_for_more: bool,
 }
 
 impl Exchange<'_> {
@@ -92,8 +95,16 @@ impl Exchange<'_> {
         self.outgoing.is_replayable()
     }
 
+    /// Whether the peer has all there is of a request that is not whole yet: it need not answer before.
+    #[must_use]
+    pub fn waits_for_more(&self) -> bool {
+        let pump = self.pump.as_ref();
+        self.waited_for_more || pump.is_some_and(Pump::waits_for_more)
+    }
+
     fn begun(&mut self, slot: Slot, answer: Response<RecvStream>) -> Response<Incoming> {
         slot.answered();
+        self.waited_for_more = self.waits_for_more();
         // An answer that is over wants no more of the request: it stays whole, for another attempt.
         let pump = self.pump.take().filter(|_| !answer.body().is_end_stream());
         let pump =

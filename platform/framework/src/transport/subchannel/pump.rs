@@ -38,6 +38,11 @@ impl Pump {
         }
     }
 
+    /// Whether all there is has been sent, and whoever makes the request has more.
+    pub(super) fn waits_for_more(&self) -> bool {
+        self.held.is_none() && self.next.is_none()
+    }
+
     /// Moves what can be moved. Ready when everything is sent or the stream is gone; why it is
     /// gone is the receiving half's to report.
     ///

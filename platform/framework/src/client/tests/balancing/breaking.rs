@@ -2,6 +2,8 @@
 
 use std::task::Poll;
 
+use tokio_stream::StreamExt as _;
+
 use super::{
     super::{
         peer::OPEN,
@@ -347,6 +349,32 @@ async fn what_is_not_counted_still_finds_out() {
     time::sleep(10 * SECOND + MS).await;
     caller.check("finds out").await.unwrap();
     assert!(!caller.endpoints()[0].breaker.is_shut());
+    caller.stop().await;
+}
+
+/// Goal: whoever waits for the rest of a request is not slow.
+/// Method: streams whose caller never ends them, each to its deadline of five seconds, at a peer that
+/// answers once they are whole.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_never_ends_its_stream_fails_nobody() {
+    let net = Net::default();
+    let _peer = Peer::start(&net, addr(1), Manners::default());
+    let policy = Policy {
+        timeout: 5 * SECOND,
+        ..Policy::default()
+    };
+    let caller = Caller::under(&net, &[addr(1)], policy, |_| {});
+    caller.until(addr(1), Connectivity::Ready).await;
+    for number in 0..8 {
+        let one = HealthCheckRequest {
+            service: "x".to_owned(),
+        };
+        let messages = tokio_stream::once(one).chain(tokio_stream::pending());
+        let ended = caller.say(UPLOADS, messages).await;
+        assert_eq!(Code::DeadlineExceeded, code(&ended));
+        let endpoint = caller.endpoints().remove(0);
+        assert!(!endpoint.breaker.is_shut(), "after {number}");
+    }
     caller.stop().await;
 }
 
