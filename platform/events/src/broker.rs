@@ -23,7 +23,7 @@ pub mod contract;
 mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
-pub mod rabbit;
+mod rabbit;
 
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -40,10 +40,8 @@ pub use config::{Config, Scheme, Url, UrlError};
 #[must_use]
 pub fn connect(config: &Live<Config>, tasks: &Tasks, journal: &Journal) -> Arc<dyn Broker> {
     match config.read(|config| config.url.scheme()) {
-        // The configuration refuses all others.
-        Scheme::Grpc | Scheme::Amqp | Scheme::Amqps => {
-            Arc::new(local::Local::new(config, tasks, journal))
-        }
+        Scheme::Grpc => Arc::new(local::Local::new(config, tasks, journal)),
+        Scheme::Amqp | Scheme::Amqps => Arc::new(rabbit::Rabbit::new(config, journal)),
     }
 }
 

@@ -135,17 +135,11 @@ impl RabbitMq {
         [self.address, self.epmd, self.distribution]
     }
 
-    /// Where clients reach it, with the password.
+    /// Where clients reach it; [`USER`] logs in with [`PASSWORD`].
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_at(self.address)
-    }
-
-    /// The same for whoever reaches it at another address, as through a proxy.
-    #[must_use]
-    pub fn url_at(&self, address: SocketAddr) -> String {
         let scheme = if self.secured { "amqps" } else { "amqp" };
-        format!("{scheme}://{USER}:{PASSWORD}@{address}")
+        format!("{scheme}://{}", self.address)
     }
 
     /// Where it listens.

@@ -56,12 +56,8 @@ impl Config {
         } else if !encrypted && self.tls.is_some() {
             check.refuse("url", "expected amqps:// as broker.tls is set");
         }
-        if self.url.scheme() != Scheme::Grpc {
-            check.refuse(
-                "url",
-                "expected grpc://HOST:PORT: this version knows no other broker",
-            );
-        } else if self.user.is_some() || !self.password.is_empty() {
+        let asks_nobody = self.url.scheme() == Scheme::Grpc;
+        if asks_nobody && (self.user.is_some() || !self.password.is_empty()) {
             check.refuse(
                 "user",
                 "expected none: the local broker asks nobody who it is",

@@ -31,14 +31,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use gantry::journal::Journal;
+use gantry::{config::Live, journal::Journal};
 use lapin::Channel;
 use tokio::time;
 
-pub use self::place::UrlError;
 use self::{
     failure::Failure, link::Link, place::Place, publish::Publisher, subscription::Reader,
     tail::Looking,
@@ -46,21 +45,23 @@ use self::{
 use crate::{
     BUCKETS, Message,
     broker::{
-        Broker, BrokerError, DeadLetter, Fill, Group, Headers, PublishError, Subscription, Tail,
-        Work,
+        Broker, BrokerError, Config, DeadLetter, Fill, Group, Headers, PublishError, Subscription,
+        Tail, Work,
     },
     bucket,
 };
 
-/// Longest time for anything that is asked but a confirmation.
-const ANSWER: Duration = Duration::from_secs(15);
+/// How we are called by those who look after a RabbitMQ.
+const NAME: &str = "gantry";
 
-/// The same for what makes or takes away many queues.
-const ANSWER_LONG: Duration = Duration::from_mins(1);
+/// How many times as long as a single answer may take what asks for some of them.
+const ANSWERS: u32 = 3;
+
+/// The same for what makes, takes away or looks at many things.
+const ANSWERS_MANY: u32 = 12;
 
 /// A RabbitMQ.
-#[derive(Clone)]
-pub struct Rabbit {
+pub(super) struct Rabbit {
     shared: Arc<Shared>,
 }
 
@@ -77,21 +78,15 @@ struct Shared {
 }
 
 impl Rabbit {
-    /// The RabbitMQ at `url`: `amqp://USER:PASSWORD@HOST[:PORT][/VHOST]`, or `amqps://…[?cacertfile=PATH]`
-    /// with TLS, which trusts what this machine does, or what the file says alone. `client` is what its
-    /// operators see of us. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// If the URL is none; the error does not repeat it.
-    pub fn new(url: &str, client: &str, journal: &Journal) -> Result<Self, UrlError> {
-        let place = Arc::new(Place::read(url)?);
+    /// The RabbitMQ that `config` names. Nothing is connected yet.
+    pub(super) fn new(config: &Live<Config>, journal: &Journal) -> Self {
+        let place = Arc::new(Place::new(&config.load()));
         let link = |role: &str| {
-            let name = format!("{client} {role}");
+            let name = format!("{NAME} {role}");
             Link::new(Arc::clone(&place), name, journal.clone())
         };
-        let publisher = Publisher::new(link("publishing"), journal.clone());
-        Ok(Self {
+        let publisher = Publisher::new(link("publishing"), config.clone(), journal.clone());
+        Self {
             shared: Arc::new(Shared {
                 publisher,
                 consuming: link("consuming"),
@@ -100,7 +95,28 @@ impl Rabbit {
                 looking: tokio::sync::Mutex::default(),
                 place,
             }),
-        })
+        }
+    }
+
+    /// Bounds something about `what` that is asked in some steps, from a connection on.
+    async fn answered<T>(
+        &self,
+        answers: u32,
+        what: &str,
+        asked: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, BrokerError> {
+        let asked = async { asked.await.map_err(|failure| failure.about(what)) };
+        self.within(answers, asked).await
+    }
+
+    async fn within<T>(
+        &self,
+        answers: u32,
+        asked: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let bound = self.shared.place.connect_timeout * answers;
+        let answered = time::timeout(bound, asked).await;
+        answered.unwrap_or(Err(BrokerError::TimedOut))
     }
 }
 
@@ -212,29 +228,13 @@ fn micros_now() -> u64 {
     u64::try_from(micros).unwrap_or(u64::MAX)
 }
 
-/// Bounds something that is asked about `what`.
-async fn answered<T>(
-    bound: Duration,
-    what: &str,
-    asked: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, BrokerError> {
-    match time::timeout(bound, asked).await {
-        Ok(answer) => answer.map_err(|failure| failure.about(what)),
-        Err(_) => Err(BrokerError::TimedOut),
-    }
-}
-
 impl Broker for Rabbit {
     fn system(&self) -> &'static str {
         "rabbitmq"
     }
 
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        let declared = self.shared.declare(group);
-        Box::pin(async {
-            let within = time::timeout(ANSWER_LONG, declared).await;
-            within.unwrap_or(Err(BrokerError::TimedOut))
-        })
+        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group)))
     }
 
     fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
@@ -256,13 +256,13 @@ impl Broker for Rabbit {
         Box::pin(async move {
             let subscribed = self.shared.subscribe(group, partition, prefetch);
             let queue = names::partition(group, partition);
-            let reader = answered(ANSWER, &queue, subscribed).await?;
+            let reader = self.answered(ANSWERS, &queue, subscribed).await?;
             Ok(Box::new(reader) as Box<dyn Subscription>)
         })
     }
 
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>> {
-        Box::pin(answered(ANSWER, group, self.shared.fill(group)))
+        Box::pin(self.answered(ANSWERS, group, self.shared.fill(group)))
     }
 
     fn dead_letters<'a>(
@@ -272,7 +272,7 @@ impl Broker for Rabbit {
         count_max: u16,
     ) -> Work<'a, Result<Vec<DeadLetter>, BrokerError>> {
         let listed = dead::list(&self.shared, group, after, count_max);
-        Box::pin(answered(ANSWER_LONG, group, listed))
+        Box::pin(self.answered(ANSWERS_MANY, group, listed))
     }
 
     fn settle_dead_letter<'a>(
@@ -281,15 +281,12 @@ impl Broker for Rabbit {
         letter: &'a DeadLetter,
         headers: Option<Headers>,
     ) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(async move {
-            let settled = dead::settle(&self.shared, group, letter, headers);
-            let within = time::timeout(ANSWER_LONG, settled).await;
-            within.unwrap_or(Err(BrokerError::TimedOut))
-        })
+        let settled = dead::settle(&self.shared, group, letter, headers);
+        Box::pin(self.within(ANSWERS_MANY, settled))
     }
 
     fn remove<'a>(&'a self, group: &'a str) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(answered(ANSWER_LONG, group, self.shared.remove(group)))
+        Box::pin(self.answered(ANSWERS_MANY, group, self.shared.remove(group)))
     }
 
     fn tail<'a>(&'a self, topics: &'a [String]) -> Work<'a, Result<Box<dyn Tail>, BrokerError>> {
@@ -298,13 +295,13 @@ impl Broker for Rabbit {
                 let live = self.shared.consuming.live().await?;
                 Looking::begin(&live, topics).await
             };
-            let looking = answered(ANSWER, "a look at events", begun).await?;
+            let looking = self.answered(ANSWERS, "a look at events", begun).await?;
             Ok(Box::new(looking) as Box<dyn Tail>)
         })
     }
 
     fn ping(&self) -> Work<'_, Result<(), BrokerError>> {
-        Box::pin(answered(ANSWER, "the broker", self.shared.ping()))
+        Box::pin(self.answered(ANSWERS, "the broker", self.shared.ping()))
     }
 }
 

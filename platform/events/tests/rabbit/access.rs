@@ -1,11 +1,11 @@
 //! Who may, who is believed, and what is done where nobody answers.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use gantry::{journal::Journal, status::chain};
+use gantry::{client::Tls, config::Secret, journal::Journal, status::chain};
 use gantry_events::{
     Message,
-    broker::{Broker as _, BrokerError, Group, Headers, PublishError, rabbit::Rabbit},
+    broker::{Broker, BrokerError, Group, Headers, PublishError},
 };
 use gantry_harness::{
     authority::Authority,
@@ -18,8 +18,19 @@ use tokio::{
     time::{self, Instant},
 };
 
-fn rabbit(url: &str) -> Rabbit {
-    Rabbit::new(url, "a test", &Journal::new()).unwrap()
+use crate::stand::{config, connect};
+
+/// The broker at `url` for whoever may do all.
+fn rabbit(url: &str) -> Arc<dyn Broker> {
+    connect(config(url), &Journal::new())
+}
+
+/// The same for somebody.
+fn rabbit_of(url: &str, user: &str, password: &str) -> Arc<dyn Broker> {
+    let mut config = config(url);
+    config.user = Some(user.to_owned());
+    config.password = Secret::new(password);
+    connect(config, &Journal::new())
 }
 
 fn told(topic: &str) -> Message {
@@ -48,11 +59,11 @@ async fn whoever_may_not_is_told() {
         return;
     };
     let address = server.address();
-    for url in [
-        format!("amqp://{USER}:hush-hush@{address}"),
-        format!("amqp://{USER}:{PASSWORD}@{address}/nowhere"),
+    let url = format!("amqp://{address}");
+    for rabbit in [
+        rabbit_of(&url, USER, "hush-hush"),
+        rabbit(&format!("{url}/nowhere")),
     ] {
-        let rabbit = rabbit(&url);
         let error = rabbit.ping().await.unwrap_err();
         assert!(matches!(error, BrokerError::Denied(_)), "{error:?}");
         let published = rabbit.publish(told("access.v1.Told")).await.unwrap_err();
@@ -63,7 +74,7 @@ async fn whoever_may_not_is_told() {
         }
     }
     server.add_user("reader", "only-reads", ["^$", "^$", ".*"]);
-    let reader = rabbit(&format!("amqp://reader:only-reads@{address}"));
+    let reader = rabbit_of(&url, "reader", "only-reads");
     let error = reader
         .declare(&group("access.reader", "access.v1.Told"))
         .await;
@@ -84,8 +95,15 @@ async fn certificates_are_believed_by_who_signed_them() {
         return;
     };
     let url = server.url();
-    let ours = format!("{url}?cacertfile={}", authority.ca().display());
-    let rabbit_of_ours = rabbit(&ours);
+    let trusting = |ca: PathBuf| {
+        let mut config = config(&url);
+        config.tls = Some(Tls {
+            ca: Some(ca),
+            ..Tls::default()
+        });
+        connect(config, &Journal::new())
+    };
+    let rabbit_of_ours = trusting(authority.ca());
     let group = group("access.tls", "access.v1.Secured");
     rabbit_of_ours.declare(&group).await.unwrap();
     rabbit_of_ours
@@ -97,17 +115,13 @@ async fn certificates_are_believed_by_who_signed_them() {
     assert_eq!(b"1".as_slice(), next.unwrap().unwrap().message.body);
     let other = Authority::new("another");
     for wrong in [
-        format!("{url}?cacertfile={}", other.ca().display()),
-        format!("{url}?cacertfile=/nowhere/ca.pem"),
-        url.clone(),
-        url.replace("amqps", "amqp"),
+        trusting(other.ca()),
+        trusting("/nowhere/ca.pem".into()),
+        rabbit(&url.replace("amqps", "amqp")),
     ] {
-        let error = rabbit(&wrong).ping().await.unwrap_err();
+        let error = wrong.ping().await.unwrap_err();
         let shown = chain(&error);
-        assert!(
-            matches!(error, BrokerError::Disconnected(_)),
-            "{wrong}: {shown}"
-        );
+        assert!(matches!(error, BrokerError::Disconnected(_)), "{shown}");
     }
 }
 
@@ -117,7 +131,7 @@ async fn certificates_are_believed_by_who_signed_them() {
 async fn nobody_is_tried_without_a_pause() {
     let gone = gantry_harness::process::free_address();
     let way = Slow::to(gone).await;
-    let rabbit = rabbit(&format!("amqp://me:word@{}", way.address));
+    let rabbit = rabbit(&format!("amqp://{}", way.address));
     let started = Instant::now();
     let mut asked = 0;
     while started.elapsed() < Duration::from_secs(4) {
@@ -146,7 +160,7 @@ async fn nobody_is_tried_without_a_pause() {
 async fn nobody_waits_for_silence() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
-    let rabbit = rabbit(&format!("amqp://me:word@{address}"));
+    let rabbit = rabbit(&format!("amqp://{address}"));
     let accepted = async {
         let (mut connection, _) = silent.accept().await.unwrap();
         let started = Instant::now();

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use gantry::journal::Kind;
 use gantry_events::{
     Message,
-    broker::{
-        Broker as _, BrokerError, Delivery, Group, PublishError, Settle, Settler, Subscription,
-        rabbit::Rabbit,
-    },
+    broker::{Broker, BrokerError, Delivery, Group, PublishError, Settle, Settler, Subscription},
 };
 use gantry_harness::{
     rabbitmq::RabbitMq,
@@ -46,14 +43,17 @@ fn number(delivery: &Delivery) -> usize {
 }
 
 /// Publishes until it is taken.
-async fn insist(rabbit: &Rabbit, message: Message) {
+async fn insist(rabbit: &dyn Broker, message: Message) {
     wait::until("a message to be taken", SOON * 2, async || {
         rabbit.publish(message.clone()).await.ok()
     })
     .await;
 }
 
-async fn subscribe(rabbit: &Rabbit, prefetch: u16) -> (Box<dyn Subscription>, Box<dyn Settler>) {
+async fn subscribe(
+    rabbit: &dyn Broker,
+    prefetch: u16,
+) -> (Box<dyn Subscription>, Box<dyn Settler>) {
     let subscription = wait::until("a subscription", SOON * 2, async || {
         rabbit.subscribe("faults.all", 0, prefetch).await.ok()
     })
@@ -106,8 +106,8 @@ async fn killed_before_it_confirms() {
     };
     let error = sent.unwrap_err();
     assert!(error.may_be_taken(), "{error:?}");
-    insist(&rabbit, told(2)).await;
-    let (mut subscription, settler) = subscribe(&rabbit, 10).await;
+    insist(&*rabbit, told(2)).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 10).await;
     let mut seen = Vec::new();
     while !seen.contains(&2) {
         let delivery = next(&mut subscription).await;
@@ -135,7 +135,7 @@ async fn out_of_memory() {
     for number in 0..3 {
         rabbit.publish(told(number)).await.unwrap();
     }
-    let (mut subscription, settler) = subscribe(&rabbit, 2).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 2).await;
     let held = [next(&mut subscription).await, next(&mut subscription).await];
     server.rabbitmq.lock().await.block(true);
     // The first after it goes on its way, and is confirmed in the end; none after that does.
@@ -159,7 +159,7 @@ async fn out_of_memory() {
         rabbit.ping().await.unwrap();
         server.rabbitmq.lock().await.block(false);
         let started = Instant::now();
-        insist(&rabbit, told(5)).await;
+        insist(&*rabbit, told(5)).await;
         started.elapsed()
     };
     let (first, took) = tokio::join!(first, others);
@@ -190,7 +190,7 @@ async fn standing_still() {
     let rabbit = server.rabbit();
     rabbit.declare(&group(1)).await.unwrap();
     rabbit.publish(told(1)).await.unwrap();
-    let (mut subscription, _) = subscribe(&rabbit, 10).await;
+    let (mut subscription, _) = subscribe(&*rabbit, 10).await;
     assert_eq!(1, number(&next(&mut subscription).await));
     server.rabbitmq.lock().await.freeze();
     let started = Instant::now();
@@ -207,8 +207,8 @@ async fn standing_still() {
     let error = rabbit.publish(told(2)).await.unwrap_err();
     assert!(matches!(error, PublishError::Disconnected(_)), "{error:?}");
     server.rabbitmq.lock().await.thaw();
-    insist(&rabbit, told(2)).await;
-    let (mut subscription, settler) = subscribe(&rabbit, 10).await;
+    insist(&*rabbit, told(2)).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 10).await;
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         let delivery = next(&mut subscription).await;
@@ -228,20 +228,20 @@ async fn breaking_off_again_and_again() {
     rabbit.declare(&group(1)).await.unwrap();
     let mut missing: BTreeSet<_> = (0..20).collect();
     for round in 0..20 {
-        let (mut subscription, settler) = subscribe(&rabbit, 5).await;
+        let (mut subscription, settler) = subscribe(&*rabbit, 5).await;
         let cut = async {
             time::sleep(Duration::from_millis(round)).await;
             server.way.cut();
         };
         let number_of_round = usize::try_from(round).unwrap();
-        tokio::join!(insist(&rabbit, told(number_of_round)), cut);
+        tokio::join!(insist(&*rabbit, told(number_of_round)), cut);
         while let Ok(Some(delivery)) = time::timeout(SOON, subscription.next()).await {
             if settler.settle(delivery.tag, Settle::Ack).await.is_ok() {
                 missing.remove(&number(&delivery));
             }
         }
     }
-    let (mut subscription, settler) = subscribe(&rabbit, 5).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 5).await;
     while let Ok(Some(delivery)) = time::timeout(SOON / 10, subscription.next()).await {
         settler.settle(delivery.tag, Settle::Ack).await.unwrap();
         missing.remove(&number(&delivery));
@@ -265,13 +265,13 @@ async fn holding_for_too_long() {
     let rabbit = server.rabbit();
     rabbit.declare(&group(1)).await.unwrap();
     rabbit.publish(told(1)).await.unwrap();
-    let (mut subscription, settler) = subscribe(&rabbit, 5).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 5).await;
     let held = next(&mut subscription).await;
     ends(&mut subscription, SOON).await;
     let late = settler.settle(held.tag, Settle::Ack).await;
     late.expect_err("it is not in hand any more");
     // The connection is as good as it was.
-    let (mut subscription, settler) = subscribe(&rabbit, 5).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 5).await;
     let again = next(&mut subscription).await;
     assert!(again.redelivered);
     settler.settle(again.tag, Settle::Ack).await.unwrap();
@@ -293,7 +293,7 @@ async fn killing_whoever_has_it() {
     }
     let mut rounds = 0;
     let letters = loop {
-        let (mut subscription, _) = subscribe(&rabbit, 3).await;
+        let (mut subscription, _) = subscribe(&*rabbit, 3).await;
         let first = time::timeout(Duration::from_secs(2), subscription.next()).await;
         server.way.cut();
         ends(&mut subscription, SOON).await;
@@ -319,7 +319,7 @@ async fn killing_whoever_has_it() {
         let settled = rabbit.settle_dead_letter("faults.all", letter, headers);
         settled.await.unwrap();
     }
-    let (mut subscription, settler) = subscribe(&rabbit, 3).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 3).await;
     let mut seen = BTreeSet::new();
     while seen.len() < 3 {
         let delivery = next(&mut subscription).await;
@@ -338,7 +338,7 @@ async fn deleting_parts_of_it() {
     };
     let rabbit = server.rabbit();
     rabbit.declare(&group(1)).await.unwrap();
-    let (mut subscription, _) = subscribe(&rabbit, 5).await;
+    let (mut subscription, _) = subscribe(&*rabbit, 5).await;
     server.rabbitmq.lock().await.delete_queue("faults.all.0");
     ends(&mut subscription, SOON).await;
     let missing = rabbit.subscribe("faults.all", 0, 5).await;
@@ -361,7 +361,7 @@ async fn deleting_parts_of_it() {
     }
     rabbit.declare(&group(1)).await.unwrap();
     rabbit.publish(told(6)).await.unwrap();
-    let (mut subscription, settler) = subscribe(&rabbit, 5).await;
+    let (mut subscription, settler) = subscribe(&*rabbit, 5).await;
     for expected in [2, 6] {
         let delivery = next(&mut subscription).await;
         assert_eq!(expected, number(&delivery));

@@ -2,21 +2,40 @@
 
 use std::{fmt, sync::Arc};
 
-use gantry::journal::Journal;
-use gantry_events::broker::{
-    Broker,
-    contract::{Running, Stand},
-    rabbit::Rabbit,
+use gantry::{
+    config::{Live, Secret},
+    journal::Journal,
+    shutdown::Tasks,
 };
-use gantry_harness::{rabbitmq::RabbitMq, slow::Slow};
+use gantry_events::broker::{
+    self, Broker, Config,
+    contract::{Running, Stand},
+};
+use gantry_harness::{
+    rabbitmq::{PASSWORD, RabbitMq, USER},
+    slow::Slow,
+};
 use tokio::sync::Mutex;
 
 /// A server, and the way to it.
 pub(crate) struct Server {
     pub(crate) rabbitmq: Mutex<RabbitMq>,
     pub(crate) way: Slow,
-    url: String,
     pub(crate) journal: Journal,
+}
+
+/// What reaches a server at `url`, as whoever may do all.
+pub(crate) fn config(url: &str) -> Config {
+    let mut config = Config::to(url.parse().unwrap());
+    config.user = Some(USER.to_owned());
+    config.password = Secret::new(PASSWORD);
+    config
+}
+
+/// The broker of a configuration.
+pub(crate) fn connect(config: Config, journal: &Journal) -> Arc<dyn Broker> {
+    let tasks = Tasks::new(Journal::new());
+    broker::connect(&Live::fixed(config), &tasks, journal)
 }
 
 impl Server {
@@ -26,23 +45,22 @@ impl Server {
     }
 
     pub(crate) async fn with(rabbitmq: RabbitMq) -> Self {
-        let way = Slow::to(rabbitmq.address()).await;
         Self {
-            url: rabbitmq.url_at(way.address),
+            way: Slow::to(rabbitmq.address()).await,
             rabbitmq: Mutex::new(rabbitmq),
-            way,
             journal: Journal::new(),
         }
     }
 
-    pub(crate) fn rabbit(&self) -> Rabbit {
-        Rabbit::new(&self.url, "a test", &self.journal).unwrap()
+    pub(crate) fn rabbit(&self) -> Arc<dyn Broker> {
+        let url = format!("amqp://{}", self.way.address);
+        connect(config(&url), &self.journal)
     }
 }
 
 impl Stand for Server {
     fn client(&self) -> Arc<dyn Broker> {
-        Arc::new(self.rabbit())
+        self.rabbit()
     }
 
     fn cut(&self) -> Running<'_, bool> {

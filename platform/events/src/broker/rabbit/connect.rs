@@ -5,7 +5,7 @@
 //! library reads it, and would do so for as long as a broker that stands still keeps it open.
 
 use std::{
-    fmt, fs, future,
+    fmt, future,
     io::{self, Read, Write},
     net::SocketAddr,
     path::Path,
@@ -21,6 +21,7 @@ use std::{
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_core::Stream;
 use futures_util::{stream, task::AtomicWaker};
+use gantry::client::Tls;
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties, Error,
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
@@ -28,28 +29,22 @@ use lapin::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::{net::TcpStream, task::spawn_blocking};
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
-use crate::broker::rabbit::{
-    failure::Failure,
-    place::{Place, Trust},
-};
-
-/// How often both ends say that they are there. Twice that with no word, and a connection is gone.
-const HEARTBEAT_SECONDS: u16 = 10;
+use crate::broker::rabbit::{failure::Failure, place::Place};
 
 /// Connects to a place, under a name for its operators. Dropped meanwhile, nothing of it is left.
 pub(super) async fn connect(place: &Place, name: &str) -> Result<Connection, Failure> {
-    let stream = TcpStream::connect((place.host.as_str(), place.port)).await?;
+    let stream = TcpStream::connect((place.host(), place.port())).await?;
     // Confirmations and acks are small, and somebody waits for each.
     stream.set_nodelay(true)?;
     let stream: Box<dyn Both> = match &place.tls {
         None => Box::new(stream.compat()),
-        Some(trust) => Box::new(secured(stream, place, trust.clone()).await?.compat()),
+        Some(tls) => Box::new(secured(stream, place, tls.clone()).await?.compat()),
     };
     let cut = Arc::<Cut>::default();
     let wire = Wire {
@@ -80,12 +75,13 @@ fn uri(place: &Place) -> AMQPUri {
                 username: place.user.clone(),
                 password: place.password.expose().to_owned(),
             },
-            host: place.host.clone(),
-            port: place.port,
+            host: place.host().to_owned(),
+            port: place.port(),
         },
-        vhost: place.virtual_host.clone(),
+        vhost: place.virtual_host(),
         query: AMQPQueryString {
-            heartbeat: Some(HEARTBEAT_SECONDS),
+            // Twice that with no word, and either end takes the connection for gone.
+            heartbeat: u16::try_from(place.heartbeat.as_secs()).ok(),
             ..AMQPQueryString::default()
         },
     }
@@ -94,55 +90,53 @@ fn uri(place: &Place) -> AMQPUri {
 async fn secured(
     stream: TcpStream,
     place: &Place,
-    trust: Trust,
+    tls: Tls,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
     let unsecured = |why: String| Failure::Unsecured(why.into());
-    let name = ServerName::try_from(place.host.clone());
-    let name = name.map_err(|error| unsecured(format!("{}: {error}", place.host)))?;
+    let name = tls.server_name.clone();
+    let name = name.unwrap_or_else(|| place.host().to_owned());
+    let name = ServerName::try_from(name).map_err(|error| unsecured(error.to_string()))?;
     // Files are read each time: they may have been replaced.
-    let config = spawn_blocking(move || believing(&trust)).await;
+    let config = spawn_blocking(move || believing(&tls)).await;
     let config = config.map_err(|error| unsecured(error.to_string()))?;
     let connector = TlsConnector::from(Arc::new(config.map_err(unsecured)?));
     let secured = connector.connect(name, stream).await;
     secured.map_err(|error| unsecured(format!("TLS: {error}")))
 }
 
-/// How to greet whom we trust.
-fn believing(trust: &Trust) -> Result<ClientConfig, String> {
+/// How to greet whom we trust, and who we are, where that is asked.
+fn believing(tls: &Tls) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
-    match trust {
-        Trust::Machine => {
-            let found = rustls_native_certs::load_native_certs();
-            // Among many there may be one that nobody can use; the others count.
-            let (usable, _) = roots.add_parsable_certificates(found.certs);
-            if usable == 0 {
-                return Err(
-                    "this machine has no root certificates; name a file of your own".into(),
-                );
-            }
-        }
-        Trust::File(path) => add_file(&mut roots, path)?,
+    let ca = tls.ca.as_deref().ok_or("broker.tls.ca is missing")?;
+    for certificate in certificates(ca)? {
+        roots
+            .add(certificate)
+            .map_err(|error| format!("{}: {error}", ca.display()))?;
     }
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+        .with_root_certificates(roots);
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
+        return Ok(config.with_no_client_auth());
+    };
+    let failed = |error: &dyn fmt::Display| format!("{}: {error}", key.display());
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(&error))?;
+    config
+        .with_client_auth_cert(certificates(certificate)?, private)
+        .map_err(|error| failed(&error))
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let failed = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let text = fs::read(path).map_err(|error| failed(&error))?;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| failed(&error))?;
-        roots.add(certificate).map_err(|error| failed(&error))?;
-    }
-    if roots.is_empty() {
+    let found = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
+    let found: Result<Vec<_>, _> = found.collect();
+    let found = found.map_err(|error| failed(&error))?;
+    if found.is_empty() {
         return Err(failed(&"there is no certificate in it"));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// A stream that can be read and written.

@@ -26,9 +26,6 @@ use tracing::{info, warn};
 
 use crate::broker::rabbit::{connect::connect, failure::Failure, place::Place};
 
-/// Longest time for a connection to come about: TCP, TLS, and who we are.
-const CONNECT: Duration = Duration::from_secs(5);
-
 /// How long a connection has to last to count as a good one.
 const LASTING: Duration = Duration::from_secs(30);
 
@@ -121,7 +118,8 @@ impl Link {
         let pause = state.backoff.next_pause();
         state.not_before = Some(Instant::now() + pause);
         self.tries.fetch_add(1, Ordering::Release);
-        let connected = time::timeout(CONNECT, connect(&self.place, &self.name)).await;
+        let connected =
+            time::timeout(self.place.connect_timeout, connect(&self.place, &self.name)).await;
         match connected.unwrap_or(Err(Failure::TimedOut)) {
             Ok(connection) => Ok(self.have(&mut state, connection)),
             Err(failure) => {

@@ -5,15 +5,15 @@
 //! in which it comes, and confirmations of other messages may come between. So a channel has one message
 //! at a time: what comes back is that one. Many channels make up for it.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
-use gantry::journal::{Journal, Kind};
+use gantry::{
+    config::Live,
+    journal::{Journal, Kind},
+};
 use lapin::{
     Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -24,17 +24,14 @@ use tracing::{info, warn};
 use crate::{
     Message,
     broker::{
-        PublishError,
+        Config, PublishError,
         rabbit::{
             failure::Failure,
-            link::{Link, Live},
+            link::{self, Link},
             topology, wire,
         },
     },
 };
-
-/// Longest wait for a confirmation.
-const CONFIRM: Duration = Duration::from_secs(30);
 
 /// Most messages on their way at once; others wait for one to be confirmed.
 const CHANNELS: usize = 128;
@@ -47,6 +44,7 @@ const KEY_MAX: usize = 255;
 pub(super) struct Publisher {
     link: Link,
     journal: Journal,
+    config: Live<Config>,
     room: Semaphore,
     idle: Mutex<Idle>,
     /// Whether it was told that the broker takes nothing.
@@ -56,17 +54,18 @@ pub(super) struct Publisher {
 /// Channels of one connection on which nothing is on its way.
 #[derive(Debug, Default)]
 struct Idle {
-    live: Option<Arc<Live>>,
+    live: Option<Arc<link::Live>>,
     channels: Vec<Channel>,
     /// Whether the exchanges that all share are known to be there.
     prepared: bool,
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link, journal: Journal) -> Self {
+    pub(super) fn new(link: Link, config: Live<Config>, journal: Journal) -> Self {
         Self {
             link,
             journal,
+            config,
             room: Semaphore::new(CHANNELS),
             idle: Mutex::default(),
             blocked: AtomicBool::new(false),
@@ -85,7 +84,8 @@ impl Publisher {
             let why = format!("a name in it has more than {KEY_MAX} bytes");
             return Err(PublishError::Refused(why));
         }
-        let published = time::timeout(CONFIRM, self.confirmed((exchange, key), message, place));
+        let bound = self.config.read(|config| config.confirm_timeout);
+        let published = time::timeout(bound, self.confirmed((exchange, key), message, place));
         published.await.unwrap_or(Err(PublishError::TimedOut))
     }
 
@@ -123,7 +123,7 @@ impl Publisher {
     }
 
     /// What becomes of a message whose channel was closed.
-    async fn not_sent(&self, live: &Arc<Live>, failure: Failure) -> PublishError {
+    async fn not_sent(&self, live: &Arc<link::Live>, failure: Failure) -> PublishError {
         if !live.connection().status().connected() {
             self.link.note(live, failure.clone()).await;
             return failure.into();
@@ -143,7 +143,7 @@ impl Publisher {
     /// it when this fails or is dropped.
     async fn sent(
         &self,
-        live: &Arc<Live>,
+        live: &Arc<link::Live>,
         (exchange, key): (&str, &str),
         message: &Message,
         place: Option<u64>,
@@ -170,7 +170,7 @@ impl Publisher {
         Ok((channel, confirmation))
     }
 
-    fn take(&self, live: &Arc<Live>) -> Option<Channel> {
+    fn take(&self, live: &Arc<link::Live>) -> Option<Channel> {
         let mut idle = self.idle();
         let current = idle.live.as_ref();
         if !current.is_some_and(|current| Arc::ptr_eq(current, live)) {
@@ -188,7 +188,7 @@ impl Publisher {
     }
 
     /// Opens a channel that confirms what is published on it.
-    async fn open(&self, live: &Arc<Live>) -> lapin::Result<Channel> {
+    async fn open(&self, live: &Arc<link::Live>) -> lapin::Result<Channel> {
         let channel = live.connection().create_channel().await?;
         if !self.idle().prepared {
             topology::declare_exchanges(&channel).await?;
@@ -203,7 +203,7 @@ impl Publisher {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put_back(&self, live: &Arc<Live>, channel: Channel) {
+    fn put_back(&self, live: &Arc<link::Live>, channel: Channel) {
         let mut idle = self.idle();
         if idle.live.as_ref().is_some_and(|it| Arc::ptr_eq(it, live)) {
             idle.channels.push(channel);
