@@ -83,8 +83,8 @@ impl Relay {
         }
     }
 
-    /// Publishes until `stopping`; then it waits a few seconds for what is under way, and gives back what
-    /// it has claimed. Nothing ends it before: a broker or a database that is away is waited for.
+    /// Publishes until `stopping`; then it waits a second for what is under way, and gives back what it
+    /// has claimed. Nothing ends it before: a broker or a database that is away is waited for.
     ///
     /// Dropped, it leaves its claims behind, which keep others from those keys for as long as
     /// [`Config::lease`] says; events that were under way may be published again.

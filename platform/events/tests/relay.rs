@@ -7,7 +7,11 @@ use std::{
     collections::BTreeMap, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
-use gantry::config::Live;
+use gantry::{
+    call::{Context, Ended, Scoped, TraceContext},
+    config::Live,
+    contract::{Access, Idempotency, Method},
+};
 use gantry_events::{
     Envelope, Message, Outbox, Relay,
     broker::{
@@ -38,6 +42,7 @@ const FORGET_RELAYS: Statement = Statement::new("test.forget_relays", "DELETE FR
 
 gantry_harness::on_both!(
     what_is_committed_is_published_in_order,
+    an_event_belongs_to_the_trace_of_its_call,
     faults_of_the_broker_lose_and_reorder_nothing,
     a_relay_that_ends_anywhere_loses_nothing,
     several_relays_share_the_work,
@@ -226,6 +231,41 @@ async fn what_is_committed_is_published_in_order(place: Place) {
     stopping.cancel();
     time::timeout(SOON, world.relays.join_next()).await.unwrap();
     assert_eq!(0, world.count(&PENDING).await);
+}
+
+/// Goal: an event carries the trace of the call that it came about in, and none where there is none.
+/// Method: add one within a call, and one outside.
+async fn an_event_belongs_to_the_trace_of_its_call(place: Place) {
+    static METHOD: Method = Method {
+        path: "/test.v1.TestService/Add",
+        client_streaming: false,
+        server_streaming: false,
+        idempotency: Idempotency::Unknown,
+        access: Access::Internal,
+        role: None,
+    };
+    let mut world = World::new(place, 1).await;
+    let trace = TraceContext::root(true);
+    let call = Context {
+        method: &METHOD,
+        peer: None,
+        deadline: None,
+        trace: trace.clone(),
+        previous_attempts: 0,
+        criticality: None,
+        ended: Ended::default(),
+    };
+    Scoped::new(Arc::new(call), world.add(&["a"])).await;
+    world.add(&["a"]).await;
+    world.publish();
+    world.taken(2).await;
+    let parents: Vec<_> = world
+        .broker
+        .taken()
+        .into_iter()
+        .map(|message| Envelope::read(&message).unwrap().traceparent)
+        .collect();
+    assert_eq!([Some(format!("00-{trace}-01")), None], *parents);
 }
 
 /// Goal: refusals and lost confirmations reorder no key and lose nothing.

@@ -48,8 +48,8 @@ const COUNT_SHARE: u32 = 50;
 /// How often old events are looked for, and how soon again while there are some.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
-/// How long events under way are waited for at the end.
-const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long events under way are waited for at the end: less than a process gives its tasks.
+const STOP_MAX: Duration = Duration::from_secs(1);
 /// How long after a publication began tests have the process end in its midst.
 const UNDER_WAY: Duration = Duration::from_millis(1);
 
