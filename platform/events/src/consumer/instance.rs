@@ -242,8 +242,12 @@ async fn prune(shared: &Shared) {
 /// Waits until `health` is as wanted.
 async fn until(health: &Health, wanted: impl Fn(&Health) -> bool) {
     let mut changes = health.changes();
-    if changes.wait_for(|_| wanted(health)).await.is_err() {
-        // Nobody can change it any more.
-        std::future::pending::<()>().await;
+    // Looked at between the waits, not within: the channel would be locked meanwhile, and whoever
+    // changes the health tells of it by the channel while that is locked.
+    while !wanted(health) {
+        if changes.changed().await.is_err() {
+            // Nobody can change it any more.
+            std::future::pending::<()>().await;
+        }
     }
 }
