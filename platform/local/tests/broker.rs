@@ -5,7 +5,11 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use gantry::{config::Live, journal::Journal, shutdown::Tasks};
+use gantry::{
+    config::{Live, Size},
+    journal::Journal,
+    shutdown::Tasks,
+};
 use gantry_events::{
     Message,
     broker::{
@@ -195,4 +199,41 @@ async fn what_was_taken_survives_a_restart() {
     drop(subscription);
     assert!(world.tasks.stop_within(SOON).await.is_empty());
     server.stop_within(SOON).await;
+}
+
+/// Goal: a broker without room, a queue without room and a message that is none are told apart.
+/// Method: each once; what is settled makes room.
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let world = World::new(Serve {
+        messages_max: 3,
+        message_max: Size::kib(1),
+        ..Serve::default()
+    });
+    let broker = &world.broker;
+    let bounded = Group {
+        queue_messages_max: Some(2),
+        ..group(1)
+    };
+    broker.declare(&bounded).await.unwrap();
+    let large = broker.publish(message("a", &"x".repeat(2_000))).await;
+    assert!(matches!(large, Err(PublishError::Refused(_))), "{large:?}");
+    for body in ["1", "2"] {
+        broker.publish(message("a", body)).await.unwrap();
+    }
+    let full = broker.publish(message("a", "3")).await;
+    let Err(PublishError::Refused(why)) = full else {
+        panic!("{full:?}");
+    };
+    assert!(why.contains("shop.news"), "{why}");
+    broker.declare(&group(1)).await.unwrap();
+    broker.publish(message("a", "3")).await.unwrap();
+    let full = broker.publish(message("a", "4")).await;
+    assert!(matches!(full, Err(PublishError::Blocked(_))), "{full:?}");
+
+    let mut subscription = world.subscribe(0, 1).await;
+    let first = next(&mut subscription).await;
+    let settler = subscription.settler();
+    settler.settle(first.tag, Settle::Ack).await.unwrap();
+    broker.publish(message("a", "4")).await.unwrap();
 }

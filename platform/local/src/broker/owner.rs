@@ -280,3 +280,108 @@ impl Owner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{
+        super::engine::{Bounds, Declaration},
+        *,
+    };
+
+    const GROUP: &str = "shop.news";
+
+    /// A state with one group of one queue.
+    fn state() -> State {
+        let mut engine = Engine::new(Bounds {
+            groups: 1,
+            messages: 100,
+            bytes: usize::MAX,
+            consumers: 10,
+        });
+        let declared = Declaration {
+            partitions: 1,
+            topics: BTreeSet::from(["x".to_owned()]),
+            queue_messages_max: 0,
+        };
+        engine.declare(GROUP, declared).unwrap();
+        State::new(engine, None, Clock::new(), 1)
+    }
+
+    fn wish() -> Wish {
+        Wish {
+            group: GROUP.to_owned(),
+            partition: 0,
+            prefetch: 1,
+        }
+    }
+
+    fn publish(state: &mut State) {
+        let message = Message {
+            topic: "x".to_owned(),
+            ..Message::default()
+        };
+        assert_eq!(Outcome::Confirmed, state.publish(message));
+    }
+
+    fn consumers(state: &State) -> usize {
+        state.engine.groups(None)[0].queues[0].consumers
+    }
+
+    /// Goal: a consumer that is gone before it has joined holds no queue for ever.
+    /// Method: join one whose end is dropped, as when its call ends while it waits for the owner.
+    #[test]
+    fn who_is_gone_before_it_joins_never_does() {
+        let mut state = state();
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        state.join(1, &wish(), sender).unwrap();
+        assert_eq!(0, consumers(&state));
+    }
+
+    /// Goal: a consumer that is told more than it has room for is left behind, and the next one has
+    /// what it had.
+    /// Method: one with room for nothing but that the queue is its own, and one behind it.
+    #[test]
+    fn who_has_no_room_is_left_behind() {
+        let mut state = state();
+        let (full, _receiver) = mpsc::channel(1);
+        state.join(1, &wish(), full).unwrap();
+        let (sender, mut told) = mpsc::channel(2);
+        state.join(2, &wish(), sender).unwrap();
+        publish(&mut state);
+        state.tell();
+        assert_eq!(1, consumers(&state));
+        assert_eq!(Some(Told::Active), told.try_recv().ok());
+        let delivered = told.try_recv().ok();
+        assert!(
+            matches!(
+                delivered,
+                Some(Told::Delivered {
+                    redelivered: true,
+                    ..
+                })
+            ),
+            "{delivered:?}"
+        );
+    }
+
+    /// Goal: the end of a stream reaches the owner, which gives the queue to the next consumer.
+    /// Method: two consumers over the task; the first one's seat is dropped.
+    #[tokio::test(start_paused = true)]
+    async fn the_next_has_the_queue_of_whoever_leaves() {
+        let (owner, asker, departures) = Owner::new(state());
+        let mut running = std::pin::pin!(owner.run());
+        let asking = async {
+            let first = join(&asker, &departures, 1, wish()).await;
+            let mut second = join(&asker, &departures, 2, wish()).await.unwrap().unwrap();
+            drop(first);
+            assert_eq!(Some(Told::Active), second.next().await);
+        };
+        tokio::select! {
+            ended = running.as_mut() => panic!("it ended: {ended:?}"),
+            () = asking => {}
+        }
+    }
+}

@@ -94,3 +94,45 @@ impl Tails {
         self.readers.retain(|reader| !reader.sender.is_closed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(topic: &str) -> Arc<Message> {
+        Arc::new(Message {
+            topic: topic.to_owned(),
+            ..Message::default()
+        })
+    }
+
+    /// Goal: nobody waits for a slow reader, which is told how much it missed of what it wants.
+    /// Method: three more messages than may wait, and one of another topic, before the reader reads.
+    #[test]
+    fn a_slow_reader_is_told_what_it_missed() {
+        let mut tails = Tails::new(1);
+        let (reader, mut shown) = Reader::new(BTreeSet::from(["x".to_owned()]));
+        assert!(tails.add(reader));
+        for _ in 0..WAITING + 3 {
+            tails.show(&message("x"));
+        }
+        tails.show(&message("y"));
+        for _ in 0..WAITING {
+            assert_eq!(0, shown.try_recv().unwrap().missed);
+        }
+        tails.show(&message("x"));
+        assert_eq!(3, shown.try_recv().unwrap().missed);
+    }
+
+    /// Goal: no more read along than may, and who is gone makes room.
+    /// Method: two readers where one may.
+    #[test]
+    fn readers_are_bounded() {
+        let mut tails = Tails::new(1);
+        let (first, shown) = Reader::new(BTreeSet::new());
+        assert!(tails.add(first));
+        assert!(!tails.add(Reader::new(BTreeSet::new()).0));
+        drop(shown);
+        assert!(tails.add(Reader::new(BTreeSet::new()).0));
+    }
+}
