@@ -42,6 +42,14 @@ struct Held {
     give_back: CancellationToken,
 }
 
+/// What partitions begin with.
+struct Begins {
+    /// Told of each that ends.
+    to: mpsc::Sender<Claim>,
+    /// Cancelled when all are to end.
+    pause: CancellationToken,
+}
+
 /// Says that a partition is consumed no more, however that came about.
 struct Ended {
     claim: Claim,
@@ -90,7 +98,11 @@ impl Instance {
             return;
         }
         let room = usize::from(self.shared.group.partitions).max(1);
-        let (ended, mut endings) = mpsc::channel(room);
+        let (to, mut endings) = mpsc::channel(room);
+        let begins = Begins {
+            to,
+            pause: pause.clone(),
+        };
         let mut held = BTreeMap::new();
         let mut next = Instant::now();
         let mut asked = false;
@@ -98,15 +110,13 @@ impl Instance {
             // Cancel-safe: all arms only wait.
             tokio::select! {
                 biased;
-                () = pause.cancelled(), if !asked => {
-                    asked = true;
-                    held.values().for_each(Held::give_back);
-                }
+                // The partitions have heard of it as well, whatever this waits for.
+                () = pause.cancelled(), if !asked => asked = true,
                 Some(claim) = endings.recv() => self.ended(&mut held, &claim).await,
                 () = time::sleep_until(next) => {
                     let look = self.shares.look().await;
                     let wants = match look {
-                        Ok(view) => self.adjust(&mut held, &view, asked, &ended).await,
+                        Ok(view) => self.adjust(&mut held, &view, &begins).await,
                         Err(error) => Err(error),
                     };
                     let wants = wants.unwrap_or_else(|error| {
@@ -154,9 +164,9 @@ impl Instance {
         &self,
         held: &mut BTreeMap<u16, Held>,
         view: &View,
-        asked: bool,
-        ended: &mpsc::Sender<Claim>,
+        begins: &Begins,
     ) -> Result<bool, Error> {
+        let asked = begins.pause.is_cancelled();
         let share = if asked { 0 } else { view.share };
         for (part, it) in held.iter() {
             if view.own.get(part) != Some(&it.claim.fence) {
@@ -185,7 +195,7 @@ impl Instance {
             if !held.contains_key(&free.0)
                 && let Some(claim) = self.shares.take(free).await?
             {
-                held.insert(claim.part, self.begin(claim, ended.clone()));
+                held.insert(claim.part, self.begin(claim, begins));
                 wanted -= 1;
             }
         }
@@ -193,8 +203,8 @@ impl Instance {
     }
 
     /// Begins to consume a partition.
-    fn begin(&self, claim: Claim, to: mpsc::Sender<Claim>) -> Held {
-        let give_back = CancellationToken::new();
+    fn begin(&self, claim: Claim, begins: &Begins) -> Held {
+        let give_back = begins.pause.child_token();
         let partition = Partition {
             shared: Arc::clone(&self.shared),
             claim: claim.clone(),
@@ -202,7 +212,7 @@ impl Instance {
         };
         let ended = Ended {
             claim: claim.clone(),
-            to,
+            to: begins.to.clone(),
         };
         self.shared.metrics.partitions.increment();
         let stopping = self.process.tasks.stopping();

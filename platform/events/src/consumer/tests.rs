@@ -1,6 +1,8 @@
 //! The whole consuming side: a service, a database, and a broker in memory.
 
+mod ending;
 mod failing;
+mod sharing;
 mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};

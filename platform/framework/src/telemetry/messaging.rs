@@ -314,3 +314,6 @@ impl Settling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

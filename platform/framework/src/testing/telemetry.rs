@@ -13,7 +13,7 @@ use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::PrometheusHandle;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{SpanId, SpanKind, Status},
+    trace::{Link, SpanId, SpanKind, Status},
 };
 use opentelemetry_sdk::{
     error::OTelSdkResult,
@@ -238,6 +238,8 @@ pub struct Span {
     pub span_id: u64,
     /// Its parent's id, where it has one.
     pub parent_id: Option<u64>,
+    /// The traces and spans that it links to.
+    pub links: Vec<(u128, u64)>,
     /// Whether its status is an error.
     pub error: bool,
     /// Attributes, as text.
@@ -263,6 +265,7 @@ impl Span {
             trace_id: u128::from_be_bytes(data.span_context.trace_id().to_bytes()),
             span_id: u64::from_be_bytes(data.span_context.span_id().to_bytes()),
             parent_id: (parent != SpanId::INVALID).then(|| u64::from_be_bytes(parent.to_bytes())),
+            links: data.links.iter().map(linked).collect(),
             error: matches!(data.status, Status::Error { .. }),
             attributes: data.attributes.iter().map(pair).collect(),
             events: data
@@ -276,6 +279,14 @@ impl Span {
                 .unwrap_or_default(),
         }
     }
+}
+
+fn linked(link: &Link) -> (u128, u64) {
+    let to = &link.span_context;
+    (
+        u128::from_be_bytes(to.trace_id().to_bytes()),
+        u64::from_be_bytes(to.span_id().to_bytes()),
+    )
 }
 
 fn pair(attribute: &KeyValue) -> (String, String) {

@@ -1,7 +1,5 @@
 //! What the tests of a consumer stand on.
 
-#![allow(dead_code, reason = "tests of instances that come and go use the rest")]
-
 use std::time::Duration;
 
 use gantry::{
@@ -62,7 +60,7 @@ const EFFECTS_OF: Statement = Statement::new(
 const SHARES: Statement = Statement::new(
     "test.shares",
     "SELECT (SELECT COUNT(*) FROM event_members) AS members,
-            (SELECT COUNT(*) FROM event_partitions WHERE owner <> '') AS owned",
+            (SELECT COUNT(DISTINCT owner) FROM event_partitions WHERE owner <> '') AS owners",
 );
 const FENCE: Statement = Statement::new(
     "test.fence",
@@ -155,9 +153,14 @@ impl World {
     }
 
     async fn serve_with(&self, consumer: &str, start: impl FnOnce(Consumer<'_>)) -> Service {
+        let lease = if consumer.contains("lease") {
+            ""
+        } else {
+            "lease = '300ms'\n"
+        };
         let toml = format!(
             "[database]\nurl = '{}'\npool_max = 8\n\
-             [events.consumer]\npause_in_place = '1ms'\nlease = '300ms'\n{consumer}",
+             [events.consumer]\npause_in_place = '1ms'\n{lease}{consumer}",
             self.place.url()
         );
         let broker = self.broker.clone();
@@ -244,13 +247,13 @@ impl World {
         }
     }
 
-    /// Instances there are, and partitions that somebody has.
+    /// Instances there are, and those of them that have partitions.
     pub(crate) async fn shares(&self) -> (i64, i64) {
         let database = self.database().await;
         let row = database.statement(&SHARES).fetch_one().await.unwrap();
         (
             row.integer("members").unwrap(),
-            row.integer("owned").unwrap(),
+            row.integer("owners").unwrap(),
         )
     }
 
@@ -259,7 +262,7 @@ impl World {
         let shared = async {
             loop {
                 let (found, owners) = self.shares().await;
-                if found == members && (owners > 0) == (members > 0) {
+                if (found, owners) == (members, members) {
                     return;
                 }
                 time::sleep(Duration::from_millis(5)).await;
@@ -268,13 +271,17 @@ impl World {
         time::timeout(SOON, shared).await.unwrap();
     }
 
-    /// Waits until all partitions were taken a second time.
-    pub(crate) async fn passed_by(&self) {
+    /// Waits until all partitions were taken so often.
+    pub(crate) async fn taken(&self, times: i64) {
         let taken = async {
+            // Before that there are no tables.
+            while self.broker.fill(GROUP).await.is_err() {
+                time::sleep(Duration::from_millis(1)).await;
+            }
             let database = self.database().await;
             loop {
                 let row = database.statement(&FENCE).fetch_one().await.unwrap();
-                if row.integer("least").unwrap() >= 2 {
+                if row.optional_integer("least").unwrap() >= Some(times) {
                     return;
                 }
                 time::sleep(Duration::from_millis(5)).await;
