@@ -1,6 +1,7 @@
 //! The command line.
 
 mod calls;
+mod events;
 mod load;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -10,6 +11,10 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::{output::Format, shim};
 
 pub(crate) use calls::{Breaker, Explain, Fault, Limits};
+pub(crate) use events::{
+    BrokerOptions, Dlq, DlqDrop, DlqList, DlqRedrive, DlqShow, DlqVerb, Events, EventsVerb, Filter,
+    Tail,
+};
 pub(crate) use load::Load;
 
 /// Run, watch and call gRPC services.
@@ -54,6 +59,8 @@ pub(crate) enum Verb {
     Fault(Fault),
     Breaker(Breaker),
     Limits(Limits),
+    Dlq(Dlq),
+    Events(Events),
     Load(Load),
     Doctor(Doctor),
     /// Between gantry and a service; see `shim`.
@@ -94,22 +101,6 @@ pub(crate) struct EtcdOptions {
     pub(crate) etcd_password_file: Option<PathBuf>,
 }
 
-impl EtcdOptions {
-    /// An option that says how an etcd is reached, where there is one.
-    pub(crate) fn beside(&self) -> Option<&'static str> {
-        let given = [
-            ("--etcd-ca", self.etcd_ca.is_some()),
-            ("--etcd-certificate", self.etcd_certificate.is_some()),
-            ("--etcd-key", self.etcd_key.is_some()),
-            ("--etcd-server-name", self.etcd_server_name.is_some()),
-            ("--etcd-user", self.etcd_user.is_some()),
-            ("--etcd-password-file", self.etcd_password_file.is_some()),
-        ];
-        let mut given = given.into_iter().filter(|(_, given)| *given);
-        given.next().map(|(option, _)| option)
-    }
-}
-
 /// Start every service of gantry.toml and keep it running.
 ///
 /// Waits until all serve, fills them with their seeds, shows what they print, starts crashed ones
@@ -147,11 +138,8 @@ pub(crate) struct Up {
     /// with the password in `GANTRY_DATABASE__PASSWORD`
     #[arg(long, value_name = "URL", conflicts_with = "reset")]
     pub(crate) database: Option<String>,
-    /// Have services with `broker = true` publish to the broker at this URL in place of the local
-    /// one; with who logs in there in `GANTRY_BROKER__USER` and `GANTRY_BROKER__PASSWORD`. Without it
-    /// `GANTRY_BROKER__URL` in the environment names one
-    #[arg(long, value_name = "URL")]
-    pub(crate) broker: Option<String>,
+    #[command(flatten)]
+    pub(crate) broker: BrokerOptions,
     /// Move the fixed ports: the local etcd listens on N + 1, the local broker on N + 2; 0 takes free
     /// ones
     #[arg(long, value_name = "N")]

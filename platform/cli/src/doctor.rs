@@ -8,12 +8,13 @@ use tokio::{process::Command, time};
 
 use crate::{
     Outcome,
-    args::{Doctor, EtcdOptions},
+    access::Access,
+    args::{BrokerOptions, Doctor, EtcdOptions},
     block_on, broker, current_folder,
     failure::Exit,
     output::{self, Format},
     project::{FILE, Project},
-    registry::{self, Access},
+    registry,
     state::StateFolder,
     supervisor::{Spec, control},
     up,
@@ -131,7 +132,7 @@ async fn examine(folder: &Path) -> Vec<Finding> {
             return findings;
         }
     };
-    let broker = match broker::Reached::given(None) {
+    let broker = match Access::given(&BrokerOptions::default()) {
         Ok(given) => given.unwrap_or_else(broker::usual),
         Err(failure) => {
             let fix = "correct that variable of the environment";

@@ -2,11 +2,12 @@
 
 use crate::{
     Outcome,
+    access::Access,
     args::{EtcdOptions, Ls},
     failure::{Exit, Failure},
     here,
     output::{self, Format},
-    registry::{self, Access, Row},
+    registry::{self, Row},
     supervisor::control,
 };
 
@@ -30,7 +31,8 @@ pub(crate) async fn access(given: &EtcdOptions) -> Result<Access, Failure> {
         return Ok(given);
     }
     let (_, state) = here()?;
-    let known = control::registry(&state).await?;
+    let known = control::servers(&state).await?;
+    let known = known.map(|servers| servers.etcd);
     known.ok_or_else(|| {
         Failure::failed("no `gantry up` runs here to know its etcd; name one with --etcd URL")
     })

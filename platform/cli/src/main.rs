@@ -2,6 +2,7 @@
 //!
 //! Everything runs on the main thread (see `shim` for why that matters to `up`).
 
+mod access;
 mod args;
 mod ask;
 mod breaker;
@@ -9,7 +10,9 @@ mod broker;
 mod build;
 mod call;
 mod database;
+mod dlq;
 mod doctor;
+mod events;
 mod explain;
 mod failure;
 mod fault;
@@ -88,6 +91,8 @@ fn run(verb: Verb) -> Outcome {
         Verb::Limits(args) => block_on(limits::run(args)),
         Verb::Fault(args) => block_on(fault::run(args)),
         Verb::Explain(args) => block_on(explain::run(args)),
+        Verb::Dlq(args) => block_on(dlq::run(args)),
+        Verb::Events(args) => block_on(events::run(args)),
         Verb::Load(args) => block_on(load::run(args)),
         Verb::Doctor(args) => doctor::run(&args),
     }

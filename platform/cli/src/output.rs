@@ -62,17 +62,25 @@ fn coloured<S: anstream::stream::RawStream>(stream: &S) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Lays rows out under their headings, two spaces apart, without trailing blanks.
+/// A text that others wrote, which says nothing to a terminal but itself.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
+/// Lays rows out under their headings, two spaces apart, without trailing blanks. Cells are made
+/// [plain].
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heading.map(|title| title.chars().count());
-    for row in rows {
+    let plain_row = |row: &[String; N]| row.each_ref().map(|cell| plain(cell));
+    let rows: Vec<_> = rows.iter().map(plain_row).collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
     let heading = heading.map(str::to_owned);
-    for row in std::iter::once(&heading).chain(rows) {
+    for row in std::iter::once(&heading).chain(&rows) {
         let mut line = String::new();
         for (width, cell) in widths.iter().zip(row) {
             line.push_str(cell);
@@ -88,6 +96,14 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: what others wrote into a cell neither moves the cursor nor begins a line.
+    /// Method: an escape sequence and an end of line.
+    #[test]
+    fn cells_do_not_speak_to_the_terminal() {
+        let rows = [["\x1b[2Ja\nb".to_owned()]];
+        assert_eq!("A\n [2Ja b", table(["A"], &rows));
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -1,7 +1,5 @@
 //! The registry of a running `up`: the local etcd that runs in it, and what stands in any etcd.
 
-mod access;
-
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -19,8 +17,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time;
 
-pub(crate) use self::access::Access;
-use crate::{failure::Failure, standin::Kind, state::StateFolder};
+use crate::{
+    access::{Access, Server},
+    failure::Failure,
+    standin::Kind,
+    state::StateFolder,
+};
 
 pub(crate) const KIND: Kind = Kind {
     name: "etcd",
@@ -41,7 +43,7 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 
 /// The local etcd where it usually is.
 pub(crate) fn usual() -> Access {
-    Access::local(format!("http://{}", Kind::address(KIND.port)))
+    Access::local(Server::Etcd, format!("http://{}", Kind::address(KIND.port)))
 }
 
 /// Opens the local etcd on `port`, with the data of earlier runs.

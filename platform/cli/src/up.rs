@@ -16,18 +16,18 @@ pub(crate) use self::show::Show;
 use self::surroundings::Surroundings;
 use crate::{
     Outcome,
+    access::Access,
     args::Up,
     block_on, broker, build,
     database::Database,
     failure::{Exit, Failure},
     here,
     project::{self, Project, Service},
-    registrations,
-    registry::{self, Access},
-    seed,
+    registrations, registry, seed,
     state::{Lock, StateFolder},
     supervisor::{
-        Ended, Socket, Spec, State, Supervisor, control,
+        Ended, Socket, Spec, State, Supervisor,
+        control::{self, Servers},
         logs::{Logs, path_of, tail},
         system::System,
     },
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Up) -> Outcome {
     let (mut project, state) = here()?;
     let given = Access::given(&args.etcd)?;
     let database = args.database.as_deref().map(Database::given).transpose()?;
-    let given_broker = broker::Reached::given(args.broker.as_deref())?;
+    let given_broker = Access::given(&args.broker)?;
     project.set_demo(args.demo)?;
     for setting in &args.replicas {
         project.set_replicas(setting)?;
@@ -78,8 +78,8 @@ pub(crate) fn run(args: &Up) -> Outcome {
         let sockets = listen(&project, args.port_base)?;
         let settings = Settings {
             sockets: Some(&sockets),
-            etcd: Some(&surroundings.access),
-            broker: surroundings.reached.as_ref(),
+            etcd: Some(&surroundings.etcd_access),
+            broker: surroundings.broker_access.as_ref(),
             database: database.as_ref(),
             otlp: args.otlp.as_deref(),
         };
@@ -130,7 +130,7 @@ pub(crate) struct Settings<'a> {
     /// Where to register, and how that is reached.
     pub(crate) etcd: Option<&'a Access>,
     /// Where to publish events, and to consume them.
-    pub(crate) broker: Option<&'a broker::Reached>,
+    pub(crate) broker: Option<&'a Access>,
     /// Where to keep data, if not in files.
     pub(crate) database: Option<&'a Database>,
     /// Where to send traces.
@@ -178,12 +178,15 @@ pub(crate) fn specs(
 /// and of a database or a broker where it has none, as it would refuse them.
 fn hidden(service: &Service, settings: Settings<'_>) -> Vec<String> {
     let mut hidden = settings.etcd.map(Access::foreign).unwrap_or_default();
+    let names_of = |section| {
+        let variables = config::variables_of(section).into_iter();
+        variables.map(|(name, _)| name).collect::<Vec<_>>()
+    };
     if !service.database {
-        let variables = config::variables_of("database").into_iter();
-        hidden.extend(variables.map(|(name, _)| name));
+        hidden.extend(names_of("database"));
     }
     hidden.extend(match settings.broker {
-        _ if !service.broker => broker::all_variables(),
+        _ if !service.broker => names_of("broker"),
         Some(broker) => broker.foreign(),
         None => Vec::new(),
     });
@@ -305,8 +308,8 @@ impl Running {
         let instances: Vec<_> = specs.iter().flat_map(Spec::instances).collect();
         let logs = Logs::new(state.logs(), &instances, args.output, &tasks);
         let started = Instant::now();
-        let broker = surroundings.reached.as_ref().map(broker::Reached::url);
-        let etcd = surroundings.access.urls();
+        let broker = surroundings.broker_access.as_ref().map(Access::urls);
+        let etcd = surroundings.etcd_access.urls();
         let show = Show::new(logs.clone(), args.output, etcd, broker);
         for ignored in surroundings.ignored() {
             show.note(&ignored);
@@ -316,7 +319,11 @@ impl Running {
         let supervisor = Supervisor::start(&world, specs, project.drain_order(), &tasks)?;
         let (stop, stop_asked) = watch::channel(false);
         let members = supervisor.clone();
-        let control = control::serve(listener, members, surroundings.access, stop, tasks.clone());
+        let servers = Servers {
+            etcd: surroundings.etcd_access,
+            broker: surroundings.broker_access,
+        };
+        let control = control::serve(listener, members, servers, stop, tasks.clone());
         tasks.spawn("control", control);
         show.changes(&supervisor, &tasks);
         Ok(Self {

@@ -22,10 +22,10 @@ use gantry::{
 use tokio::time;
 
 use crate::{
+    access::Access,
     args::EtcdOptions,
     failure::{Failure, nearest},
-    here, ls,
-    registry::{self, Access},
+    here, ls, registry,
     state::StateFolder,
     supervisor::{Report, State, control},
 };
@@ -96,7 +96,7 @@ impl Target {
         access: &Access,
         teach: impl FnOnce(Clients) -> Clients,
     ) -> Result<Self, Failure> {
-        let etcd = access.config()?;
+        let etcd = access.etcd()?;
         let tasks = Tasks::new(Journal::new());
         let owner = tasks.clone();
         Ok(Self::open(name, config, tasks, |clients| {

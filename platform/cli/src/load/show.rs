@@ -259,8 +259,7 @@ fn errors(report: &Report) -> String {
             error.count.to_string(),
             error.status.to_owned(),
             error.method.clone(),
-            // A server's words are a line here, whatever they hold.
-            error.message.replace(|c: char| c.is_control(), " "),
+            error.message.clone(),
         ]
     });
     let heading = ["FAILED", "STATUS", "METHOD", "FIRST MESSAGE"];

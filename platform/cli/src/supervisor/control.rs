@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     Event, Fault, Marked, Operation, Report, Supervisor, operation::Progress, world::World,
 };
-use crate::{failure::Failure, output, registry::Access, state::StateFolder};
+use crate::{access::Access, failure::Failure, output, state::StateFolder};
 
 /// A request at most; the longest names some services.
 const REQUEST_MAX: u64 = 64 << 10;
@@ -38,8 +38,8 @@ const STEP_MAX: Duration = Duration::from_mins(1);
 enum Request {
     /// How the instances are.
     Ps,
-    /// Which etcd the services register in, and how it is reached.
-    Registry,
+    /// Which servers the services share, and how each is reached.
+    Servers,
     /// To have further processes of an instance begin with their registrations paused, or not.
     Pause { instance: String, paused: bool },
     /// To drain and end.
@@ -52,7 +52,7 @@ enum Request {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Instances(Vec<Report>),
-    Registry(Access),
+    Servers(Servers),
     /// It is noted.
     Marked(Marked),
     Stopping,
@@ -65,6 +65,15 @@ enum Answer {
     Faulty(Fault),
 }
 
+/// What the services of an `up` share, and how it is reached.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Servers {
+    /// Where they register.
+    pub(crate) etcd: Access,
+    /// What carries their events, where there is one.
+    pub(crate) broker: Option<Access>,
+}
+
 /// A connection, read line by line.
 type Lines = BufReader<UnixStream>;
 
@@ -72,7 +81,7 @@ type Lines = BufReader<UnixStream>;
 pub(crate) async fn serve<W: World>(
     listener: UnixListener,
     supervisor: Supervisor<W>,
-    registry: Access,
+    servers: Servers,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -84,9 +93,9 @@ pub(crate) async fn serve<W: World>(
         };
         match accepted {
             Ok((stream, _)) => {
-                let registry = registry.clone();
+                let servers = servers.clone();
                 let supervisor = supervisor.clone();
-                let answer = answer(stream, supervisor, registry, stop.clone(), tasks.clone());
+                let answer = answer(stream, supervisor, servers, stop.clone(), tasks.clone());
                 tasks.spawn("control", answer);
             }
             // Out of descriptors, most likely; the asker waits in the backlog meanwhile.
@@ -98,7 +107,7 @@ pub(crate) async fn serve<W: World>(
 async fn answer<W: World>(
     stream: UnixStream,
     supervisor: Supervisor<W>,
-    registry: Access,
+    servers: Servers,
     stop: watch::Sender<bool>,
     tasks: Tasks,
 ) {
@@ -108,7 +117,7 @@ async fn answer<W: World>(
     };
     match serde_json::from_str(&line) {
         Ok(Request::Ps) => tell(&mut stream, &Answer::Instances(supervisor.reports())).await,
-        Ok(Request::Registry) => tell(&mut stream, &Answer::Registry(registry)).await,
+        Ok(Request::Servers) => tell(&mut stream, &Answer::Servers(servers)).await,
         Ok(Request::Pause { instance, paused }) => {
             let answer = match supervisor.pause(&instance, paused) {
                 Ok(marked) => Answer::Marked(marked),
@@ -250,11 +259,11 @@ pub(crate) fn nothing_runs() -> Failure {
     Failure::failed("nothing runs here; start it with `gantry up`")
 }
 
-/// The etcd that the services of the `up` on `state` register in; `None` when none runs.
-pub(crate) async fn registry(state: &StateFolder) -> Result<Option<Access>, Failure> {
-    match ask(state, &Request::Registry, PATIENCE).await? {
+/// What the services of the `up` on `state` share; `None` when none runs.
+pub(crate) async fn servers(state: &StateFolder) -> Result<Option<Servers>, Failure> {
+    match ask(state, &Request::Servers, PATIENCE).await? {
         None => Ok(None),
-        Some((_, Answer::Registry(access))) => Ok(Some(access)),
+        Some((_, Answer::Servers(servers))) => Ok(Some(servers)),
         Some((_, other)) => Err(unexpected(&other)),
     }
 }

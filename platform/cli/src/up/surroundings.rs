@@ -5,11 +5,11 @@ use gantry_local::{broker::Broker, etcd::Etcd};
 
 use super::Show;
 use crate::{
+    access::{Access, Server},
     broker,
     failure::Failure,
     project::Project,
-    registry::{self, Access},
-    standin,
+    registry, standin,
     state::StateFolder,
 };
 
@@ -17,10 +17,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Surroundings {
     etcd: Option<Etcd>,
-    pub(super) access: Access,
+    pub(super) etcd_access: Access,
     broker: Option<Broker>,
     /// None where no service has a broker.
-    pub(super) reached: Option<broker::Reached>,
+    pub(super) broker_access: Option<Access>,
 }
 
 impl Surroundings {
@@ -28,31 +28,31 @@ impl Surroundings {
     pub(super) fn open(
         project: &Project,
         state: &StateFolder,
-        (etcd, broker): (Option<Access>, Option<broker::Reached>),
+        (etcd, broker): (Option<Access>, Option<Access>),
         (etcd_port, broker_port): (u16, u16),
     ) -> Result<Self, Failure> {
-        let (etcd, access) = if let Some(access) = etcd {
+        let (etcd, etcd_access) = if let Some(access) = etcd {
             (None, access)
         } else {
             let etcd = registry::open(state, etcd_port)?;
             let url = etcd.handle().url();
-            (Some(etcd), Access::local(url))
+            (Some(etcd), Access::local(Server::Etcd, url))
         };
         let wanted = project.services.values().any(|service| service.broker);
-        let (broker, reached) = match broker {
+        let (broker, broker_access) = match broker {
             _ if !wanted => (None, None),
-            Some(reached) => (None, Some(reached)),
+            Some(access) => (None, Some(access)),
             None => {
                 let broker = broker::open(state, broker_port)?;
                 let url = broker.handle().url();
-                (Some(broker), Some(broker::Reached::local(url)))
+                (Some(broker), Some(Access::local(Server::Broker, url)))
             }
         };
         Ok(Self {
             etcd,
-            access,
+            etcd_access,
             broker,
-            reached,
+            broker_access,
         })
     }
 
@@ -74,7 +74,7 @@ impl Surroundings {
 
     /// What of our own environment counts for nothing.
     pub(super) fn ignored(&self) -> impl Iterator<Item = String> {
-        let broker = self.reached.as_ref().and_then(broker::Reached::ignored);
-        self.access.ignored().into_iter().chain(broker)
+        let broker = self.broker_access.as_ref().and_then(Access::ignored);
+        self.etcd_access.ignored().into_iter().chain(broker)
     }
 }

@@ -30,7 +30,7 @@ impl Asked {
         let serve = control::serve(
             listener,
             play.supervisor.clone(),
-            crate::registry::Access::default(),
+            control::Servers::default(),
             stop,
             tasks.clone(),
         );
