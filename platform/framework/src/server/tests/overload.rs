@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full};
 use tokio::{
     sync::Semaphore,
@@ -16,9 +16,11 @@ use super::{
     protect::policies,
 };
 use crate::{
+    call,
     caller::{CRITICALITY, Criticality},
+    contract::Server as _,
     limit::concurrency::{Mode, Policy},
-    server::{Router, Stack, wire},
+    server::{Router, Stack, protect::is_again, wire},
     status::code_in,
     transport::{
         server::Limits,
@@ -185,4 +187,36 @@ async fn without_a_limit_what_matters_fails_with_the_rest() {
     let ends = offer(&stack, 200, 12 * PER_SECOND, Duration::from_secs(1)).await;
     let critical = good(&ends, Some(Criticality::Critical));
     assert!(critical < 0.5, "{critical}");
+}
+
+/// Goal: that a call was tried before counts where our own callers say so, and not where strangers may
+/// have.
+/// Method: calls that were and were not, of a stranger's listener, and ones that passed a gateway.
+#[test]
+fn strangers_say_nothing_of_earlier_tries() {
+    for (previous_attempts, stranger, via, again) in [
+        (0, false, None, false),
+        (1, false, None, true),
+        (1, true, None, false),
+        (1, false, Some("1.1 proxy"), true),
+        (1, false, Some("1.1 proxy, 2 gantry-gateway"), false),
+    ] {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Arc::new(call::Context {
+            method: &Probe::METHODS[0],
+            peer: None,
+            deadline: None,
+            trace: call::TraceContext::root(false),
+            previous_attempts,
+            criticality: None,
+            ended: call::Ended::default(),
+        }));
+        if let Some(via) = via {
+            request
+                .headers_mut()
+                .insert("via", HeaderValue::from_static(via));
+        }
+        let told = is_again(&request, stranger);
+        assert_eq!(again, told, "{previous_attempts} {stranger} {via:?}");
+    }
 }

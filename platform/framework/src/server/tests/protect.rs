@@ -36,7 +36,7 @@ use crate::{
         shed::{self, Machine, Shedder},
     },
     policy::{self, Policies},
-    server::{Protection, Router, bound, protect::is_again},
+    server::{Protection, Router, bound},
     shutdown::Tasks,
     status::code_in,
     telemetry::Sampling,
@@ -469,37 +469,5 @@ impl Sent {
             data: Bytes::new(),
             trailers: http::HeaderMap::new(),
         }
-    }
-}
-
-/// Goal: that a call was tried before counts where our own callers say so, and not where strangers may
-/// have.
-/// Method: calls that were and were not, of a stranger's listener, and ones that passed a gateway.
-#[test]
-fn strangers_say_nothing_of_earlier_tries() {
-    for (previous_attempts, stranger, via, again) in [
-        (0, false, None, false),
-        (1, false, None, true),
-        (1, true, None, false),
-        (1, false, Some("1.1 proxy"), true),
-        (1, false, Some("1.1 proxy, 2 gantry-gateway"), false),
-    ] {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(Arc::new(call::Context {
-            method: &Probe::METHODS[0],
-            peer: None,
-            deadline: None,
-            trace: call::TraceContext::root(false),
-            previous_attempts,
-            criticality: None,
-            ended: call::Ended::default(),
-        }));
-        if let Some(via) = via {
-            request
-                .headers_mut()
-                .insert("via", HeaderValue::from_static(via));
-        }
-        let told = is_again(&request, stranger);
-        assert_eq!(again, told, "{previous_attempts} {stranger} {via:?}");
     }
 }
