@@ -214,9 +214,8 @@ fn order_holds_whatever_happens() {
             }
             lanes.done(lane);
         }
-        for sequences in applied {
-            assert_eq!((0..10).collect::<Vec<_>>(), sequences, "seed {seed}");
-        }
+        let in_order: Vec<u64> = (0..10).collect();
+        assert_eq!(vec![in_order; 4], applied, "seed {seed}");
         assert_eq!(0, lanes.held(), "seed {seed}");
     }
 }
