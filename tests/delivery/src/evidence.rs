@@ -253,11 +253,53 @@ pub struct Summary {
     pub dead: u64,
 }
 
+impl Must {
+    /// Nothing in particular.
+    pub const NOTHING: Self = Self {
+        doubled: false,
+        redelivered: false,
+        deduplicated: false,
+    };
+    /// Events that were published more than once, which are known when they come again.
+    pub const DOUBLED: Self = Self {
+        doubled: true,
+        redelivered: false,
+        deduplicated: true,
+    };
+    /// Deliveries that came again.
+    pub const REDELIVERED: Self = Self {
+        doubled: false,
+        redelivered: true,
+        deduplicated: false,
+    };
+    /// Deliveries that came again, and were known.
+    pub const DEDUPLICATED: Self = Self {
+        doubled: false,
+        redelivered: true,
+        deduplicated: true,
+    };
+}
+
 impl Delivery {
     /// Whether it met an event that was done.
     #[must_use]
     pub fn is_deduplicated(&self) -> bool {
         self.end == End::Acked && !self.applied
+    }
+}
+
+impl Summary {
+    /// Adds another run.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.acked += other.acked;
+        self.committed += other.committed;
+        self.deliveries += other.deliveries;
+        self.duplicates += other.duplicates;
+        self.doubled += other.doubled;
+        self.redelivered += other.redelivered;
+        self.deduplicated += other.deduplicated;
+        self.dead += other.dead;
     }
 }
 

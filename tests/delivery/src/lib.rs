@@ -10,11 +10,29 @@
 //! that the driver writes before and after each, rows from the tables, deliveries from a log at the
 //! door of the broker. What the platform says of itself, its metrics, is judged like all else.
 
+mod door;
+mod drive;
 mod evidence;
+mod history;
 mod judge;
+mod ledger;
+mod lines;
+mod log;
+mod metrics;
+mod rows;
+pub mod service;
 
+/// The contract of the service under test.
+mod contract {
+    gantry::include_contracts!();
+
+    pub(crate) use delivery::v1::*;
+}
+
+pub use drive::{BrokerKind, DatabaseKind, Harm, Plan, Row};
 pub use evidence::{
     Balance, Committed, Delivery, Drain, Effect, End, Entry, Evidence, Left, Measure, Must,
     Outcome, Process, Publication, Request, State, Summary,
 };
+pub use history::{History, requests};
 pub use judge::{Fault, Kind};

@@ -225,23 +225,21 @@ pub fn pid(id: u32) -> Pid {
         .expect("a process id")
 }
 
-/// A binary of this workspace, built together with the running test.
+/// A binary of this workspace, built together with the running test or program.
 ///
 /// # Panics
 ///
 /// If it was not built.
 #[must_use]
 pub fn built(binary: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    // target/PROFILE/deps/test-hash
-    let folder = test.ancestors().nth(2).expect("tests run inside target");
-    let path = folder.join(binary);
-    assert!(
-        path.exists(),
-        "{} is missing: run cargo build --workspace",
-        path.display()
-    );
-    path
+    let running = std::env::current_exe().expect("a running program has a path");
+    // target/PROFILE/deps/test-hash, or target/PROFILE/program
+    let folders = running.ancestors().skip(1).take(2);
+    let mut paths = folders.map(|folder| folder.join(binary));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| {
+        let running = running.display();
+        panic!("{binary} is missing beside {running}: run cargo build --workspace")
+    })
 }
 
 /// A loopback address nobody listens on at this moment.
