@@ -1,8 +1,12 @@
 //! Between the contract's messages and the domain's types.
 
+use gantry::contract::prost_types::Timestamp;
 use shop_proto::{catalog::v1 as proto, money::v1::Money as MoneyMessage};
 
-use crate::domain::{Money, Product, Reservation, ReservationState, ReservedLine, Row, Shortage};
+use crate::domain::{
+    DAY_SECONDS, Day, Money, Product, Reservation, ReservationState, ReservedLine, Row, Shortage,
+    StockLevel,
+};
 
 /// A UUID in one spelling: two spellings are one identifier.
 pub(crate) fn id(text: &str) -> String {
@@ -29,6 +33,29 @@ pub(crate) fn product(product: Product) -> proto::Product {
         description: product.description,
         available: product.stock.available(),
         price: Some(money(product.price)),
+    }
+}
+
+/// A stock level.
+pub(crate) fn stock_level(level: StockLevel) -> proto::StockLevel {
+    proto::StockLevel {
+        sku: level.sku,
+        available: level.available,
+        sold: level.sold,
+    }
+}
+
+/// What a day came to.
+pub(crate) fn day(day: Day) -> proto::SalesOfDay {
+    proto::SalesOfDay {
+        start_time: Some(Timestamp {
+            seconds: day.day * DAY_SECONDS,
+            nanos: 0,
+        }),
+        placed: day.placed,
+        paid: day.paid,
+        cancelled: day.cancelled,
+        revenues: day.revenues.into_iter().map(money).collect(),
     }
 }
 

@@ -67,6 +67,50 @@ pub struct Money {
     pub currency_code: String,
 }
 
+/// Units of a product that an order took out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoldLine {
+    /// Which product.
+    pub sku: String,
+    /// Units.
+    pub quantity: i64,
+}
+
+/// How much of a product is left, and how much was sold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StockLevel {
+    /// Which product.
+    pub sku: String,
+    /// Units that can be reserved now.
+    pub available: i64,
+    /// Units of orders that were confirmed, and not cancelled since.
+    pub sold: i64,
+}
+
+/// What the orders of a day came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Day {
+    /// Which, counted from the first of 1970, in UTC.
+    pub day: i64,
+    /// Orders placed.
+    pub placed: i64,
+    /// Those of them that were paid.
+    pub paid: i64,
+    /// Those of them that were cancelled.
+    pub cancelled: i64,
+    /// What those came to that were paid and not cancelled, by currency.
+    pub revenues: Vec<Money>,
+}
+
+/// Seconds of a day.
+pub const DAY_SECONDS: i64 = 86_400;
+
+/// The day that is so many seconds after 1970 began.
+#[must_use]
+pub fn day(seconds: i64) -> i64 {
+    seconds.div_euclid(DAY_SECONDS)
+}
+
 /// Something to buy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {

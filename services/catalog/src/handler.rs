@@ -6,10 +6,11 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use gantry::{config::Live, status};
 use gantry_store::{Page, Timestamp};
 use shop_proto::catalog::v1::{
-    ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
-    ImportProductsResponse, Line, ListProductsRequest, ListProductsResponse, ReleaseRequest,
-    ReleaseResponse, ReserveRequest, ReserveResponse, SeedProductsRequest, SeedProductsResponse,
-    StockUpdateResult, UpdateStockRequest, UpdateStockResponse,
+    ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, GetSalesSummaryRequest,
+    GetSalesSummaryResponse, ImportProductsRequest, ImportProductsResponse, Line,
+    ListProductsRequest, ListProductsResponse, ListStockLevelsRequest, ListStockLevelsResponse,
+    ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, SeedProductsRequest,
+    SeedProductsResponse, StockUpdateResult, UpdateStockRequest, UpdateStockResponse,
     catalog_service_server::CatalogService,
 };
 use tokio_util::sync::CancellationToken;
@@ -18,13 +19,17 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     config::Reservations,
     convert,
-    domain::{Demand, Sku, demand},
+    domain::{self, Demand, Sku, demand},
     import::Import,
     store::{Adjusted, Confirmed, Reserved, Store},
 };
 
-/// The list that page tokens of this service belong to.
+/// The lists that page tokens of this service belong to.
 const PRODUCTS: &str = "products";
+const STOCK_LEVELS: &str = "stock levels";
+
+/// Days of a summary where nobody says how many.
+const DAYS: i64 = 7;
 
 /// The rpcs of this service.
 #[derive(Debug, Clone)]
@@ -71,8 +76,7 @@ impl CatalogService for Catalog {
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsResponse>, Status> {
         let request = request.into_inner();
-        let page = Page::read(PRODUCTS, request.page_size, &request.page_token)
-            .map_err(|error| status::invalid_argument([("page_token", error.to_string())]))?;
+        let page = page(PRODUCTS, request.page_size, &request.page_token)?;
         let mut products = self.store.list(&page).await?;
         let next_page_token = page.cut(&mut products, |product| product.sku.to_string());
         Ok(Response::new(ListProductsResponse {
@@ -90,6 +94,35 @@ impl CatalogService for Catalog {
         let product = product.ok_or_else(|| Status::not_found("there is no such product"))?;
         Ok(Response::new(GetProductResponse {
             product: Some(convert::product(product)),
+        }))
+    }
+
+    async fn list_stock_levels(
+        &self,
+        request: Request<ListStockLevelsRequest>,
+    ) -> Result<Response<ListStockLevelsResponse>, Status> {
+        let request = request.into_inner();
+        let page = page(STOCK_LEVELS, request.page_size, &request.page_token)?;
+        let mut levels = self.store.stock_levels(&page).await?;
+        let next_page_token = page.cut(&mut levels, |level| level.sku.clone());
+        Ok(Response::new(ListStockLevelsResponse {
+            stock_levels: levels.into_iter().map(convert::stock_level).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn get_sales_summary(
+        &self,
+        request: Request<GetSalesSummaryRequest>,
+    ) -> Result<Response<GetSalesSummaryResponse>, Status> {
+        let days = match request.into_inner().days {
+            0 => DAYS,
+            days => days.into(),
+        };
+        let today = domain::day(Timestamp::now().seconds());
+        let days = self.store.sales_after(today - days).await?;
+        Ok(Response::new(GetSalesSummaryResponse {
+            days: days.into_iter().map(convert::day).collect(),
         }))
     }
 
@@ -232,4 +265,9 @@ fn read_demand(lines: &[Line]) -> Result<Demand, Status> {
 
 fn sku(field: &str, text: &str) -> Result<Sku, Status> {
     Sku::parse(text).map_err(|error| status::invalid_argument([(field, error.to_string())]))
+}
+
+fn page(list: &'static str, size: i32, token: &str) -> Result<Page, Status> {
+    Page::read(list, size, token)
+        .map_err(|error| status::invalid_argument([("page_token", error.to_string())]))
 }

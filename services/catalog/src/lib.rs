@@ -5,16 +5,26 @@ mod convert;
 pub mod domain;
 pub mod handler;
 pub mod import;
+pub mod sales;
 pub mod store;
 
 use gantry::{BoxError, app::App, config::Live, status};
+use gantry_events::Events;
 use gantry_store::{Database, Timestamp};
-use shop_proto::catalog::v1::catalog_service_server::CatalogServiceServer;
+use shop_proto::{
+    catalog::v1::catalog_service_server::CatalogServiceServer,
+    orders::v1::{OrderCancelled, OrderConfirmed, OrderPaid, OrderPlaced},
+};
 use tokio::time;
 
 pub use config::Config;
 
-use crate::{config::Reservations, handler::Catalog, store::Store};
+use crate::{
+    config::Reservations,
+    handler::Catalog,
+    sales::{Sales, Stock},
+    store::Store,
+};
 
 /// Builds the service.
 ///
@@ -25,6 +35,14 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let config = app.config();
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
+    let broker = config.map(|config| &config.broker);
+    let settings = config.map(|config| &config.events);
+    let events = Events::attach(app, &database, &broker, settings).await?;
+    let stock = events.consumer("stock").on::<OrderConfirmed>(Stock);
+    stock.on::<OrderCancelled>(Stock).start();
+    let sales = events.consumer("sales").on::<OrderPlaced>(Sales);
+    let sales = sales.on::<OrderPaid>(Sales);
+    sales.on::<OrderCancelled>(Sales).start();
     let store = Store::new(database);
 
     let rules = config.derive(|config| config.tokens.rules());

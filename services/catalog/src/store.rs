@@ -1,9 +1,10 @@
-//! Products and stock in SQL; reservations are in [`reservations`].
+//! Products and stock in SQL; reservations are in [`reservations`], what was sold in [`sales`].
 //!
 //! Stock changes by conditional updates alone: what a statement relies on stands in its own
 //! `WHERE`, so no two processes can sell one unit twice, whatever each of them has read before.
 
 mod reservations;
+pub mod sales;
 
 use gantry_store::{Database, Error, Migration, Page, Row, Statement};
 
@@ -22,6 +23,11 @@ pub const MIGRATIONS: &[Migration] = &[
         version: 2,
         name: "reservations by age",
         sql: include_str!("../migrations/0002_reservations_by_age.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "sales",
+        sql: include_str!("../migrations/0003_sales.sql"),
     },
 ];
 

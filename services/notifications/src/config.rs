@@ -10,6 +10,10 @@ config::section! {
     pub struct Config {
         /// Where notifications are kept.
         pub database: section Database = Database::of("notifications");
+        /// What carries events.
+        pub broker: section gantry_events::broker::Config;
+        /// How events are published and consumed.
+        pub events: section gantry_events::Config;
         /// Which tokens are accepted.
         pub tokens: section Tokens = Tokens::of("shop.accounts", "shop");
         /// How long they are kept, and how they are sent.

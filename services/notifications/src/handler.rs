@@ -10,9 +10,8 @@ use gantry::{
 };
 use gantry_store::Page;
 use shop_proto::notifications::v1::{
-    self as proto, ListNotificationsRequest, ListNotificationsResponse, RecordNotificationRequest,
-    RecordNotificationResponse, WatchNotificationsRequest, WatchNotificationsResponse,
-    notifications_service_server::NotificationsService,
+    self as proto, ListNotificationsRequest, ListNotificationsResponse, WatchNotificationsRequest,
+    WatchNotificationsResponse, notifications_service_server::NotificationsService,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     config,
-    domain::{Event, Kind, Notification},
+    domain::{Kind, Notification},
     store::Store,
     watch::{News, Watch},
 };
@@ -47,31 +46,6 @@ type Watched = Pin<Box<dyn Stream<Item = Result<WatchNotificationsResponse, Stat
 
 #[tonic::async_trait]
 impl NotificationsService for Notifications {
-    async fn record_notification(
-        &self,
-        request: Request<RecordNotificationRequest>,
-    ) -> Result<Response<RecordNotificationResponse>, Status> {
-        let request = request.into_inner();
-        let kind = match request.kind() {
-            proto::NotificationKind::OrderConfirmed => Kind::OrderConfirmed,
-            proto::NotificationKind::OrderCancelled => Kind::OrderCancelled,
-            proto::NotificationKind::Unspecified => {
-                let why = "must be a kind".to_owned();
-                return Err(status::invalid_argument([("kind", why)]));
-            }
-        };
-        let event = Event {
-            id: request.notification_id,
-            account_id: request.account_id,
-            kind,
-            order_id: request.order_id,
-        };
-        if self.store.record(&event).await? {
-            self.news.tell(&event.account_id);
-        }
-        Ok(Response::new(RecordNotificationResponse {}))
-    }
-
     async fn list_notifications(
         &self,
         request: Request<ListNotificationsRequest>,

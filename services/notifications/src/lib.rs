@@ -3,19 +3,24 @@
 pub mod config;
 pub mod domain;
 pub mod handler;
+pub mod notices;
 pub mod store;
 pub mod watch;
 
 use std::sync::Arc;
 
 use gantry::{BoxError, app::App, config::Live, status};
+use gantry_events::Events;
 use gantry_store::{Database, Timestamp};
-use shop_proto::notifications::v1::notifications_service_server::NotificationsServiceServer;
+use shop_proto::{
+    notifications::v1::notifications_service_server::NotificationsServiceServer,
+    orders::v1::{OrderCancelled, OrderConfirmed},
+};
 use tokio::{sync::Semaphore, time};
 
 pub use config::Config;
 
-use crate::{handler::Notifications, store::Store, watch::News};
+use crate::{handler::Notifications, notices::Notices, store::Store, watch::News};
 
 /// Builds the service.
 ///
@@ -26,6 +31,14 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let config = app.config();
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
+    let news = News::default();
+    let notices = Notices { news: news.clone() };
+    let broker = config.map(|config| &config.broker);
+    let settings = config.map(|config| &config.events);
+    let events = Events::attach(app, &database, &broker, settings).await?;
+    let consumer = events.consumer("notices");
+    let consumer = consumer.on::<OrderConfirmed>(notices.clone());
+    consumer.on::<OrderCancelled>(notices).start();
     let store = Store::new(database);
     let stopping = app.tasks().stopping();
 
@@ -42,7 +55,7 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let watchers_max = config.load().watchers_max;
     app.serve(NotificationsServiceServer::new(Notifications {
         store,
-        news: News::default(),
+        news,
         config,
         draining: app.draining(),
         places: Arc::new(Semaphore::new(watchers_max)),

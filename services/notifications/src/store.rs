@@ -4,7 +4,7 @@
 //! it is visible: one with a higher position never shows before one with a lower, so whoever has
 //! seen a position has seen all before it.
 
-use gantry_store::{Database, Error, Migration, Row, Statement, Timestamp};
+use gantry_store::{Database, Error, Migration, Row, Statement, Timestamp, Transaction};
 
 use crate::domain::{Event, Kind, Notification};
 
@@ -24,7 +24,7 @@ const INSERT: Statement = Statement::new(
     "notifications.insert_notification",
     "INSERT INTO notifications
          (notification_id, account_id, position, kind, order_id, created_at)
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (notification_id) DO NOTHING",
+     VALUES ($1, $2, $3, $4, $5, $6)",
 );
 const LIST: Statement = Statement::new(
     "notifications.list_notifications",
@@ -58,33 +58,6 @@ impl Store {
     #[must_use]
     pub fn new(database: Database) -> Self {
         Self { database }
-    }
-
-    /// Keeps `event` unless it is known; answers whether it was new.
-    ///
-    /// # Errors
-    ///
-    /// If the database fails; trying again is safe.
-    pub async fn record(&self, event: &Event) -> Result<bool, Error> {
-        let mut transaction = self.database.begin("notifications.record").await?;
-        let count = transaction.statement(&COUNT).bind(&event.account_id);
-        let position = count.fetch_one().await?.integer("position")?;
-        let inserted = transaction
-            .statement(&INSERT)
-            .bind(&event.id)
-            .bind(&event.account_id)
-            .bind(position)
-            .bind(code(event.kind))
-            .bind(&event.order_id)
-            .bind(Timestamp::now())
-            .execute()
-            .await?;
-        if inserted == 0 {
-            transaction.rollback().await?;
-            return Ok(false);
-        }
-        transaction.commit().await?;
-        Ok(true)
     }
 
     /// Notifications of `account_id` before `position`, the newest first, so many.
@@ -123,6 +96,21 @@ impl Store {
         let forget = self.database.statement(&FORGET);
         forget.bind(until).bind(FORGET_MAX).execute().await
     }
+}
+
+/// Keeps `event`, with `transaction` or not at all; it was not kept before.
+///
+/// # Errors
+///
+/// If the database fails.
+pub async fn record(transaction: &mut Transaction, event: &Event) -> Result<(), Error> {
+    let count = transaction.statement(&COUNT).bind(&event.account_id);
+    let position = count.fetch_one().await?.integer("position")?;
+    let insert = transaction.statement(&INSERT).bind(&event.id);
+    let insert = insert.bind(&event.account_id).bind(position);
+    let insert = insert.bind(code(event.kind)).bind(&event.order_id);
+    insert.bind(Timestamp::now()).execute().await?;
+    Ok(())
 }
 
 fn read(row: &Row) -> Result<Notification, Error> {

@@ -3,29 +3,45 @@
 // Helpers of tests fail like tests.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use gantry::{
     app::{Identity, testing::Service},
     client::Channel,
+    config::Live,
+    contract::prost::{Message as _, Name as _},
+    journal::Journal,
+    shutdown::Tasks,
 };
-use gantry_harness::database::Place;
+use gantry_events::{
+    Envelope, Message,
+    broker::{self, Broker},
+};
+use gantry_harness::{database::Place, wait};
+use gantry_local::broker as local;
 use gantry_store::{Config, Database, Timestamp};
 use notifications::{
     domain::{Event, Kind},
-    store::{MIGRATIONS, Store},
+    store::{self, MIGRATIONS, Store},
 };
 use shop_proto::{
     accounts::v1::{LoginRequest, RegisterRequest, accounts_service_client::AccountsServiceClient},
     notifications::v1::{
-        ListNotificationsRequest, ListNotificationsResponse, Notification, NotificationKind,
-        RecordNotificationRequest, WatchNotificationsRequest,
-        notifications_service_client::NotificationsServiceClient,
+        ListNotificationsRequest, ListNotificationsResponse, Notification,
+        WatchNotificationsRequest, notifications_service_client::NotificationsServiceClient,
     },
+    orders::v1::OrderConfirmed,
 };
 use tokio::{task::JoinSet, time};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
+use uuid::Uuid;
 
 gantry_harness::on_both!(
     events_are_told_once_and_to_one,
@@ -47,11 +63,23 @@ fn identity(name: &'static str) -> Identity {
     }
 }
 
-/// Accounts, and notifications with settings.
+/// Accounts, and notifications with settings that hear of orders.
 struct Post {
     _place: Place,
     accounts: Service,
     notifications: Service,
+    broker: Arc<dyn Broker>,
+    _server: Tasks,
+    told: AtomicU64,
+}
+
+/// A broker in this process; where it is.
+fn serve(tasks: &Tasks) -> String {
+    let server = local::Broker::open(local::Config::default()).unwrap();
+    let address = server.handle().address();
+    let own = tasks.clone();
+    tasks.spawn("broker", async move { server.run(own).await.unwrap() });
+    format!("grpc://{address}")
 }
 
 impl Post {
@@ -59,9 +87,13 @@ impl Post {
         let toml = format!("[database]\nurl = '{}'\n", place.url_of("accounts"));
         let accounts = Service::start(identity("accounts"), &toml, accounts::start).await;
         let accounts = accounts.unwrap();
+        let tasks = Tasks::new(Journal::new());
+        let url = serve(&tasks);
+        let config = broker::Config::to(url.parse().unwrap());
+        let broker = broker::connect(&Live::fixed(config), &tasks, &Journal::new());
         let toml = format!(
             "[database]\nurl = '{}'\n[notifications]\n{settings}\n\
-             [clients.accounts]\ntarget = '{}'\n",
+             [clients.accounts]\ntarget = '{}'\n[broker]\nurl = '{url}'\n",
             place.url_of("notifications"),
             accounts.address(),
         );
@@ -70,6 +102,9 @@ impl Post {
             _place: place,
             accounts,
             notifications: service.unwrap(),
+            broker,
+            _server: tasks,
+            told: AtomicU64::new(0),
         }
     }
 
@@ -92,14 +127,48 @@ impl Post {
         (account_id, login.unwrap().into_inner().token)
     }
 
-    async fn tell(&self, id: &str, account_id: &str) {
-        let request = RecordNotificationRequest {
-            notification_id: id.to_owned(),
-            account_id: account_id.to_owned(),
-            kind: NotificationKind::OrderConfirmed.into(),
+    /// Tells that an order of `account_id` is confirmed, as orders do; the event.
+    async fn tell(&self, account_id: &str) -> Message {
+        let confirmed = OrderConfirmed {
             order_id: ORDER.to_owned(),
+            account_id: account_id.to_owned(),
+            ..OrderConfirmed::default()
         };
-        self.client().record_notification(request).await.unwrap();
+        let envelope = Envelope {
+            id: Uuid::now_v7(),
+            source: "/orders".to_owned(),
+            sequence: self.told.fetch_add(1, Ordering::Relaxed) + 1,
+            time: Timestamp::now(),
+            traceparent: None,
+            tracestate: None,
+        };
+        let topic = OrderConfirmed::full_name();
+        let message = Message {
+            headers: envelope.headers(&topic, ORDER),
+            topic,
+            key: ORDER.to_owned(),
+            body: confirmed.encode_to_vec().into(),
+        };
+        self.publish(&message).await;
+        message
+    }
+
+    /// Publishes an event, once there is who wants it.
+    async fn publish(&self, message: &Message) {
+        wait::until("the event to be taken", SOON, async || {
+            self.broker.publish(message.clone()).await.ok()
+        })
+        .await;
+    }
+
+    /// Waits until so many are listed.
+    async fn listed(&self, token: &str, count: usize) {
+        wait::until("notifications", SOON, async || {
+            let list = self.list(token, 500, "").await;
+            assert!(list.notifications.len() <= count, "{list:?}");
+            (list.notifications.len() == count).then_some(())
+        })
+        .await;
     }
 
     async fn list(&self, token: &str, size: i32, page: &str) -> ListNotificationsResponse {
@@ -119,6 +188,10 @@ fn by<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
+fn id(message: &Message) -> &str {
+    &message.headers["id"]
+}
+
 fn ids(notifications: &[Notification]) -> Vec<&str> {
     notifications
         .iter()
@@ -130,22 +203,24 @@ fn code<T>(outcome: Result<T, Status>) -> Code {
     outcome.map(drop).unwrap_err().code()
 }
 
-/// Goal: an event that is told twice is one notification, its account reads it, nobody else does,
+/// Goal: an event that comes twice is one notification, its account reads it, nobody else does,
 /// and without a token there is nothing to read.
 /// Method: two people, one told three things, one of them twice; lists in pages; no token, a bad
-/// token, a page token of another list, an event without a kind.
+/// token, a page token of another list.
 async fn events_are_told_once_and_to_one(place: Place) {
     let post = Post::open(place, "").await;
     let (ada, token) = post.person("ada@example.org").await;
     let (_, other) = post.person("bob@example.org").await;
-    for id in ["a", "b", "a", "c"] {
-        post.tell(id, &ada).await;
-    }
+    let one = post.tell(&ada).await;
+    let two = post.tell(&ada).await;
+    post.publish(&one).await;
+    let three = post.tell(&ada).await;
+    post.listed(&token, 3).await;
     let first = post.list(&token, 2, "").await;
-    assert_eq!(vec!["c", "b"], ids(&first.notifications));
+    assert_eq!(vec![id(&three), id(&two)], ids(&first.notifications));
     assert_eq!(ORDER, first.notifications[0].order_id);
     let second = post.list(&token, 2, &first.next_page_token).await;
-    assert_eq!(vec!["a"], ids(&second.notifications));
+    assert_eq!(vec![id(&one)], ids(&second.notifications));
     assert_eq!("", second.next_page_token);
     assert!(post.list(&other, 2, "").await.notifications.is_empty());
 
@@ -166,14 +241,6 @@ async fn events_are_told_once_and_to_one(place: Place) {
     };
     let refused = client.list_notifications(by(&token, request)).await;
     assert_eq!(Code::InvalidArgument, code(refused));
-    let request = RecordNotificationRequest {
-        notification_id: "d".to_owned(),
-        account_id: ada,
-        order_id: ORDER.to_owned(),
-        ..RecordNotificationRequest::default()
-    };
-    let refused = client.record_notification(request).await;
-    assert_eq!(Code::InvalidArgument, code(refused));
 }
 
 /// Goal: a watch sends what there is, then each notification at once, those of other accounts not;
@@ -182,9 +249,9 @@ async fn events_are_told_once_and_to_one(place: Place) {
 async fn watches_see_everything_in_order(place: Place) {
     let post = Post::open(place, "watchers_max = 1\nwatch_interval = '1min'").await;
     let (ada, token) = post.person("ada@example.org").await;
-    for id in ["a", "b"] {
-        post.tell(id, &ada).await;
-    }
+    post.tell(&ada).await;
+    let second = post.tell(&ada).await;
+    post.listed(&token, 2).await;
     let request = WatchNotificationsRequest { after_position: 1 };
     let mut client = post.client();
     let watch = client.watch_notifications(by(&token, request)).await;
@@ -193,56 +260,60 @@ async fn watches_see_everything_in_order(place: Place) {
         let next = time::timeout(SOON, watch.next()).await.unwrap();
         next.map(|next| next.map(|it| it.notification.unwrap().notification_id))
     };
-    assert_eq!("b", next().await.unwrap().unwrap());
+    assert_eq!(id(&second), next().await.unwrap().unwrap());
     let refused = client.watch_notifications(by(&token, request)).await;
     assert_eq!(Code::ResourceExhausted, code(refused));
-    post.tell("elsewhere", "somebody").await;
-    post.tell("c", &ada).await;
-    assert_eq!("c", next().await.unwrap().unwrap());
+    post.tell("somebody").await;
+    let third = post.tell(&ada).await;
+    assert_eq!(id(&third), next().await.unwrap().unwrap());
     let (ended, ()) = tokio::join!(next(), post.notifications.stop());
     assert_eq!(Code::Unavailable, code(ended.unwrap()));
 }
 
+/// Keeps an event in a transaction of its own.
+async fn record(database: &Database, event: &Event) {
+    let mut transaction = database.begin("test.record").await.unwrap();
+    store::record(&mut transaction, event).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
 /// Goal: whatever is recorded at once, over however many replicas, an account's positions count
 /// without gaps, and nobody who looks on misses one.
-/// Method: two pools record forty events, each of them twice; meanwhile one reads after what it knows.
+/// Method: two pools record twenty events each; meanwhile one reads after what it knows.
 async fn positions_have_no_gaps(place: Place) {
     const EVENTS: i64 = 40;
     let config = Config {
         url: place.url().parse().unwrap(),
         ..Config::default()
     };
-    let mut stores = Vec::new();
+    let mut replicas = Vec::new();
     for _ in 0..2 {
-        stores.push(Store::new(
-            Database::open(&config, MIGRATIONS).await.unwrap(),
-        ));
+        replicas.push(Database::open(&config, MIGRATIONS).await.unwrap());
     }
     let mut tasks = JoinSet::new();
-    for number in 0..EVENTS {
-        for store in stores.clone() {
-            tasks.spawn(async move {
-                let event = Event {
-                    id: format!("event-{number}"),
-                    account_id: "ada".to_owned(),
-                    kind: Kind::OrderCancelled,
-                    order_id: ORDER.to_owned(),
-                };
-                i64::from(store.record(&event).await.unwrap())
-            });
-        }
+    for (number, database) in (0..EVENTS).zip(replicas.iter().cycle()) {
+        let database = database.clone();
+        tasks.spawn(async move {
+            let event = Event {
+                id: format!("event-{number}"),
+                account_id: "ada".to_owned(),
+                kind: Kind::OrderCancelled,
+                order_id: ORDER.to_owned(),
+            };
+            record(&database, &event).await;
+        });
     }
+    let store = Store::new(replicas[0].clone());
     let mut seen = Vec::new();
     let look = async {
         while seen.len() < 40 {
             let known = seen.last().copied().unwrap_or(0);
-            let more = stores[0].after("ada", known).await.unwrap();
+            let more = store.after("ada", known).await.unwrap();
             seen.extend(more.iter().map(|it| it.position));
         }
     };
     time::timeout(SOON, look).await.unwrap();
-    let new: i64 = tasks.join_all().await.into_iter().sum();
-    assert_eq!(EVENTS, new);
+    tasks.join_all().await;
     assert_eq!((1..=EVENTS).collect::<Vec<_>>(), seen);
 }
 
@@ -253,19 +324,20 @@ async fn old_ones_are_forgotten(place: Place) {
         url: place.url().parse().unwrap(),
         ..Config::default()
     };
-    let store = Store::new(Database::open(&config, MIGRATIONS).await.unwrap());
+    let database = Database::open(&config, MIGRATIONS).await.unwrap();
+    let store = Store::new(database.clone());
     let event = |id: &str| Event {
         id: id.to_owned(),
         account_id: "ada".to_owned(),
         kind: Kind::OrderConfirmed,
         order_id: ORDER.to_owned(),
     };
-    assert!(store.record(&event("old")).await.unwrap());
+    record(&database, &event("old")).await;
     let since = Timestamp::now().after(Duration::from_micros(1));
     while Timestamp::now() <= since {
         tokio::task::yield_now().await;
     }
-    assert!(store.record(&event("new")).await.unwrap());
+    record(&database, &event("new")).await;
     assert_eq!(1, store.forget(since).await.unwrap());
     let left = store.list("ada", i64::MAX, 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|it| (&*it.event.id, it.position)).collect();

@@ -35,7 +35,7 @@ fn state(state: OrderState) -> proto::OrderState {
     }
 }
 
-fn reason(reason: CancelReason) -> proto::CancelReason {
+pub(crate) fn reason(reason: CancelReason) -> proto::CancelReason {
     match reason {
         CancelReason::Requested => proto::CancelReason::Requested,
         CancelReason::OutOfStock => proto::CancelReason::OutOfStock,
@@ -46,7 +46,7 @@ fn reason(reason: CancelReason) -> proto::CancelReason {
     }
 }
 
-fn line(line: Line) -> proto::OrderLine {
+pub(crate) fn line(line: Line) -> proto::OrderLine {
     proto::OrderLine {
         sku: line.sku,
         // At most a thousand.
@@ -55,7 +55,7 @@ fn line(line: Line) -> proto::OrderLine {
     }
 }
 
-fn money(money: Money) -> MoneyMessage {
+pub(crate) fn money(money: Money) -> MoneyMessage {
     MoneyMessage {
         minor_units: money.minor_units,
         currency_code: money.currency_code,

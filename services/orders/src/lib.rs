@@ -6,14 +6,13 @@ pub mod config;
 mod convert;
 pub mod domain;
 pub mod handler;
-pub mod metrics;
-pub mod news;
 pub mod payments;
 pub mod placing;
 pub mod store;
 pub mod watch;
 
 use gantry::{BoxError, app::App, config::Live, status};
+use gantry_events::Events;
 use gantry_store::{Database, Timestamp};
 use shop_proto::orders::v1::orders_service_server::OrdersServiceServer;
 use tokio::time;
@@ -24,8 +23,6 @@ use crate::{
     catalog::Catalog,
     changes::Changes,
     handler::Orders,
-    metrics::Metrics,
-    news::Teller,
     payments::Payments,
     placing::{Others, Placing},
     store::Store,
@@ -40,7 +37,10 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let config = app.config();
     let database = config.map(|config| &config.database);
     let database = Database::attach(app, database, store::MIGRATIONS).await?;
-    let store = Store::new(database);
+    let broker = config.map(|config| &config.broker);
+    let settings = config.map(|config| &config.events);
+    let events = Events::attach(app, &database, &broker, settings).await?;
+    let store = Store::new(database, events.outbox());
     let stopping = app.tasks().stopping();
 
     let rules = config.derive(|config| config.tokens.rules());
@@ -54,15 +54,8 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let others = Others { catalog, payments };
     let placing = Placing::new(store.clone(), others, changes.clone(), config.clone());
     let sweeper = sweep(placing.clone(), config.clone());
-    let stop = stopping.clone();
     app.spawn("order sweeper", async move {
-        stop.run_until_cancelled(sweeper).await;
-    });
-    let notifications = app.client("notifications");
-    let teller = Teller::new(store.clone(), notifications, Metrics::register());
-    let teller = teller.tell(config.clone());
-    app.spawn("news of orders", async move {
-        stopping.run_until_cancelled(teller).await;
+        stopping.run_until_cancelled(sweeper).await;
     });
 
     app.serve(OrdersServiceServer::new(Orders {

@@ -2,18 +2,18 @@
 //!
 //! Every change of an order's state is one transaction that moves the row from the state it
 //! relies on, and writes the step down. Whoever comes second moves nothing and finds out. The steps
-//! of an order on its way are in [`saga`], what accounts are told of them in [`news`].
+//! of an order on its way are in [`saga`], what others are told of them in [`events`].
 
-mod news;
+mod events;
 mod saga;
 
 use std::cmp::Ordering;
 
+use gantry_events::Outbox;
 use gantry_store::{Database, Error, Migration, Page, Row, Statement, Timestamp, Transaction};
 
 use crate::domain::{CancelReason, Change, Line, Money, Order, OrderState};
 
-pub use news::News;
 pub use saga::{Claim, Step};
 
 /// The shape of the database.
@@ -43,6 +43,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "tries",
         sql: include_str!("../migrations/0005_tries.sql"),
     },
+    Migration {
+        version: 6,
+        name: "events",
+        sql: include_str!("../migrations/0006_events.sql"),
+    },
 ];
 
 const INSERT: Statement = Statement::new(
@@ -62,10 +67,8 @@ const PRICE_LINE: Statement = Statement::new(
 );
 const INSERT_CHANGE: Statement = Statement::new(
     "orders.insert_change",
-    "INSERT INTO order_changes (order_id, version, state, cancel_reason, changed_at, untold)
-     SELECT order_id, version, state, cancel_reason, updated_at,
-         CASE WHEN state IN ($2, $3) THEN 1 ELSE 0 END
-     FROM orders WHERE order_id = $1",
+    "INSERT INTO order_changes (order_id, version, state, cancel_reason, changed_at)
+     SELECT order_id, version, state, cancel_reason, updated_at FROM orders WHERE order_id = $1",
 );
 const FIND: Statement = Statement::new(
     "orders.find_order",
@@ -135,13 +138,14 @@ pub enum Placed {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
+    outbox: Outbox,
 }
 
 impl Store {
-    /// Rows in `database`, which has gone through [`MIGRATIONS`].
+    /// Rows in `database`, which has gone through [`MIGRATIONS`]; others are told through `outbox`.
     #[must_use]
-    pub fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(database: Database, outbox: Outbox) -> Self {
+        Self { database, outbox }
     }
 
     /// Adds an order unless the account has one for the same `request_id`. Nobody takes it up before
@@ -183,7 +187,7 @@ impl Store {
                 .execute()
                 .await?;
         }
-        record(transaction, &order.id).await?;
+        self.record(transaction, &order.id).await?;
         let claim = Claim::first(&order.id);
         Ok(Placed::New(order, claim))
     }
@@ -298,7 +302,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        record(transaction, order_id).await?;
+        self.record(transaction, order_id).await?;
         Ok(true)
     }
 
@@ -313,16 +317,14 @@ impl Store {
         let rows = due.bind(DUE_MAX).fetch_all().await?;
         rows.iter().map(|row| row.text("order_id")).collect()
     }
-}
 
-/// Writes down the step that the order's row has just made, and commits it with that.
-async fn record(mut transaction: Transaction, order_id: &str) -> Result<(), Error> {
-    let insert = transaction.statement(&INSERT_CHANGE).bind(order_id);
-    // These two are what the account is told.
-    let insert = insert.bind(code(OrderState::Confirmed));
-    let insert = insert.bind(code(OrderState::Cancelled));
-    insert.execute().await?;
-    transaction.commit().await
+    /// Writes down the step that the order's row has just made, and commits it with that.
+    async fn record(&self, mut transaction: Transaction, order_id: &str) -> Result<(), Error> {
+        let insert = transaction.statement(&INSERT_CHANGE).bind(order_id);
+        insert.execute().await?;
+        events::tell(&self.outbox, &mut transaction, order_id).await?;
+        transaction.commit().await
+    }
 }
 
 async fn complete_read(transaction: &mut Transaction, row: &Row) -> Result<Order, Error> {

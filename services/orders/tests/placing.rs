@@ -26,6 +26,7 @@ use gantry::{
     journal::Journal,
     shutdown::Tasks,
 };
+use gantry_events::Outbox;
 use gantry_harness::database::Place;
 use gantry_store::{Config, Database, Timestamp};
 use orders::{
@@ -97,7 +98,9 @@ impl Books {
         };
         let catalog = Database::open(&at("catalog"), CATALOG).await.unwrap();
         let catalog = CatalogStore::new(catalog);
-        let store = Store::new(Database::open(&at("orders"), ORDERS).await.unwrap());
+        let database = Database::open(&at("orders"), ORDERS).await.unwrap();
+        let outbox = Outbox::open(&database, "orders").await.unwrap();
+        let store = Store::new(database, outbox);
         let toml = format!("[database]\nurl = '{}'\n", place.url_of("bank"));
         let bank_service = Service::start(identity("bank"), &toml, bank::start)
             .await

@@ -6,7 +6,7 @@
 
 use gantry_store::{Error, Row, Statement, Timestamp};
 
-use super::{DUE_MAX, PRICE_LINE, Store, code, reason_code, record};
+use super::{DUE_MAX, PRICE_LINE, Store, code, reason_code};
 use crate::domain::{CancelReason, Line, OrderState};
 
 const CLAIM: Statement = Statement::new(
@@ -145,7 +145,7 @@ impl Store {
                 .execute()
                 .await?;
         }
-        record(transaction, &claim.order_id).await?;
+        self.record(transaction, &claim.order_id).await?;
         Ok(true)
     }
 
@@ -179,7 +179,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        record(transaction, &claim.order_id).await?;
+        self.record(transaction, &claim.order_id).await?;
         Ok(true)
     }
 
@@ -213,7 +213,7 @@ impl Store {
             transaction.rollback().await?;
             return Ok(None);
         };
-        record(transaction, order_id).await?;
+        self.record(transaction, order_id).await?;
         Claim::read(order_id, &row).map(Some)
     }
 

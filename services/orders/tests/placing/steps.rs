@@ -3,8 +3,9 @@
 use catalog::handler::Catalog;
 use payments::handler::Payments;
 use shop_proto::catalog::v1::{
-    ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, ImportProductsRequest,
-    ImportProductsResponse, ListProductsRequest, ListProductsResponse, ReleaseRequest,
+    ConfirmRequest, ConfirmResponse, GetProductRequest, GetProductResponse, GetSalesSummaryRequest,
+    GetSalesSummaryResponse, ImportProductsRequest, ImportProductsResponse, ListProductsRequest,
+    ListProductsResponse, ListStockLevelsRequest, ListStockLevelsResponse, ReleaseRequest,
     ReleaseResponse, ReserveRequest, ReserveResponse, SeedProductsRequest, SeedProductsResponse,
     UpdateStockRequest, catalog_service_server::CatalogService,
 };
@@ -128,6 +129,20 @@ impl CatalogService for Stepped<Catalog> {
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsResponse>, Status> {
         self.inner.list_products(request).await
+    }
+
+    async fn list_stock_levels(
+        &self,
+        request: Request<ListStockLevelsRequest>,
+    ) -> Result<Response<ListStockLevelsResponse>, Status> {
+        self.inner.list_stock_levels(request).await
+    }
+
+    async fn get_sales_summary(
+        &self,
+        request: Request<GetSalesSummaryRequest>,
+    ) -> Result<Response<GetSalesSummaryResponse>, Status> {
+        self.inner.get_sales_summary(request).await
     }
 
     async fn get_product(

@@ -6,6 +6,7 @@ use gantry::{
     app::{Identity, testing::Service},
     client::Channel,
 };
+use gantry_events::Outbox;
 use gantry_harness::database::Place;
 use gantry_store::{Config, Database};
 use shop_proto::{
@@ -139,7 +140,9 @@ impl Shop {
             ..Config::default()
         };
         let database = Database::open(&config, orders::store::MIGRATIONS).await;
-        orders::store::Store::new(database.unwrap())
+        let database = database.unwrap();
+        let outbox = Outbox::open(&database, "orders").await.unwrap();
+        orders::store::Store::new(database, outbox)
     }
 
     /// Registers a person and logs in; the token.
