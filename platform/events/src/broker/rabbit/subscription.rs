@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use gantry::backoff;
 use lapin::{
     Channel, Consumer,
     options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    protocol,
     types::FieldTable,
 };
 use tokio::time;
@@ -130,9 +131,16 @@ impl Hand {
         }
     }
 
-    /// Gives all back that is not settled: the last handle of a channel closes it.
+    /// Gives all back that is not settled.
     fn end(&self) {
         let ended = std::mem::take(&mut *self.open());
+        if let Some(channel) = ended.channel {
+            // Before the consumer goes: at its cancellation alone the queue would go on to the next one,
+            // past what comes back with the channel. It is sent as it is first polled; nobody waits
+            // for the answer.
+            let closing = channel.close(protocol::constants::REPLY_SUCCESS, "OK".into());
+            drop(closing.now_or_never());
+        }
         let count = i64::try_from(ended.unsettled.len()).unwrap_or(i64::MAX);
         self.shared.count_unsettled(&self.group, -count);
     }

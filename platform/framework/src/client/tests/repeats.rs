@@ -1,6 +1,6 @@
 //! Requests that provably reached no handler are sent again; others never are.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::{
     net::addr,
@@ -230,6 +230,54 @@ async fn a_refused_request_is_sent_once_more() {
     assert_eq!(2, bodies.len());
     assert_eq!(bodies[0], bodies[1]);
     assert!(bodies[0].ends_with(b"again"));
+}
+
+/// Goal: what is sent again because it reached nobody is no request more, and is not spared where most are.
+/// Method: a peer that fails forty calls and then refuses every stream; then a call a second, which goes
+/// through whatever becomes of the rest: each is sent twice.
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_is_not_spared() {
+    fastrand::seed(7);
+    let net = Net::default();
+    let mut listener = net.listen(addr(1));
+    let (seen, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (all, not_served) = (Arc::clone(&seen), Arc::clone(&refused));
+    spawn(async move {
+        let io = listener.recv().await.unwrap();
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            if all.fetch_add(1, Ordering::SeqCst) >= 40 {
+                not_served.fetch_add(1, Ordering::SeqCst);
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
+            let failed = http::Response::builder()
+                .header("content-type", "application/grpc")
+                .header("grpc-status", "13");
+            drop(respond.send_response(failed.body(()).unwrap(), true));
+        }
+    });
+    let policy = Policy {
+        retry: crate::retry::Config {
+            attempts_max: 1,
+            ..crate::retry::Config::default()
+        },
+        ..Policy::default()
+    };
+    let caller = Caller::under(&net, &[addr(1)], policy, |config| {
+        config.health = false;
+        config.balance.breaker.state = crate::breaker::Mode::Disabled;
+    });
+    caller.until(addr(1), Connectivity::Ready).await;
+    while seen.load(Ordering::SeqCst) < 40 {
+        drop(caller.check("x").await);
+    }
+    for _ in 0..20 {
+        tokio::time::sleep(1_000 * MS).await;
+        assert_eq!(Code::Unavailable, code(&caller.check("x").await));
+    }
+    assert_eq!(40, refused.load(Ordering::SeqCst));
+    caller.stop().await;
 }
 
 /// Goal: a request too large to keep is not sent again, and a smaller one is, whole.

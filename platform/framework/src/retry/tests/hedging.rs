@@ -36,6 +36,11 @@ async fn a_failure_moves_the_next_hedge() {
     let later = pushed(Pushback::After(1_000 * MS));
     let at = now + 1_000 * MS;
     assert_eq!((GoOn, Some(at)), fails(later, &allowance()));
+    let longest = pushed(Pushback::After(pushback::PAUSE_MAX));
+    let at = now + pushback::PAUSE_MAX;
+    assert_eq!((GoOn, Some(at)), fails(longest, &allowance()));
+    let longer = pushed(Pushback::After(pushback::PAUSE_MAX + MS));
+    assert_eq!((GoOn, None), fails(longer, &allowance()));
     let never = pushed(Pushback::Never);
     assert_eq!((GoOn, None), fails(never, &allowance()));
     let fatal = fails(failure(Grpc::NotFound), &allowance());
