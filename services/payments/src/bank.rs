@@ -376,13 +376,11 @@ mod tests {
     #[test]
     fn fair_is_what_the_bank_takes_lately() {
         let (usual, longest) = (Usual::default(), Duration::from_secs(4));
-        assert_eq!(Duration::from_millis(3_600), usual.fair(longest));
+        assert_eq!(longest.mul_f32(FAIR), usual.fair(longest));
         usual.answered(Duration::from_millis(5));
         assert_eq!(FAIR_MIN, usual.fair(longest));
-        assert_eq!(
-            Duration::from_millis(9),
-            usual.fair(Duration::from_millis(10))
-        );
+        let short = Duration::from_millis(10);
+        assert_eq!(short.mul_f32(FAIR), usual.fair(short));
         for _ in 0..100 {
             usual.answered(Duration::from_millis(200));
         }
@@ -391,7 +389,7 @@ mod tests {
         for _ in 0..100 {
             usual.answered(Duration::from_secs(3));
         }
-        assert_eq!(Duration::from_millis(3_600), usual.fair(longest));
+        assert_eq!(longest.mul_f32(FAIR), usual.fair(longest));
     }
 
     /// Goal: only an address that requests can be sent to is taken, and secrets are not shown.
