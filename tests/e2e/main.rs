@@ -10,6 +10,7 @@ mod deadlines;
 mod demo;
 mod discovery;
 mod drain;
+mod events;
 mod gateway;
 mod json;
 mod kinds;

@@ -21,6 +21,8 @@ use shop_proto::{
 };
 use tonic::{Code, Request, Status};
 
+use crate::support::by;
+
 /// What everybody orders.
 pub(crate) const SKU: &str = "TEA-EARL-GREY";
 
@@ -43,7 +45,7 @@ pub(crate) struct Customer {
     orders: OrdersServiceClient<Channel>,
     notifications: NotificationsServiceClient<Channel>,
     bank: SocketAddr,
-    token: String,
+    pub(crate) token: String,
     books: Sources,
     /// What was on the shelves at first.
     shelves: Shelves,
@@ -86,10 +88,7 @@ impl Customer {
 
     /// A request that shows the customer's token.
     pub(crate) fn by<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        let token = format!("Bearer {}", self.token).parse().expect("a token");
-        request.metadata_mut().insert("authorization", token);
-        request
+        by(&self.token, message)
     }
 
     /// Places an order once, and answers what was answered.
@@ -110,6 +109,19 @@ impl Customer {
                 quantity: i32::try_from(number % 3 + 1).expect("small"),
             }],
         };
+        self.place_within(request, timeout).await
+    }
+
+    /// Places any order once.
+    pub(crate) async fn place(&self, request: PlaceOrderRequest) -> Result<Order, Status> {
+        self.place_within(request, SOON).await
+    }
+
+    async fn place_within(
+        &self,
+        request: PlaceOrderRequest,
+        timeout: Duration,
+    ) -> Result<Order, Status> {
         let mut request = self.by(request);
         request.set_timeout(timeout);
         let placed = self.orders.clone().place_order(request).await?;

@@ -39,14 +39,12 @@ pub(crate) fn hop(next: &Service) -> Builder {
 /// Moves the stock of a product past all orders, as one of the staff.
 pub(crate) async fn move_stock(system: &System, sku: &str, delta: i32) {
     let address = |name: &str| system.address(name).parse().expect("an address");
-    let token = format!("Bearer {}", staff(address("accounts")).await);
+    let token = staff(address("accounts")).await;
     let update = UpdateStockRequest {
         sku: sku.to_owned(),
         delta,
     };
-    let mut updates = Request::new(tokio_stream::iter([update]));
-    let token = token.parse().expect("a token");
-    updates.metadata_mut().insert("authorization", token);
+    let updates = by(&token, tokio_stream::iter([update]));
     let mut catalog = CatalogServiceClient::new(channel(&[address("catalog")]));
     let levels = catalog.update_stock(updates).await.expect("a stream");
     let level = levels.into_inner().message().await.expect("an answer");
@@ -54,8 +52,16 @@ pub(crate) async fn move_stock(system: &System, sku: &str, delta: i32) {
     assert_eq!(StockUpdateResult::Applied, result);
 }
 
+/// A request that shows a token.
+pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let token = format!("Bearer {token}").parse().expect("a token");
+    request.metadata_mut().insert("authorization", token);
+    request
+}
+
 /// The token of somebody whom accounts, at its own port, has made one of the staff.
-async fn staff(accounts: SocketAddr) -> String {
+pub(crate) async fn staff(accounts: SocketAddr) -> String {
     let mut accounts = AccountsServiceClient::new(channel(&[accounts]));
     let (email, password) = ("staff@example.com".to_owned(), "correct horse".to_owned());
     let register = RegisterRequest {

@@ -11,12 +11,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use gantry::{
     app,
-    config::{self, Fault, Origin, Sources},
+    config::{self, Fault, Origin, Secret, Sources},
     discovery::etcd::Etcd,
     journal::Journal,
     shutdown::Tasks,
 };
-use gantry_events::broker;
+use gantry_events::broker::{self, Login};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -185,11 +185,14 @@ impl Options<'_> {
     }
 }
 
-/// How a server is reached, without a password.
+/// How a server is reached, kept without a password.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Access {
     server: Server,
     variables: BTreeMap<String, String>,
+    /// The password that stood in the URL, and its variable; told to services, and to nobody else.
+    #[serde(skip)]
+    password: Option<(String, Secret)>,
 }
 
 impl Access {
@@ -255,9 +258,44 @@ impl Access {
                 variables.insert(name, absolute(&here, file)?);
             }
         }
-        let access = Self { server, variables };
+        let mut access = Self {
+            server,
+            variables,
+            password: None,
+        };
+        if server == Server::Broker {
+            access.take_login(&options)?;
+        }
         access.read(own)?;
         Ok(Some(access))
+    }
+
+    /// Has who logs in stand beside the URL, where it stood in it as URLs of AMQP have it.
+    fn take_login(&mut self, options: &Options<'_>) -> Result<(), Failure> {
+        let (url, Some(login)) = Login::taken_from(self.urls()) else {
+            return Ok(());
+        };
+        let twice = [
+            (options.user.is_some(), "-user"),
+            (
+                options.password_file().is_some() && !login.password.is_empty(),
+                "-password-file",
+            ),
+        ];
+        if let Some((_, end)) = twice.into_iter().find(|(twice, _)| *twice) {
+            return Err(Failure::usage(format!(
+                "--broker{end}: expected none, as the URL says who logs in"
+            )));
+        }
+        let [address, user, password, file] =
+            [self.server.address(), USER, PASSWORD, FILES[3]].map(|key| self.server.variable(key));
+        self.variables.insert(address, url);
+        self.variables.insert(user, login.user);
+        if !login.password.is_empty() {
+            self.variables.remove(&file);
+            self.password = Some((password, login.password));
+        }
+        Ok(())
     }
 
     /// A server of our own, without TLS or users.
@@ -265,6 +303,7 @@ impl Access {
         Self {
             server,
             variables: BTreeMap::from([(server.variable(server.address()), url)]),
+            password: None,
         }
     }
 
@@ -277,7 +316,9 @@ impl Access {
     /// What a service is told by its environment. A password in a variable of our own it inherits.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables = self.variables.iter();
-        variables.map(|(name, value)| (name.as_str(), value.as_str()))
+        let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
+        let password = self.password.iter();
+        variables.chain(password.map(|(name, value)| (name.as_str(), value.expose())))
     }
 
     /// Variables of our own environment that no service may inherit: they are not of this server.
@@ -313,7 +354,7 @@ impl Access {
     /// Whether there is a user whose password has to be in our own environment.
     fn wants_password(&self) -> bool {
         let has = |key| self.variables.contains_key(&self.server.variable(key));
-        has(USER) && !has(FILES[3])
+        has(USER) && !has(FILES[3]) && self.password.is_none()
     }
 
     /// The settings of etcd, with the password where a user wants one.

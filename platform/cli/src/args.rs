@@ -12,8 +12,8 @@ use crate::{output::Format, shim};
 
 pub(crate) use calls::{Breaker, Explain, Fault, Limits};
 pub(crate) use events::{
-    BrokerOptions, Dlq, DlqDrop, DlqList, DlqRedrive, DlqShow, DlqVerb, Events, EventsVerb, Filter,
-    Tail,
+    BrokerOptions, Dlq, DlqDrop, DlqList, DlqRedrive, DlqShow, DlqVerb, Events, EventsRemove,
+    EventsStatus, EventsVerb, Filter, Meant, Tail,
 };
 pub(crate) use load::Load;
 

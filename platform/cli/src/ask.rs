@@ -4,11 +4,17 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use gantry_api::admin::v1::{
+    GetEventsRequest, GetEventsResponse, admin_service_client::AdminServiceClient,
+};
 use tokio::time;
 
 use crate::{
     Outcome,
-    call::target::{Channel, Target},
+    call::{
+        self,
+        target::{Channel, Target},
+    },
     failure::{Exit, Failure},
     here, output,
     supervisor::{Report, Row, control},
@@ -64,6 +70,25 @@ pub(crate) async fn each<T>(
     let rows = wait::chosen(name, reports)?;
     let rows = rows.into_iter().map(|report| &report.row);
     Ok(gather(rows, async |row| one(row, &ask).await).await)
+}
+
+/// As [`each`], of all that are there and not about to go.
+pub(crate) async fn all<T>(
+    reports: &[Report],
+    ask: impl AsyncFn(Channel, &Row) -> Result<Vec<T>, Failure>,
+) -> Answers<T> {
+    let rows = reports.iter().filter(|report| !report.leaving);
+    let rows = rows.map(|report| &report.row);
+    gather(rows, async |row| one(row, &ask).await).await
+}
+
+/// How events fare in an instance.
+pub(crate) async fn events(channel: Channel) -> Result<GetEventsResponse, Failure> {
+    let mut admin = AdminServiceClient::new(channel);
+    let shown = admin.get_events(GetEventsRequest {}).await;
+    shown
+        .map(tonic::Response::into_inner)
+        .map_err(|status| call::failure(&status))
 }
 
 /// Gathers what each of `rows` comes to, in their order, with the name of whoever fails.

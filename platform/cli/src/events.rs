@@ -1,4 +1,7 @@
-//! `gantry events tail`: events as they pass.
+//! `gantry events tail`: events as they pass; `gantry events status` and `gantry events remove`.
+
+mod remove;
+mod status;
 
 use std::{collections::BTreeMap, num::NonZeroU32, pin::pin, time::Duration};
 
@@ -17,17 +20,27 @@ use crate::{
     args::{self, Events, EventsVerb},
     broker::Reached,
     failure::{Exit, Failure},
-    output::{self, Format},
+    output::{self, Format, counted},
 };
 
 /// Topics counted by themselves; events of further ones are counted together.
 const TOPICS_MAX: usize = 1_000;
 
+/// Widest column of topics; longer ones stick out.
+const TOPIC_WIDTH_MAX: usize = 60;
+
 /// How those are called.
 const OTHERS: &str = "(others)";
 
 pub(crate) async fn run(args: Events) -> Outcome {
-    let EventsVerb::Tail(args) = args.verb;
+    match args.verb {
+        EventsVerb::Status(args) => status::run(args).await,
+        EventsVerb::Tail(args) => tail(args).await,
+        EventsVerb::Remove(args) => remove::run(&args).await,
+    }
+}
+
+async fn tail(args: args::Tail) -> Outcome {
     if args.every.is_zero() {
         return Err(Failure::usage("--every: expected more than 0s"));
     }
@@ -74,7 +87,8 @@ impl From<Sighting> for Line {
 }
 
 impl Line {
-    fn text(&self) -> String {
+    /// Topics are padded to `width`, that of the longest so far, as what comes is not known.
+    fn text(&self, width: usize) -> String {
         let Self {
             time,
             topic,
@@ -85,7 +99,9 @@ impl Line {
         } = self;
         let known = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
         let (time, source, trace) = (known(time), known(source), known(trace_id));
-        output::plain(&format!("{time}  {topic}  {source}  {bytes} B  {trace}"))
+        output::plain(&format!(
+            "{time}  {topic:width$}  {source}  {bytes:>5} B  {trace}"
+        ))
     }
 }
 
@@ -93,6 +109,7 @@ impl Line {
 async fn show(tail: &mut dyn Tail, args: &args::Tail) -> Outcome {
     let mut interrupted = pin!(signal::ctrl_c());
     let mut left = args.count.map(NonZeroU32::get);
+    let mut width = 0;
     while left != Some(0) {
         let seen = tokio::select! {
             _ = &mut interrupted => return Ok(Exit::Fine),
@@ -100,13 +117,18 @@ async fn show(tail: &mut dyn Tail, args: &args::Tail) -> Outcome {
         };
         let line = Line::from(seen.ok_or_else(ended)?);
         let format = args.output;
+        width = line
+            .topic
+            .chars()
+            .count()
+            .clamp(width, TOPIC_WIDTH_MAX.max(width));
         print(move || match format {
             Format::Json => output::json(&line),
             Format::Human => {
                 if line.missed > 0 {
-                    output::note(&format!("{} missed", events(line.missed)));
+                    output::note(&format!("{} missed", counted(line.missed, "event")));
                 }
-                output::line(&line.text());
+                output::line(&line.text(width));
             }
         })
         .await;
@@ -124,13 +146,6 @@ async fn print(work: impl FnOnce() + Send + 'static) {
 
 fn ended() -> Failure {
     Failure::failed("the broker is gone")
-}
-
-fn events(count: u64) -> String {
-    match count {
-        1 => "1 event".to_owned(),
-        _ => format!("{count} events"),
-    }
 }
 
 /// What passed within some time.
@@ -215,7 +230,10 @@ impl Summary {
             output::table(heading, &rows)
         };
         if self.missed > 0 {
-            text = format!("{text}\n{} missed, of whatever topic", events(self.missed));
+            text = format!(
+                "{text}\n{} missed, of whatever topic",
+                counted(self.missed, "event")
+            );
         }
         text
     }
@@ -289,15 +307,15 @@ mod tests {
     #[test]
     fn an_event_is_a_line() {
         let told = Line::from(sighting("a.v1.Placed", 12));
-        let expected = "2026-01-02T03:04:05Z  a.v1.Placed  /orders  12 B  \
+        let expected = "2026-01-02T03:04:05Z  a.v1.Placed   /orders     12 B  \
                         4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(expected, told.text());
+        assert_eq!(expected, told.text(12));
         assert_eq!("0193", told.id);
         let silent = Line::from(Sighting {
             headers: BTreeMap::default(),
             ..sighting("a.v1.Placed", 0)
         });
-        assert_eq!("-  a.v1.Placed  -  0 B  -", silent.text());
+        assert_eq!("-  a.v1.Placed  -      0 B  -", silent.text(0));
     }
 
     /// Goal: a summary counts by topic, tells what was missed, and stays small however many topics

@@ -67,6 +67,14 @@ pub(crate) fn plain(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
+/// So many of `what`, a word whose plural has an s.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Lays rows out under their headings, two spaces apart, without trailing blanks. Cells are made
 /// [plain].
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {

@@ -85,7 +85,11 @@ pub(crate) fn run(args: &Up) -> Outcome {
         };
         let specs = specs(&project, &state, settings)?;
         let system = Running::start(args, project, state, &lock, specs, surroundings)?;
-        if let Some(remark) = database.as_ref().and_then(Database::remark) {
+        let remarks = [
+            database.as_ref().and_then(Database::remark),
+            args.broker.remark(),
+        ];
+        for remark in remarks.into_iter().flatten() {
             system.show.note(remark);
         }
         system.until_stopped().await

@@ -32,7 +32,7 @@ mod project;
 
 use project::{PATIENCE, Project, pid};
 
-const GROUP: &str = "notifications.news";
+const GROUP: &str = "notifications.notices";
 const TOPIC: &str = "shop.orders.v1.OrderPlaced";
 const SECRET: &str = "order-of-somebody";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -168,7 +168,7 @@ fn dead_letters_are_seen_and_their_contents_are_not() {
     stand.publish("waits");
     let groups = stand.json(&["dlq", "list"]);
     let expected = json!([
-        {"group": GROUP, "dead_letters": 3, "ready": 1, "delayed": 0, "unsettled": 0}
+        {"group": GROUP, "dead_letters": 3, "ready": 1, "delayed": 0, "unsettled": 0, "consumers": 0}
     ]);
     assert_eq!(expected, groups);
     let letters = stand.letters();
@@ -236,6 +236,59 @@ fn letters_are_redriven() {
     assert!(said.contains("no such dead letter: two"), "{said}");
     let ids: Vec<_> = stand.letters().iter().map(|it| it["id"].clone()).collect();
     assert_eq!(vec![json!("one")], ids);
+}
+
+/// Goal: a reason is one of the words there are; those of another one are not meant.
+/// Method: a word that is misspelt, one that no letter has, and that of all of them.
+#[test]
+fn letters_are_meant_by_their_reason() {
+    let stand = Stand::new();
+    stand.bury(&["one", "two"]);
+    let redrive = |reason: &str| stand.run(&["dlq", "redrive", GROUP, "--all", "--reason", reason]);
+    let (code, _, said) = redrive("atempts_used_up");
+    assert_eq!(2, code);
+    assert!(said.contains("attempts_used_up"), "{said}");
+    let (code, out, err) = redrive("attempts_used_up");
+    assert_eq!((0, "0 letters redriven\n"), (code, &*out), "{err}");
+    let (code, out, err) = redrive("rejected");
+    assert_eq!((0, "2 letters redriven\n"), (code, &*out), "{err}");
+}
+
+/// Goal: a group goes with all that it has, once nobody consumes it and somebody says so.
+/// Method: while it is consumed, without `--yes`, and with it; then again, and events of its topic.
+#[test]
+fn a_group_that_nobody_needs_is_removed() {
+    let stand = Stand::new();
+    stand.bury(&["one", "two"]);
+    stand.publish("waits");
+    let remove = ["events", "remove", GROUP];
+    let sure = ["events", "remove", GROUP, "--yes", "--output", "json"];
+    let consuming = stand.within(stand.broker.subscribe(GROUP, 0, 1));
+    let (code, _, said) = stand.run(&sure);
+    assert_eq!(2, code);
+    assert!(said.contains("1 consumer: stop"), "{said}");
+    drop(consuming.unwrap());
+    // The end of a stream reaches the broker on its own way.
+    let free = async {
+        while stand.broker.fill(GROUP).await.unwrap().consumers > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    stand.within(free);
+    let (code, _, said) = stand.run(&remove);
+    assert_eq!(2, code);
+    assert!(
+        said.contains("1 event and 2 dead letters; add --yes"),
+        "{said}"
+    );
+    assert_eq!(2, stand.letters().len());
+    let (code, out, err) = stand.run(&sure);
+    assert_eq!(0, code, "{err}");
+    let gone = json!({"group": GROUP, "ready": 1, "delayed": 0, "dead_letters": 2});
+    assert_eq!(gone, serde_json::from_str::<Value>(&out).unwrap());
+    let (code, _, said) = stand.run(&sure);
+    assert_eq!(2, code);
+    assert!(said.contains("is not there"), "{said}");
 }
 
 /// Goal: nothing is dropped that was not meant.

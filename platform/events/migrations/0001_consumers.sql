@@ -1,9 +1,10 @@
--- Events that a consumer is done with: each has its effect once.
+-- Events that a consumer is done with: each has its effect once. Ids are unique for their source alone.
 CREATE TABLE event_inbox (
     consumer TEXT NOT NULL,
+    source TEXT NOT NULL,
     event_id TEXT NOT NULL,
     received_at BIGINT NOT NULL,
-    PRIMARY KEY (consumer, event_id)
+    PRIMARY KEY (consumer, source, event_id)
 );
 CREATE INDEX event_inbox_by_age ON event_inbox (consumer, received_at);
 
@@ -31,11 +32,14 @@ CREATE TABLE event_lanes (
 );
 CREATE INDEX event_lanes_by_age ON event_lanes (consumer, updated_at);
 
--- Instances of a consumer; each counts on for as long as it lives.
+-- Instances of a consumer; each counts on for as long as it lives. One takes a share of the partitions
+-- where `shares` is 1, and handles the types of events in `topics`, each in a line.
 CREATE TABLE event_members (
     consumer TEXT NOT NULL,
     instance TEXT NOT NULL,
     beat BIGINT NOT NULL,
+    shares BIGINT NOT NULL,
+    topics TEXT NOT NULL,
     PRIMARY KEY (consumer, instance)
 );
 

@@ -11,9 +11,10 @@ use gantry::{
     app::App,
     config::{self, Live, Section},
     health::Check,
+    journal::Journal,
     shutdown::Tasks,
 };
-use gantry_store::{Database, OpenError};
+use gantry_store::{Database, Migration, OpenError};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -22,10 +23,11 @@ use crate::{
     broker::{self, Broker},
     consumer::{self, Consumer, Instance, Process},
     relay,
+    state::State,
 };
 
 /// Under which name the tables of consumers have their history.
-const LIBRARY: &str = "event_consumers";
+pub(crate) const LIBRARY: &str = "event_consumers";
 
 config::section! {
     /// How events are published and consumed.
@@ -34,6 +36,18 @@ config::section! {
         pub relay: section relay::Config;
         /// How they are consumed.
         pub consumer: section consumer::Config;
+    }
+}
+
+config::section! {
+    /// Everything that a service with a database and events has to set, where nothing is its own.
+    pub struct Settings {
+        /// Where its rows are kept.
+        pub database: section gantry_store::Config;
+        /// What carries events.
+        pub broker: section broker::Config;
+        /// How they are published and consumed.
+        pub events: section Config;
     }
 }
 
@@ -46,6 +60,8 @@ pub struct Events {
     outbox: Outbox,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) config: Live<Config>,
+    state: Arc<State>,
+    journal: Journal,
     process: Process,
     consumers: TaskTracker,
     names: Mutex<BTreeSet<&'static str>>,
@@ -61,6 +77,25 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
+    /// [`Database::attach`] and [`Events::attach`], by [`Settings`]: a database that has gone through
+    /// `migrations`, and events with their tables in it.
+    ///
+    /// # Errors
+    ///
+    /// If the database has another history of tables than this version knows, or its address is none.
+    pub async fn open(
+        app: &mut App<Settings>,
+        migrations: &[Migration],
+    ) -> Result<(Database, Self), OpenError> {
+        let config = app.config();
+        let database = config.map(|config| &config.database);
+        let database = Database::attach(app, database, migrations).await?;
+        let broker = config.map(|config| &config.broker);
+        let settings = config.map(|config| &config.events);
+        let events = Self::attach(app, &database, &broker, settings).await?;
+        Ok((database, events))
+    }
+
     /// As [`Events::attach_to`], at the broker that `broker` names. It is connected to in the background,
     /// and let go at the end of the process, when nothing needs it any more.
     ///
@@ -76,7 +111,8 @@ impl Events {
         let tasks = Tasks::new(app.journal());
         let connected = broker::connect(broker, &tasks, &app.journal());
         app.on_close("broker", async move { tasks.stop().await });
-        Self::attach_to(app, database, connected, config).await
+        let url = broker.read(|broker| broker.url.to_string());
+        Self::attach_at(app, database, (connected, url), config).await
     }
 
     /// Ties events to a service that starts, at `broker`: what is in its outbox is published, a check
@@ -94,6 +130,15 @@ impl Events {
         broker: Arc<dyn Broker>,
         config: Live<Config>,
     ) -> Result<Self, OpenError> {
+        Self::attach_at(app, database, (broker, String::new()), config).await
+    }
+
+    async fn attach_at<C: Section>(
+        app: &mut App<C>,
+        database: &Database,
+        (broker, url): (Arc<dyn Broker>, String),
+        config: Live<Config>,
+    ) -> Result<Self, OpenError> {
         database
             .extend_patiently(LIBRARY, consumer::MIGRATIONS)
             .await?;
@@ -101,6 +146,9 @@ impl Events {
         let outbox = Outbox::open(database, service).await?;
         let settings = config.map(|config| &config.relay);
         let relay = Relay::new(&outbox, Arc::clone(&broker), settings).journal(app.journal());
+        let state = Arc::new(State::new(Arc::clone(&broker), url, relay.shown()));
+        let shown = Arc::clone(&state);
+        app.show_events(move || shown.on_wire());
         app.spawn("event relay", relay.run(app.tasks().stopping()));
         let asked = Arc::clone(&broker);
         app.check(Check::dependency("broker", move || {
@@ -113,21 +161,44 @@ impl Events {
             finished.close();
             finished.wait().await;
         });
+        let process = Process {
+            tasks: app.tasks(),
+            health: app.health(),
+            draining: app.draining(),
+        };
+        let instance = Uuid::now_v7().to_string();
+        let events = Self::of(process, (service, instance), outbox, broker, config);
         Ok(Self {
+            consumers,
+            state,
+            journal: app.journal(),
+            ..events
+        })
+    }
+
+    /// Events of a process of a service, whose database has all tables; nothing is published yet.
+    pub(crate) fn of(
+        process: Process,
+        (service, instance): (&'static str, String),
+        outbox: Outbox,
+        broker: Arc<dyn Broker>,
+        config: Live<Config>,
+    ) -> Self {
+        let state = State::new(Arc::clone(&broker), String::new(), Arc::default());
+        let state = Arc::new(state);
+        Self {
             service,
-            instance: Uuid::now_v7().to_string(),
-            database: database.clone(),
+            instance,
+            database: outbox.database().clone(),
             outbox,
             broker,
             config,
-            process: Process {
-                tasks: app.tasks(),
-                health: app.health(),
-                draining: app.draining(),
-            },
-            consumers,
+            state,
+            journal: Journal::new(),
+            process,
+            consumers: TaskTracker::new(),
             names: Mutex::default(),
-        })
+        }
     }
 
     /// Where events are written down, in the transaction of what they tell of.
@@ -140,6 +211,15 @@ impl Events {
     /// is done and what waits is kept under it. Instances of the service share what comes.
     pub fn consumer(&self, name: &'static str) -> Consumer<'_> {
         Consumer::new(self, name)
+    }
+
+    pub(crate) fn journal(&self) -> Journal {
+        self.journal.clone()
+    }
+
+    /// Has operators see a consumer.
+    pub(crate) fn show(&self, consumer: Arc<consumer::Shown>) {
+        self.state.add(consumer);
     }
 
     /// Runs an instance of the consumer `name` until the process drains.

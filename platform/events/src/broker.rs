@@ -1,7 +1,7 @@
 //! What carries messages from outboxes to consumers: one trait, and one suite of tests for all that
 //! implement it.
 //!
-//! A *group* is who consumes, as in `notifications.news`: it wants some topics, and has a number of
+//! A *group* is who consumes, as in `notifications.notices`: it wants some topics, and has a number of
 //! queues, its *partitions*, over which messages are spread by [`bucket`](crate::bucket) of their key:
 //! partition `bucket % partitions`. Of each message every group that wants its topic has one copy.
 //!
@@ -28,9 +28,12 @@ mod rabbit;
 use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use gantry::{BoxError, config::Live, journal::Journal, shutdown::Tasks};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Message, headers::SUBJECT};
-pub use config::{Config, Scheme, Url, UrlError};
+use config::plain;
+pub use config::{Config, Login, Scheme, Url, UrlError};
 
 /// The broker that `config` names. Nothing waits and nothing fails here; it is connected in the
 /// background.
@@ -41,7 +44,7 @@ pub use config::{Config, Scheme, Url, UrlError};
 pub fn connect(config: &Live<Config>, tasks: &Tasks, journal: &Journal) -> Arc<dyn Broker> {
     match config.read(|config| config.url.scheme()) {
         Scheme::Grpc => Arc::new(local::Local::new(config, tasks, journal)),
-        Scheme::Amqp | Scheme::Amqps => Arc::new(rabbit::Rabbit::new(config, journal)),
+        Scheme::Amqp | Scheme::Amqps => Arc::new(rabbit::Rabbit::new(config, tasks, journal)),
     }
 }
 
@@ -54,7 +57,7 @@ pub type Headers = BTreeMap<String, String>;
 /// Who consumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its name, as in `notifications.news`: letters, digits, `.`, `-` and `_`, 100 of them at most.
+    /// Its name, as in `notifications.notices`: letters, digits, `.`, `-` and `_`, 100 of them at most.
     pub name: String,
     /// Number of its queues, from 1 to [`BUCKETS`](crate::BUCKETS).
     pub partitions: u16,
@@ -72,12 +75,31 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         "gantry"
     }
 
-    /// Makes the queues of a group where they are missing, and has them want what `group` says.
+    /// How it is reached, for those who look after it; nothing is asked of it for that.
+    fn connections(&self) -> Vec<Connection> {
+        Vec::new()
+    }
+
+    /// The times, the shortest first, for which a message can wait that comes again later: whoever asks for
+    /// another has the next longer one, or the longest. Any where there are none.
+    fn pauses(&self) -> &'static [Duration] {
+        &[]
+    }
+
+    /// Makes the queues of a group where they are missing, and has them want what `group` says beside
+    /// what they want already.
     ///
     /// # Errors
     ///
     /// If they are there in another shape, or the broker does not answer in time.
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>>;
+
+    /// As [`Broker::declare`], and has them want nothing else. What has come stays.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Broker::declare`].
+    fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>>;
 
     /// Sends a message; ends once the broker has confirmed it. Dropped meanwhile, it may have been sent
     /// or not.
@@ -86,7 +108,31 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     ///
     /// If it is not confirmed in time; it may have been taken all the same where the error
     /// [says so](PublishError::may_be_taken).
-    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>>;
+    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
+        self.publish_by(None, message)
+    }
+
+    /// As [`Broker::publish`], by the connection of that [epoch](Broker::epoch) and no other, where one is
+    /// given.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Broker::publish`]; if that connection is gone, it is [`PublishError::Disconnected`], also where
+    /// there is another one, and nothing is sent by that.
+    fn publish_by(
+        &self,
+        epoch: Option<u64>,
+        message: Message,
+    ) -> Work<'_, Result<(), PublishError>>;
+
+    /// Which connection is published by, made where there is none: each has a number above zero of its own. A
+    /// broker that has lost what it had is reached by another one, so what was asked of it after this holds
+    /// for what is published by it.
+    ///
+    /// # Errors
+    ///
+    /// If there is none in time.
+    fn epoch(&self) -> Work<'_, Result<u64, BrokerError>>;
 
     /// Asks for the messages of a queue.
     ///
@@ -100,12 +146,36 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
         prefetch: u16,
     ) -> Work<'a, Result<Box<dyn Subscription>, BrokerError>>;
 
+    /// Does what has to be done for a group as long as somebody consumes, where a broker does not do it by
+    /// itself: moves [strays](Fill::strays). For each instance that consumes; those that have nothing to do
+    /// wait. Ends soon after `stop`, with nothing in hand, and not before. Dropped, what was being moved may be
+    /// there twice.
+    fn tend<'a>(&'a self, group: &'a Group, stop: &'a CancellationToken) -> Work<'a, ()> {
+        let _ = group;
+        Box::pin(stop.cancelled())
+    }
+
     /// How full the queues of a group are.
     ///
     /// # Errors
     ///
     /// If there is no such group, or the broker does not answer in time.
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>>;
+
+    /// Whether a group is there, with all that it needs to have what is published from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the broker does not answer in time.
+    fn knows<'a>(&'a self, group: &'a str) -> Work<'a, Result<bool, BrokerError>> {
+        Box::pin(async move {
+            match self.fill(group).await {
+                Ok(_) => Ok(true),
+                Err(BrokerError::Missing(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
 
     /// Dead letters of a group after a place, the oldest first, `count_max` at most. A letter keeps
     /// its place for as long as it is there, and later ones have higher places.
@@ -134,6 +204,7 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     ) -> Work<'a, Result<(), BrokerError>>;
 
     /// Removes a group with all that its queues keep, dead letters too; nothing where there is none.
+    /// Subscriptions to them end. Dropped meanwhile, some of it may be left: ask again.
     ///
     /// # Errors
     ///
@@ -256,6 +327,36 @@ impl Sighting {
     }
 }
 
+/// How a broker is reached for one purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// For what: `publishing` or `consuming`.
+    pub purpose: &'static str,
+    /// How it is.
+    pub state: ConnectionState,
+    /// Since when, where that is known.
+    pub since: Option<Instant>,
+    /// What is wrong, for people.
+    pub error: Option<String>,
+    /// How often it was made, or was to be.
+    pub tries: u64,
+}
+
+/// How a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// Nobody has wanted it yet.
+    Unused,
+    /// It is there.
+    Connected,
+    /// It is there, and the broker takes nothing that is published on it.
+    Blocked,
+    /// There is none, as the broker does not let us in.
+    Denied,
+    /// There is none.
+    Disconnected,
+}
+
 /// How full the queues of a group are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fill {
@@ -268,6 +369,10 @@ pub struct Fill {
     pub delayed: u64,
     /// Messages that nobody could do.
     pub dead_letters: u64,
+    /// Messages that came while their queue was gone, and are to be moved there.
+    pub strays: u64,
+    /// Subscriptions to its queues, all together; those that wait for their turn too.
+    pub consumers: u64,
 }
 
 /// A message that nobody could do.
@@ -291,21 +396,41 @@ pub enum PublishError {
     #[error("the broker did not take it: {0}")]
     Refused(String),
     /// The broker takes nothing for the time being, for want of memory or disk.
-    #[error("the broker takes nothing now: {0}")]
-    Blocked(String),
+    #[error("the broker takes nothing now: {why}")]
+    Blocked {
+        /// What it is short of.
+        why: String,
+        /// Whether the message was on its way before that was known: it may be taken later on.
+        sent: bool,
+    },
     /// No confirmation came in time.
     #[error("not confirmed in time")]
     TimedOut,
+    /// A group that is to have it is not there; it was not sent. No broker says so: whoever publishes does.
+    #[error("the group {0} is not there yet, which is to have it")]
+    Awaiting(String),
+    /// It does not let us in: who we are, or where to.
+    #[error("the broker refuses us: {0}")]
+    Denied(String),
     /// There is no connection, or it broke off.
     #[error("no connection to the broker")]
     Disconnected(#[source] BoxError),
 }
 
 impl PublishError {
+    /// That the connection by which it was to go is gone, and there is another one.
+    fn of_another_connection() -> Self {
+        Self::Disconnected("it broke off, and there is another one".into())
+    }
+
     /// Whether the broker may have taken the message all the same.
     #[must_use]
     pub fn may_be_taken(&self) -> bool {
-        matches!(self, Self::TimedOut | Self::Disconnected(_))
+        match self {
+            Self::Unroutable | Self::Refused(_) | Self::Awaiting(_) | Self::Denied(_) => false,
+            Self::Blocked { sent, .. } => *sent,
+            Self::TimedOut | Self::Disconnected(_) => true,
+        }
     }
 }
 
@@ -326,6 +451,9 @@ pub enum BrokerError {
     /// It does not let us: who we are, or what we may.
     #[error("the broker refuses us: {0}")]
     Denied(String),
+    /// It has as many groups, queues or consumers as it may.
+    #[error("the broker has no room: {0}")]
+    NoRoom(String),
     /// It did not take a message that is put elsewhere.
     #[error("a message is not put elsewhere")]
     Refused(#[source] PublishError),

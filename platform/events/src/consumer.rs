@@ -8,12 +8,15 @@
 //! The note that an event is done (the *inbox*) is in the transaction of its effect, and the broker is
 //! told after the commit: an event that comes again is known. One that fails is tried again a moment
 //! later, then put off for longer and longer, and becomes a dead letter when its attempts are used up.
-//! Those of its key behind it wait for it, also while it is put off: it is noted in the same database
-//! that it is *held*.
+//! Those of its key behind it wait for it. For a short time it is put off at hand: nobody is told, and
+//! it keeps its place. For longer the broker has it, and it is noted in the same database that it is
+//! *held*, as it comes again behind those that wait for it.
 //!
 //! Instances share the partitions of a consumer by leases in their database; see [`shares`]. What an
-//! instance writes carries the fence of its lease, so of a key two never have effects at once.
+//! instance writes carries the fence of its lease, so of a key two never have effects at once. Instances
+//! of two versions may handle different types of events; see [`wants`].
 
+mod clock;
 mod config;
 mod facts;
 mod handler;
@@ -23,7 +26,9 @@ mod lanes;
 mod letter;
 mod partition;
 mod shares;
+mod shown;
 mod telemetry;
+mod wants;
 mod work;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -35,7 +40,7 @@ use gantry::{
 use tokio::sync::Semaphore;
 
 pub use config::Config;
-pub use handler::{Attempt, Event, Failure, Handle, Received};
+pub use handler::{Attempt, Event, Failure, Handle, HandleFn, Received};
 pub(crate) use inbox::MIGRATIONS;
 
 use crate::{
@@ -46,7 +51,9 @@ use handler::{Decode, Typed};
 use inbox::Inbox;
 pub(crate) use instance::{Instance, Process};
 use shares::Shares;
+pub(crate) use shown::Shown;
 use telemetry::Metrics;
+use wants::Wants;
 
 /// What a consumer is made of, before it starts.
 #[must_use = "a consumer does nothing before it is started"]
@@ -76,7 +83,7 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    /// Has events of type `E` handled by `handler`.
+    /// Has events of type `E` handled by `handler`, an async function or whatever else is a [`Handle`].
     ///
     /// # Panics
     ///
@@ -98,12 +105,25 @@ impl<'a> Consumer<'a> {
         self
     }
 
-    /// Begins to consume as soon as the service is ready, until the process drains.
+    /// Begins to consume as soon as the service is ready, until the process drains. The broker is told of
+    /// the group before.
     ///
     /// # Panics
     ///
     /// If a consumer of this name was started already.
     pub fn start(self) {
+        let (events, name) = (self.events, self.name);
+        let (all, shares) = self.made();
+        events.show(Arc::clone(&all.shown));
+        events.run(name, |process| Instance {
+            shared: Arc::new(all),
+            shares,
+            process,
+        });
+    }
+
+    /// What its partitions share, and the shares of its instances; nothing is begun.
+    fn made(self) -> (Shared, Shares) {
         let Self {
             events,
             name,
@@ -118,13 +138,16 @@ impl<'a> Consumer<'a> {
             topics: handlers.keys().cloned().collect(),
             queue_messages_max: None,
         };
-        let metrics = Metrics::new(events.broker.system(), &group.name, handlers.keys());
+        let label: Arc<str> = group.name.as_str().into();
+        let shown = Arc::new(Shown::new(&label, events.journal()));
+        let system = events.broker.system();
+        let metrics = Metrics::new(system, label, handlers.keys(), Arc::clone(&shown));
         let inbox = Inbox::new(events.database.clone(), name);
         let shares = Shares::new(
             events.database.clone(),
             name,
             &events.instance,
-            settings.partitions,
+            (settings.partitions, &group.topics),
             settings.lease,
         );
         let all = Shared {
@@ -133,22 +156,21 @@ impl<'a> Consumer<'a> {
             prefetch: settings.prefetch,
             places: Semaphore::new(settings.handlers_max),
             metrics: Arc::new(metrics),
+            shown,
             config,
+            wants: Wants::new(group.clone()),
             group,
             handlers,
             in_sequence,
         };
-        events.run(name, |process| Instance {
-            shared: Arc::new(all),
-            shares,
-            process,
-        });
+        (all, shares)
     }
 }
 
 /// What all partitions of a consumer share.
 struct Shared {
     group: Group,
+    wants: Wants,
     inbox: Inbox,
     broker: Arc<dyn Broker>,
     handlers: BTreeMap<String, Arc<dyn Decode>>,
@@ -159,6 +181,7 @@ struct Shared {
     /// For what is handled at once.
     places: Semaphore,
     metrics: Arc<Metrics>,
+    shown: Arc<Shown>,
 }
 
 impl fmt::Debug for Shared {

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use gantry::telemetry;
 use tokio::time::{self, Interval, MissedTickBehavior};
 
 use crate::{
@@ -37,6 +38,45 @@ const PERIOD_MIN: Duration = Duration::from_micros(1);
 
 /// What our own headers begin with; they are about one way through a queue.
 const OURS: &str = "gantry-";
+
+telemetry::label! {
+    /// Why an event became a dead letter: what [`DEAD_REASON`] says, and nothing else.
+    pub enum Reason {
+        /// Its headers do not say which it is, or its body is none of its type.
+        Malformed = "malformed",
+        /// Nothing here handles its type.
+        UnknownType = "unknown_type",
+        /// Its handler says that it will never go well, or whoever consumes it without us does.
+        Rejected = "rejected",
+        /// All its attempts failed.
+        AttemptsUsedUp = "attempts_used_up",
+        /// All its attempts failed, the last one by a panic.
+        Panicked = "panicked",
+        /// All its attempts failed, the last one by taking too long.
+        TimedOut = "timed_out",
+        /// The broker has handed it out too often without a word, as where it ends the process each time.
+        NeverSettled = "never_settled",
+        /// The broker kept it no longer, as somebody has told it to.
+        Expired = "expired",
+        /// The broker had no more room for it, as somebody has told it to.
+        NoRoom = "no_room",
+        /// The broker gave it up, and says so in words that are not known here.
+        GivenUp = "given_up",
+    }
+}
+
+impl Reason {
+    /// What RabbitMQ calls so.
+    pub(crate) fn of_rabbit(word: &str) -> Self {
+        match word {
+            "delivery_limit" => Self::NeverSettled,
+            "rejected" => Self::Rejected,
+            "expired" => Self::Expired,
+            "maxlen" => Self::NoRoom,
+            _ => Self::GivenUp,
+        }
+    }
+}
 
 impl DeadLetter {
     /// The identifier of its event.
@@ -137,7 +177,7 @@ pub struct Chosen {
     /// Of this topic alone.
     pub topic: Option<String>,
     /// Of this [reason](DeadLetter::reason) alone.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 impl Chosen {
@@ -151,11 +191,11 @@ impl Chosen {
     }
 
     fn covers(&self, letter: &DeadLetter) -> bool {
-        let is = |wanted: &Option<String>, had: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| had == Some(wanted))
-        };
+        let is = |wanted: Option<&str>, had: Option<&str>| wanted.is_none() || wanted == had;
         let named = self.names.is_empty() || self.names.iter().any(|name| name.is_of(letter));
-        named && is(&self.topic, Some(&letter.message.topic)) && is(&self.reason, letter.reason())
+        named
+            && is(self.topic.as_deref(), Some(&letter.message.topic))
+            && is(self.reason.map(Reason::as_str), letter.reason())
     }
 }
 

@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use gantry::contract::prost_types;
+use gantry::{
+    call::{
+        TraceContext,
+        trace::{TRACEPARENT, TRACESTATE},
+    },
+    contract::prost_types,
+};
 use gantry_store::Timestamp;
 use uuid::Uuid;
 
@@ -50,6 +56,10 @@ impl Envelope {
                 headers::DATACONTENTTYPE_VALUE.to_owned(),
             ),
             (headers::SEQUENCE, self.sequence.to_string()),
+            (
+                headers::SEQUENCETYPE,
+                headers::SEQUENCETYPE_VALUE.to_owned(),
+            ),
         ];
         let trace = [
             (headers::TRACEPARENT, self.traceparent.clone()),
@@ -104,7 +114,7 @@ pub fn read_rfc3339(text: &str) -> Option<Timestamp> {
 }
 
 /// The schema of a topic: its name, and the number in the last part of its package, as in
-/// `shop.orders.v1.OrderPlaced/1`; 1 where there is none.
+/// `protobuf:shop.orders.v1.OrderPlaced/1`; 1 where there is none.
 fn schema(topic: &str) -> String {
     let version = topic.rsplit('.').nth(1).and_then(|part| {
         let digits = part.strip_prefix('v')?;
@@ -112,10 +122,10 @@ fn schema(topic: &str) -> String {
         let digits = &digits[..end.unwrap_or(digits.len())];
         (!digits.is_empty()).then_some(digits)
     });
-    format!("{topic}/{}", version.unwrap_or("1"))
+    format!("protobuf:{topic}/{}", version.unwrap_or("1"))
 }
 
-/// The trace of the call being served, as headers have it.
+/// A position in a trace, as headers have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Trace {
     pub(crate) parent: Option<String>,
@@ -123,17 +133,12 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    pub(crate) fn current() -> Self {
-        use gantry::call::{
-            self,
-            trace::{TRACEPARENT, TRACESTATE},
+    pub(crate) fn of(position: Option<TraceContext>) -> Self {
+        let Some(position) = position else {
+            return Self::default();
         };
-        let mut map = gantry::contract::tonic::codegen::http::HeaderMap::new();
-        call::with_current(|call| {
-            if let Some(call) = call {
-                call.trace.inject(&mut map);
-            }
-        });
+        let mut map = http::HeaderMap::new();
+        position.inject(&mut map);
         let text = |name| Some(map.get(name)?.to_str().ok()?.to_owned());
         Self {
             parent: text(&TRACEPARENT),
@@ -182,10 +187,11 @@ mod tests {
         for (name, value) in [
             ("specversion", "1.0"),
             ("type", "shop.orders.v1.OrderPlaced"),
-            ("dataschema", "shop.orders.v1.OrderPlaced/1"),
+            ("dataschema", "protobuf:shop.orders.v1.OrderPlaced/1"),
             ("time", "2023-11-14T22:13:20.123456Z"),
             ("subject", "o-1"),
             ("sequence", "3"),
+            ("sequencetype", "Integer"),
         ] {
             assert_eq!(value, message.headers[name], "{name}");
         }
@@ -220,7 +226,7 @@ mod tests {
             ("shop.views.OrderPlaced", "1"),
             ("OrderPlaced", "1"),
         ] {
-            assert_eq!(format!("{topic}/{version}"), schema(topic));
+            assert_eq!(format!("protobuf:{topic}/{version}"), schema(topic));
         }
     }
 }

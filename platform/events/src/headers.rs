@@ -1,7 +1,8 @@
 //! Names of the headers of a message, in one place.
 //!
 //! The first are the attributes of [CloudEvents] without prefix; on AMQP they have one. The others are
-//! ours, and begin with `gantry-`.
+//! ours, and begin with `gantry-`. Messages are in binary mode: attributes are headers, the body is the
+//! event alone. There is no binding for AMQP 0-9-1; the prefix is that of the one for AMQP 1.0.
 //!
 //! [CloudEvents]: https://github.com/cloudevents/spec
 
@@ -17,19 +18,21 @@ pub const SPECVERSION: &str = "specversion";
 pub const TIME: &str = "time";
 /// What it happened to: the key.
 pub const SUBJECT: &str = "subject";
-/// The topic, and the version of its schema behind a slash.
+/// A URI for the schema: `protobuf:`, the topic, and the version of its package behind a slash.
 pub const DATASCHEMA: &str = "dataschema";
 /// How the body is encoded: [`DATACONTENTTYPE_VALUE`].
 pub const DATACONTENTTYPE: &str = "datacontenttype";
 /// Its number among the events of its source and key, in decimal: from 1, without gaps.
 pub const SEQUENCE: &str = "sequence";
+/// How sequences are compared, [`SEQUENCETYPE_VALUE`]: as numbers, and not as texts.
+pub const SEQUENCETYPE: &str = "sequencetype";
 /// The trace of the call that it came about in.
 pub const TRACEPARENT: &str = "traceparent";
 /// What vendors add to that.
 pub const TRACESTATE: &str = "tracestate";
 
 /// The attributes of CloudEvents and of its extensions.
-pub const CLOUD_EVENTS: [&str; 11] = [
+pub const CLOUD_EVENTS: [&str; 12] = [
     ID,
     SOURCE,
     TYPE,
@@ -39,6 +42,7 @@ pub const CLOUD_EVENTS: [&str; 11] = [
     DATASCHEMA,
     DATACONTENTTYPE,
     SEQUENCE,
+    SEQUENCETYPE,
     TRACEPARENT,
     TRACESTATE,
 ];
@@ -47,6 +51,8 @@ pub const CLOUD_EVENTS: [&str; 11] = [
 pub const SPECVERSION_VALUE: &str = "1.0";
 /// What [`DATACONTENTTYPE`] says.
 pub const DATACONTENTTYPE_VALUE: &str = "application/protobuf";
+/// What [`SEQUENCETYPE`] says.
+pub const SEQUENCETYPE_VALUE: &str = "Integer";
 
 /// How many attempts of a consumer were made before, in decimal; none where it is absent.
 pub const ATTEMPT: &str = "gantry-attempt";
@@ -65,5 +71,7 @@ pub const DEAD_ATTEMPTS: &str = "gantry-dead-attempts";
 pub const DEAD_GROUP: &str = "gantry-dead-group";
 /// When it became one, in RFC 3339.
 pub const DEAD_TIME: &str = "gantry-dead-time";
+/// How many headers of others it has no room for any more, in decimal.
+pub const LEFT_OUT: &str = "gantry-left-out";
 /// How often somebody has put it back into its queue, in decimal.
 pub const REDRIVEN: &str = "gantry-redriven";

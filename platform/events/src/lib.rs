@@ -18,11 +18,14 @@ pub mod headers;
 mod message;
 mod outbox;
 pub mod relay;
+mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-pub use attach::{Config, Events};
-pub use consumer::{Attempt, Consumer, Event, Failure, Handle, Received};
+pub use attach::{Config, Events, Settings};
+pub use consumer::{Attempt, Consumer, Event, Failure, Handle, HandleFn, Received};
 pub use envelope::Envelope;
 pub use gantry_api::broker::{BUCKETS, bucket};
 pub use message::Message;
-pub use outbox::{BODY_MAX, KEY_MAX, Outbox};
+pub use outbox::{BODY_MAX, KEY_MAX, Outbox, Unfit};
 pub use relay::Relay;

@@ -30,11 +30,14 @@
 
 mod config;
 mod engine;
+mod gate;
 mod holds;
 mod lane;
+mod lanes;
 mod ledger;
 mod report;
 mod session;
+mod shown;
 
 use std::{fmt, sync::Arc};
 
@@ -42,6 +45,7 @@ use gantry::{config::Live, journal::Journal};
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::{Config, Unroutable};
+pub(crate) use self::shown::Shown;
 use self::{engine::Engine, ledger::Sql, report::Report};
 use crate::{Outbox, broker::Broker};
 
@@ -51,6 +55,7 @@ pub struct Relay {
     broker: Arc<dyn Broker>,
     config: Live<Config>,
     journal: Option<Journal>,
+    shown: Arc<Shown>,
 }
 
 impl fmt::Debug for Relay {
@@ -66,11 +71,13 @@ impl Relay {
     /// A relay from `outbox` to `broker`.
     #[must_use]
     pub fn new(outbox: &Outbox, broker: Arc<dyn Broker>, config: Live<Config>) -> Self {
+        outbox.goes_to(broker.system());
         Self {
             outbox: outbox.clone(),
             broker,
             config,
             journal: None,
+            shown: Arc::default(),
         }
     }
 
@@ -83,6 +90,11 @@ impl Relay {
         }
     }
 
+    /// What operators see of it.
+    pub(crate) fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
+    }
+
     /// Publishes until `stopping`; then it waits a second for what is under way, and gives back what it
     /// has claimed. Nothing ends it before: a broker or a database that is away is waited for.
     ///
@@ -90,7 +102,7 @@ impl Relay {
     /// [`Config::lease`] says; events that were under way may be published again.
     pub async fn run(self, stopping: CancellationToken) {
         let ledger = Sql::new(self.outbox.database().clone());
-        let report = Report::new(self.journal);
+        let report = Report::new(self.journal, self.broker.system(), self.shown);
         let wake = self.outbox.wake();
         let engine = Engine::new(ledger, self.broker, self.config, wake, report);
         engine.run(stopping).await;

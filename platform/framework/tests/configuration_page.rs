@@ -9,7 +9,8 @@ const HEAD: &str = "\
 
 Every key of the platform, the same in every service; a service's own keys stand beside them in the same files and are
 shown, with all values and where each is from, by `SERVICE --print-config`. Written by
-`cargo test -p gantry --test configuration_page`; do not edit.
+`cargo test -p gantry --test configuration_page`; do not edit. Services with events have `[broker]` and `[events]` as well:
+[events.md](events.md#settings).
 
 Layers, the later over the earlier: defaults, `config/default.toml`, `config/<service>.toml`, `config/local.toml`,
 `GANTRY_<SECTION>__<KEY>` from the environment, `--set section.key=value`. A key marked *live* takes effect within a

@@ -8,7 +8,7 @@
 //! | here | RabbitMQ |
 //! | --- | --- |
 //! | everything is in memory too; bounded by [`Config::size_max`] and [`Config::messages_max`] | read from disk |
-//! | what would take more is refused, and told apart from a queue that is full | publishers stand still |
+//! | a group has as much of that as is free beside it; what would be more is refused, of that group alone | as long as there is memory and disk, then publishers stand still |
 //! | a message comes again after the very time that was asked | after the next of a few pauses |
 //! | no users, no exchanges | both |
 //!
@@ -23,6 +23,7 @@ mod grpc;
 mod owner;
 mod store;
 mod tail;
+mod telemetry;
 mod time;
 
 use std::net::SocketAddr;
@@ -51,9 +52,9 @@ pub struct Config {
     /// Groups at most.
     pub groups_max: usize,
     /// Copies of messages kept for all groups together, dead letters too; no message is taken
-    /// beyond.
+    /// beyond. Each group has as much of them as is free beside it.
     pub messages_max: usize,
-    /// Memory for them, roughly; no message is taken beyond.
+    /// Memory for them, roughly; shared among groups likewise.
     pub size_max: Size,
     /// Largest message, with topic, key and headers.
     pub message_max: Size,

@@ -201,12 +201,14 @@ async fn what_was_taken_survives_a_restart() {
     server.stop_within(SOON).await;
 }
 
-/// Goal: a broker without room, a queue without room and a message that is none are told apart.
-/// Method: each once; what is settled makes room.
+/// Goal: a broker without room, a queue and a group without room, and a message that is none are told
+/// apart, and so is one group too many; none of them is a wrong password.
+/// Method: each once, with room for six messages and five groups; what is settled makes room.
 #[tokio::test]
 async fn refusals_are_told_apart() {
     let world = World::new(Serve {
-        messages_max: 3,
+        messages_max: 6,
+        groups_max: 5,
         message_max: Size::kib(1),
         ..Serve::default()
     });
@@ -229,11 +231,61 @@ async fn refusals_are_told_apart() {
     broker.declare(&group(1)).await.unwrap();
     broker.publish(message("a", "3")).await.unwrap();
     let full = broker.publish(message("a", "4")).await;
-    assert!(matches!(full, Err(PublishError::Blocked(_))), "{full:?}");
+    assert!(matches!(full, Err(PublishError::Refused(_))), "{full:?}");
+    // Others have what is left: each of them has room for it, and not all together.
+    let others = |name: &str| Group {
+        name: name.to_owned(),
+        topics: vec!["Wide".to_owned()],
+        ..group(1)
+    };
+    for name in ["a.wide", "b.wide", "c.wide", "d.wide"] {
+        broker.declare(&others(name)).await.unwrap();
+    }
+    let wide = || Message {
+        topic: "Wide".to_owned(),
+        ..message("a", "5")
+    };
+    let full = broker.publish(wide()).await;
+    assert!(
+        matches!(full, Err(PublishError::Blocked { .. })),
+        "{full:?}"
+    );
+    let many = broker.declare(&others("e.wide")).await;
+    assert!(matches!(many, Err(BrokerError::NoRoom(_))), "{many:?}");
+    broker.remove("d.wide").await.unwrap();
+    broker.publish(wide()).await.unwrap();
+    for name in ["a.wide", "b.wide"] {
+        broker.remove(name).await.unwrap();
+    }
 
     let mut subscription = world.subscribe(0, 1).await;
     let first = next(&mut subscription).await;
     let settler = subscription.settler();
     settler.settle(first.tag, Settle::Ack).await.unwrap();
     broker.publish(message("a", "4")).await.unwrap();
+}
+
+/// Goal: a letter that came with as many headers as a message may have is put back like others.
+/// Method: one with 64, rejected with one more, put back with all of them.
+#[tokio::test]
+async fn letters_with_many_headers_are_put_back() {
+    let world = World::new(Serve::default());
+    let broker = &world.broker;
+    broker.declare(&group(1)).await.unwrap();
+    let mut many = message("a", "1");
+    let headers = (0..64).map(|number| (format!("h{number}"), String::new()));
+    many.headers = headers.collect();
+    broker.publish(many).await.unwrap();
+    let mut subscription = world.subscribe(0, 1).await;
+    let delivery = next(&mut subscription).await;
+    let why = BTreeMap::from([("gantry-dead-reason".to_owned(), "rejected".to_owned())]);
+    let settler = subscription.settler();
+    let settled = settler.settle(delivery.tag, Settle::Reject(why));
+    settled.await.unwrap();
+    let letters = broker.dead_letters("shop.news", 0, 10).await.unwrap();
+    let headers = letters[0].message.headers.clone();
+    assert_eq!(65, headers.len());
+    let settled = broker.settle_dead_letter("shop.news", &letters[0], Some(headers.clone()));
+    settled.await.unwrap();
+    assert_eq!(headers, next(&mut subscription).await.message.headers);
 }

@@ -19,6 +19,9 @@ pub(crate) struct Connection {
     unsure: bool,
     /// Whether a transaction is open on it.
     in_transaction: bool,
+    /// Whether it is back in its pool once it is dropped.
+    #[cfg(any(test, feature = "testing"))]
+    at_once: bool,
     _place: (Held, Taken),
 }
 
@@ -29,8 +32,16 @@ impl Connection {
             engine,
             unsure: false,
             in_transaction: false,
+            #[cfg(any(test, feature = "testing"))]
+            at_once: false,
             _place: place,
         }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn given_back_at_once(mut self, at_once: bool) -> Self {
+        self.at_once = at_once;
+        self
     }
 
     /// Has `work` done on it.
@@ -73,6 +84,11 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        #[cfg(any(test, feature = "testing"))]
+        if self.at_once {
+            crate::testing::give_back(&mut self.inner, self.in_transaction);
+            return;
+        }
         // The driver of files waits for what was given up and uses the connection again. That of
         // servers would wait as well, for one that may never answer.
         let unsure = self.unsure && self.engine == Engine::Postgres;

@@ -30,6 +30,8 @@ use crate::{
     open,
     pool::Pool,
     query::{self, On},
+    step::Step,
+    transaction::Open,
     turn::{Turn, Turns},
 };
 
@@ -54,11 +56,13 @@ pub(crate) struct Shared {
     options: AnyConnectOptions,
     pool: ArcSwap<Pool>,
     pub(crate) engine: Engine,
-    turns: Turns,
+    turns: Arc<Turns>,
     swaps: AtomicU64,
     pub(crate) telemetry: telemetry::db::Database,
     used: Gauge,
     max: Gauge,
+    #[cfg(any(test, feature = "testing"))]
+    steps: Option<Arc<dyn crate::testing::Steps>>,
 }
 
 impl Database {
@@ -101,11 +105,13 @@ impl Database {
             pool: ArcSwap::new(Pool::lazy(&options, config)),
             options,
             engine: Engine::of(&config.url),
-            turns: Turns::new(config),
+            turns: Arc::new(Turns::new(config)),
             swaps: AtomicU64::new(0),
             telemetry: telemetry::db::Database::new(config.url.system()),
             used: metric::series(&names::metric::DB_CONNECTIONS_USED, &[]),
             max: metric::series(&names::metric::DB_CONNECTIONS_MAX, &[]),
+            #[cfg(any(test, feature = "testing"))]
+            steps: None,
         };
         shared.max.set(f64::from(config.pool_max));
         Self {
@@ -125,23 +131,16 @@ impl Database {
     /// If its turn or a connection does not come in time.
     pub async fn begin(&self, name: &'static str) -> Result<Transaction, Error> {
         let shared = &self.shared;
-        let mut measured = shared.telemetry.statement(name);
-        let span = measured.span().clone();
-        let outcome = async {
-            let turn = shared.turn(name).await?;
-            let mut connection = shared.acquire(name).await?;
-            measured.connected();
-            let begun = connection.begin(async |connection| {
-                let begin = sqlx::raw_sql(shared.engine.begin()).execute(connection);
-                shared.within(name, begin).await.map(drop)
-            });
-            begun.await?;
-            Ok(Transaction::new(name, Arc::clone(shared), connection, turn))
-        }
-        .instrument(span)
-        .await;
-        measured.end(query::how(&outcome));
-        outcome
+        let open = shared.begin(name).await?;
+        Ok(Transaction::new(name, Arc::clone(shared), Some(open)))
+    }
+
+    /// A transaction that begins with its first statement, which fails where [`Database::begin`]
+    /// would. Until then it has no connection and keeps nobody from writing: whoever waits for something
+    /// else first holds up nobody. One without a statement never begins; its commit does nothing.
+    #[must_use]
+    pub fn begin_lazily(&self, name: &'static str) -> Transaction {
+        Transaction::new(name, Arc::clone(&self.shared), None)
     }
 
     /// Answers once the database does.
@@ -234,13 +233,40 @@ impl Database {
 }
 
 impl Shared {
+    /// Begins a transaction.
+    pub(crate) async fn begin(&self, name: &'static str) -> Result<Open, Error> {
+        let mut measured = self.telemetry.statement(name);
+        let span = measured.span().clone();
+        let outcome = async {
+            let turn = self.turn(name).await?;
+            let mut connection = self.acquire(name).await?;
+            measured.connected();
+            let begun = connection.begin(async |connection| {
+                let begin = sqlx::raw_sql(self.engine.begin()).execute(connection);
+                self.within(Step::Begin(name), begin).await.map(drop)
+            });
+            begun.await?;
+            Ok(Open {
+                connection,
+                _turn: turn,
+            })
+        }
+        .instrument(span)
+        .await;
+        measured.end(query::how(&outcome));
+        outcome
+    }
+
     /// Runs `work` within the time a statement may take.
     pub(crate) async fn within<T>(
         &self,
-        name: &'static str,
+        step: Step,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
         let timeout = self.pool.load().config.statement_timeout;
+        let name = step.name();
+        #[cfg(any(test, feature = "testing"))]
+        let work = crate::testing::stepped(self.steps.as_deref(), step, work);
         match time::timeout(timeout, work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Error::new(name, error)),
@@ -254,7 +280,10 @@ impl Shared {
             match pool.acquire().await {
                 Ok(inner) => {
                     let place = (self.used.hold(), pool.taken());
-                    return Ok(Connection::new(inner, self.engine, place));
+                    let connection = Connection::new(inner, self.engine, place);
+                    #[cfg(any(test, feature = "testing"))]
+                    let connection = connection.given_back_at_once(self.steps.is_some());
+                    return Ok(connection);
                 }
                 // The pool was swapped between load and acquire, or while waiting: take the new
                 // one. Each round needs a swap, so there is an end.
@@ -268,6 +297,28 @@ impl Shared {
                 Err(error) => return Err(Error::new(statement, error)),
             }
         }
+    }
+
+    /// The same with `steps`.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn in_steps(&self, steps: Arc<dyn crate::testing::Steps>) -> Self {
+        Self {
+            options: self.options.clone(),
+            pool: ArcSwap::new(self.pool.load_full()),
+            engine: self.engine,
+            turns: Arc::clone(&self.turns),
+            swaps: AtomicU64::new(0),
+            telemetry: self.telemetry.clone(),
+            used: self.used.clone(),
+            max: self.max.clone(),
+            steps: Some(steps),
+        }
+    }
+
+    /// Most connections open at once.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn connections_max(&self) -> usize {
+        usize::try_from(self.pool.load().config.pool_max).unwrap_or(usize::MAX)
     }
 
     /// The turn to write, where writers take turns: had without holding a connection.

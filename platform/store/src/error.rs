@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use gantry::status;
+use gantry::{BoxError, status};
 use sqlx::postgres::PgDatabaseError;
 use tonic::Status;
 
@@ -16,7 +16,7 @@ const PAUSE_AWAY: Duration = Duration::from_secs(2);
 pub struct Error {
     statement: &'static str,
     kind: Kind,
-    source: Option<sqlx::Error>,
+    source: Option<BoxError>,
 }
 
 /// What a failure means to whoever asked.
@@ -80,8 +80,9 @@ impl Kind {
             "40001" | "40P01" | "55P03" | "53300" => Self::Busy,
             // Ended by its timeout, or by a person.
             "57014" => Self::TimedOut,
-            // A disk or a quota without room.
-            "53100" | "53400" => Self::Full,
+            // A disk without room. Not 53400, a limit that one statement went beyond, as of the files that
+            // it needs: others go on.
+            "53100" => Self::Full,
             // A standby that takes no writes; a transaction that stood still for too long.
             "25006" | "25P03" | "53200" | "3D000" => Self::Unavailable,
             // Connection failures, refused logins, shutdowns, and errors of the system under it.
@@ -111,7 +112,7 @@ impl Error {
         Self {
             statement,
             kind: Kind::of(&source),
-            source: Some(source),
+            source: Some(source.into()),
         }
     }
 
@@ -123,11 +124,13 @@ impl Error {
         }
     }
 
-    /// The error of a library that was given what no statement can be run with; it says to the log
-    /// what that is.
+    /// The error of a library that was given what no statement can be run with: `source` says what.
     #[must_use]
-    pub fn broken(statement: &'static str) -> Self {
-        Self::of_kind(statement, Kind::Broken)
+    pub fn broken(statement: &'static str, source: impl Into<BoxError>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::of_kind(statement, Kind::Broken)
+        }
     }
 
     /// What it means to whoever asked.
@@ -162,7 +165,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.source.as_ref().map(|source| &**source as _)
     }
 }
 

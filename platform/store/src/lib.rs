@@ -27,6 +27,13 @@ mod open;
 mod page;
 mod pool;
 mod query;
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    expect(unreachable_pub, reason = "only tests have a name for it")
+)]
+mod step;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod time;
 mod transaction;
 mod turn;

@@ -13,6 +13,14 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
+impl Migration {
+    /// The step at `version` that is known as `name`.
+    #[must_use]
+    pub const fn new(version: i64, name: &'static str, sql: &'static str) -> Self {
+        Self { version, name, sql }
+    }
+}
+
 /// Why a database was not brought to its shape.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Database, Error, Kind, Row, Transaction, Value, connection::Connection, database::Shared,
-    engine::Engine,
+    engine::Engine, step::Step,
 };
 
 /// A piece of SQL and the name by which telemetry and errors know it.
@@ -42,6 +42,12 @@ impl Statement {
             on_server: Some(sql),
             ..self
         }
+    }
+
+    /// The same, known as `name`: where a server is to do it in another way.
+    #[must_use]
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
     }
 
     /// Its name.
@@ -196,7 +202,7 @@ impl<'a> Query<'a> {
                 outcome
             }
             On::Transaction(transaction) => {
-                let (shared, connection, failed) = transaction.parts();
+                let (shared, connection, failed) = transaction.begun().await?;
                 let mut measured = shared.telemetry.statement(statement.name);
                 measured.connected();
                 let span = measured.span().clone();
@@ -229,7 +235,7 @@ async fn bounded(
     let sql = statement.sql_on(shared.engine);
     let run = connection.run(async |connection| {
         let run = perform(connection, sql, arguments, want);
-        shared.within(statement.name, run).await
+        shared.within(Step::Statement(statement.name), run).await
     });
     run.await
 }

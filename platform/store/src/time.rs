@@ -17,6 +17,10 @@ impl Timestamp {
     // Rows outlive the process and are read by others: only the wall clock means something there.
     #[allow(clippy::disallowed_methods)]
     pub fn now() -> Self {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(now) = crate::testing::now() {
+            return now;
+        }
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();

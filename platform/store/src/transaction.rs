@@ -10,6 +10,7 @@ use crate::{
     database::Shared,
     engine::Engine,
     query::{self, On},
+    step::Step,
     turn::Turn,
 };
 
@@ -36,13 +37,19 @@ const ALONE: Statement = Statement::new(
 pub struct Transaction {
     name: &'static str,
     shared: Arc<Shared>,
-    connection: Connection,
+    /// None until it has begun.
+    open: Option<Open>,
     failed: bool,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// What a transaction that has begun has to itself.
+pub(crate) struct Open {
+    pub(crate) connection: Connection,
     // Behind the connection, so that the next writer of this process starts after a commit or a
     // rollback that was waited for. Dropping only asks for the rollback: then the next writer may
     // meet the old one for a moment, and waits for it as for one of another process.
-    _turn: Option<Turn>,
+    pub(crate) _turn: Option<Turn>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -54,20 +61,20 @@ impl std::fmt::Debug for Transaction {
 }
 
 impl Transaction {
-    pub(crate) fn new(
-        name: &'static str,
-        shared: Arc<Shared>,
-        connection: Connection,
-        turn: Option<Turn>,
-    ) -> Self {
+    pub(crate) fn new(name: &'static str, shared: Arc<Shared>, open: Option<Open>) -> Self {
         Self {
             name,
             shared,
-            connection,
+            open,
             failed: false,
             after_commit: Vec::new(),
-            _turn: turn,
         }
+    }
+
+    /// Whether it has begun; one that has not has no connection, and keeps nobody from writing.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.open.is_some()
     }
 
     /// A statement to run in this transaction.
@@ -107,7 +114,8 @@ impl Transaction {
             return Err(Error::of_kind(name, Kind::Broken));
         }
         let after_commit = std::mem::take(&mut self.after_commit);
-        self.end(COMMIT).await?;
+        let step = Step::Commit(self.name);
+        self.end(COMMIT, step).await?;
         for act in after_commit {
             act();
         }
@@ -121,23 +129,35 @@ impl Transaction {
     ///
     /// If the database did not answer; nothing is kept all the same.
     pub async fn rollback(self) -> Result<(), Error> {
-        self.end(ROLLBACK).await
+        let step = Step::Rollback(self.name);
+        self.end(ROLLBACK, step).await
     }
 
-    async fn end(mut self, how: Statement) -> Result<(), Error> {
+    async fn end(mut self, how: Statement, step: Step) -> Result<(), Error> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
         let mut measured = self.shared.telemetry.statement(how.name());
         measured.connected();
         let span = measured.span().clone();
-        let work = self.connection.end(async |connection| {
+        let work = open.connection.end(async |connection| {
             let end = sqlx::raw_sql(how.sql()).execute(connection);
-            self.shared.within(self.name, end).await.map(drop)
+            self.shared.within(step, end).await.map(drop)
         });
         let outcome = work.instrument(span).await;
         measured.end(query::how(&outcome));
         outcome
     }
 
-    pub(crate) fn parts(&mut self) -> (&Shared, &mut Connection, &mut bool) {
-        (&self.shared, &mut self.connection, &mut self.failed)
+    /// Its connection, for a statement to run; begins it where that has not happened. Where that
+    /// fails, it has failed as after a statement.
+    pub(crate) async fn begun(&mut self) -> Result<(&Shared, &mut Connection, &mut bool), Error> {
+        if self.open.is_none() {
+            let begun = self.shared.begin(self.name).await;
+            self.failed |= begun.is_err();
+            self.open = Some(begun?);
+        }
+        let open = self.open.as_mut().expect("it has begun");
+        Ok((&self.shared, &mut open.connection, &mut self.failed))
     }
 }

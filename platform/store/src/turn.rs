@@ -5,13 +5,16 @@
 //! memory; processes queue by locks on two files beside the database:
 //!
 //! ```text
-//! in memory ─▶ FILE-queue ─▶ FILE-turn ─▶ write
+//! in memory ─▶ FILE-queue ─▶ FILE-turn ─▶ write ─▶ the next in memory, for a moment
 //!                  └─ given back once the turn is had
 //! ```
 //!
 //! Whoever waits for the turn has the queue, which whoever had the turn must pass to have it again. So
-//! two processes take turns. Locks end with their process; one that stands still in the queue is passed
-//! by. SQLite's own locks stay: whoever does not queue disturbs nothing.
+//! two processes take turns. To find that it is one's turn takes as long as a look at it, longer than
+//! many a write: a process has the turn for those of its writers that wait, one after the other, and not
+//! for one alone, but never begins one when it has had it for a while. So whoever is next waits for no
+//! more than that while and a write. Locks end with their process; one that stands still in the queue is
+//! passed by. SQLite's own locks stay: whoever does not queue disturbs nothing.
 
 use std::{
     ffi::OsString,
@@ -20,13 +23,14 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant},
 };
@@ -35,8 +39,11 @@ use crate::{Config, Error, Kind, url::Place};
 
 /// How long the queue is waited for: many times as long as whoever is next waits for its turn.
 const QUEUE_MAX: Duration = Duration::from_millis(500);
-/// How often a lock is looked at: well below the time that a commit takes.
+/// How often a lock is looked at: about as long as a commit takes.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// How long a process may have had the turn when it begins another write: several times as long as the
+/// looks of the next one take, and a small part of what anybody waits.
+const KEPT_MAX: Duration = Duration::from_millis(10);
 
 /// The turns of one process at one database.
 #[derive(Debug)]
@@ -46,7 +53,31 @@ pub(crate) struct Turns {
     writers: Arc<Semaphore>,
     locks: OnceLock<Arc<Locks>>,
     warned: AtomicBool,
+    line: Arc<Line>,
 }
+
+/// Writers of one process that wait, and what they leave to each other.
+#[derive(Debug, Default)]
+struct Line(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: usize,
+    /// Left to the next of them; to others once there is none.
+    left: Option<Had>,
+}
+
+/// The turn of a process.
+#[derive(Debug)]
+struct Had {
+    _lock: Locked,
+    since: Instant,
+    /// Whether somebody sees to it that it is given back where nobody takes what is left.
+    watched: bool,
+}
+
+/// One of those that wait, until dropped.
+struct Waits(Arc<Line>);
 
 #[derive(Debug)]
 struct Locks {
@@ -59,8 +90,9 @@ struct Locks {
 /// The turn, until dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    // In front of the permit: the next of this process finds it free.
-    _lock: Option<Locked>,
+    had: Option<Had>,
+    line: Arc<Line>,
+    // Given back last: the next of this process finds what is left to it.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -82,6 +114,7 @@ impl Turns {
             writers: Arc::new(Semaphore::new(1)),
             locks: OnceLock::new(),
             warned: AtomicBool::new(false),
+            line: Arc::default(),
         }
     }
 
@@ -116,21 +149,89 @@ impl Turns {
             return Ok(None);
         };
         let busy = || Error::of_kind(name, Kind::Busy);
+        let waits = Waits::at(&self.line);
         let permit = Arc::clone(&self.writers).acquire_owned();
         let Ok(permit) = time::timeout(config.acquire_timeout, permit).await else {
             return Err(busy());
         };
-        let lock = match self.locks(file) {
-            Some(locks) => {
+        let had = match (waits.left(), self.locks(file)) {
+            (Some(had), _) => Some(had),
+            (None, Some(locks)) => {
                 let until = Instant::now() + config.busy_timeout;
-                Some(locks.take(until).await.ok_or_else(busy)?)
+                let lock = locks.take(until).await.ok_or_else(busy)?;
+                Some(Had {
+                    _lock: lock,
+                    since: Instant::now(),
+                    watched: false,
+                })
             }
-            None => None,
+            (None, None) => None,
         };
         Ok(Some(Turn {
-            _lock: lock,
+            had,
+            line: Arc::clone(&self.line),
             _permit: permit.expect("the semaphore is never closed"),
         }))
+    }
+}
+
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what is left of a turn given back once its time is up: one that waits may never look. Whether
+    /// there is anybody to do so.
+    fn watch(self: &Arc<Self>, since: Instant) -> bool {
+        let Ok(runtime) = Handle::try_current() else {
+            return false;
+        };
+        let line = Arc::downgrade(self);
+        // It is over within that time, so nobody owns it.
+        runtime.spawn(async move {
+            time::sleep_until(since + KEPT_MAX).await;
+            if let Some(line) = line.upgrade() {
+                let mut waiting = line.waiting();
+                waiting.left.take_if(|had| had.since == since);
+            }
+        });
+        true
+    }
+}
+
+impl Waits {
+    fn at(line: &Arc<Line>) -> Self {
+        line.waiting().count += 1;
+        Self(Arc::clone(line))
+    }
+
+    /// The turn, where the one before has left it.
+    fn left(&self) -> Option<Had> {
+        self.0.waiting().left.take()
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        waiting.count -= 1;
+        if waiting.count == 0 {
+            // Nobody here takes it any more.
+            waiting.left = None;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(mut had) = self.had.take() else {
+            return;
+        };
+        let mut waiting = self.line.waiting();
+        if waiting.count > 0 && had.since.elapsed() < KEPT_MAX {
+            had.watched = had.watched || self.line.watch(had.since);
+            waiting.left = had.watched.then_some(had);
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 mod extend;
 #[path = "database/files.rs"]
 mod files;
+#[path = "database/lazy.rs"]
+mod lazy;
 #[path = "database/pool.rs"]
 mod pool;
 #[path = "database/server.rs"]

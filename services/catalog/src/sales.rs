@@ -24,12 +24,12 @@ impl Handle<OrderConfirmed> for Stock {
         confirmed: &Received<OrderConfirmed>,
         transaction: &mut Transaction,
     ) -> Result<(), Failure> {
-        let line = |line: &OrderLine| SoldLine {
-            sku: line.sku.clone(),
-            quantity: line.quantity.into(),
-        };
-        let lines: Vec<_> = confirmed.lines.iter().map(line).collect();
-        Ok(sales::sold(transaction, &confirmed.order_id, &lines).await?)
+        let lines = sold_lines(&confirmed.lines);
+        match sales::sold(transaction, &confirmed.order_id, &lines).await? {
+            None => Ok(()),
+            // It may be imported yet.
+            Some(sku) => Err(Failure::retry(format!("there is no product {sku}"))),
+        }
     }
 }
 
@@ -39,7 +39,8 @@ impl Handle<OrderCancelled> for Stock {
         cancelled: &Received<OrderCancelled>,
         transaction: &mut Transaction,
     ) -> Result<(), Failure> {
-        Ok(sales::returned(transaction, &cancelled.order_id).await?)
+        let lines = sold_lines(&cancelled.lines);
+        Ok(sales::returned(transaction, &cancelled.order_id, &lines).await?)
     }
 }
 
@@ -81,6 +82,14 @@ impl Handle<OrderCancelled> for Sales {
         let day = day(cancelled.cancel_time.as_ref());
         Ok(sales::cancelled(transaction, &cancelled.order_id, day).await?)
     }
+}
+
+fn sold_lines(lines: &[OrderLine]) -> Vec<SoldLine> {
+    let line = |line: &OrderLine| SoldLine {
+        sku: line.sku.clone(),
+        quantity: line.quantity.into(),
+    };
+    lines.iter().map(line).collect()
 }
 
 /// The day of a time; one that is missing is of the first day there is.

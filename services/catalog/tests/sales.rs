@@ -42,10 +42,10 @@ fn line(sku: &str, quantity: i64) -> SoldLine {
     }
 }
 
-/// Goal: a stock level has the units of confirmed orders, and not of those that were cancelled since;
-/// what is told twice counts once.
-/// Method: two products, three orders of which one is told twice and one is cancelled, and one that is
-/// cancelled and never was confirmed; in pages.
+/// Goal: a stock level has the units of confirmed orders, and not of those that were cancelled, whichever
+/// is told first; what is told twice counts once, and what there is no product of not at all.
+/// Method: two products, orders of which one is told twice, one is cancelled, one is told to be cancelled
+/// before, and one never was confirmed; in pages.
 async fn what_was_sold_is_beside_what_is_left(place: Place) {
     let (database, store) = open(&place).await;
     let product = |sku: &str| {
@@ -68,12 +68,25 @@ async fn what_was_sold_is_beside_what_is_left(place: Place) {
         ("two", vec![line("TEA", 5)]),
         ("three", vec![line("TEA", 7)]),
     ] {
-        sales::sold(&mut transaction, order, &lines).await.unwrap();
+        let missing = sales::sold(&mut transaction, order, &lines).await.unwrap();
+        assert_eq!(None, missing);
     }
-    for order in ["three", "never"] {
-        sales::returned(&mut transaction, order).await.unwrap();
+    for order in ["three", "never", "late"] {
+        let lines = [line("TEA", 7)];
+        let returned = sales::returned(&mut transaction, order, &lines);
+        returned.await.unwrap();
     }
+    let late = [line("TEA", 7)];
+    assert_eq!(
+        None,
+        sales::sold(&mut transaction, "late", &late).await.unwrap()
+    );
     transaction.commit().await.unwrap();
+    let mut transaction = begin(&database).await;
+    let lines = [line("TEA", 1), line("COCOA", 1)];
+    let missing = sales::sold(&mut transaction, "four", &lines).await.unwrap();
+    assert_eq!(Some("COCOA"), missing);
+    drop(transaction);
 
     let page = Page::read("levels", 1, "").unwrap();
     let mut levels = store.stock_levels(&page).await.unwrap();

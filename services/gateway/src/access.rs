@@ -20,7 +20,11 @@ use tokio::time::{self, Instant};
 use tonic::Status;
 
 pub use self::keys::Issuer;
-use crate::{backends::Backends, catalogue::Catalogue, config::Tokens};
+use crate::{
+    backends::Backends,
+    catalogue::{Catalogue, names},
+    config::Tokens,
+};
 
 /// How long a call waits for keys where none were read, and how often it looks for them.
 const KEYS_WAIT: Duration = Duration::from_secs(5);
@@ -82,18 +86,8 @@ impl Access {
         headers: &HeaderMap,
         is_gone: bool,
     ) -> Result<(Known, Option<Identity>), Status> {
-        let (service, name) = path
-            .strip_prefix('/')
-            .and_then(|path| path.split_once('/'))
-            .unwrap_or((path, ""));
-        let mut api = self.catalogue.api().await;
-        if let Some(known) = &api
-            && known.reachable(service).is_none()
-            // It may only be unread.
-            && let Some(completed) = self.catalogue.completed(known).await
-        {
-            api = Some(completed);
-        }
+        let (service, name) = names(path).unwrap_or((path, ""));
+        let api = self.catalogue.knowing(service).await;
         let service = api.as_ref().and_then(|api| {
             let gone = || api.gone.services.get(service).filter(|_| is_gone);
             api.reachable(service).or_else(gone)

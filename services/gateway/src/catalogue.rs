@@ -55,11 +55,17 @@ pub struct Gone {
     pub routes: Routes,
 }
 
+/// The service and the method of `path`, as gRPC spells it: `/package.Service/Method`.
+#[must_use]
+pub fn names(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix('/')?.split_once('/')
+}
+
 impl Gone {
     /// The method that `path` called, as gRPC spells it.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
-        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let (service, method) = names(path)?;
         self.services.get(service)?.methods.get(method)
     }
 }
@@ -71,10 +77,10 @@ impl Api {
         self.services.get(name).or_else(|| self.leaving.get(name))
     }
 
-    /// The method `path` calls, as gRPC spells it: `/package.Service/Method`.
+    /// The method that `path` calls, as gRPC spells it.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
-        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let (service, method) = names(path)?;
         self.services.get(service)?.methods.get(method)
     }
 
@@ -103,11 +109,22 @@ impl Catalogue {
         self.wait_for(Option::is_some).await
     }
 
-    /// Whether the method at `path` is described by now, and takes one message.
-    #[must_use]
-    pub fn takes_one(&self, path: &str) -> bool {
-        let newest = self.newest.borrow();
-        let method = newest.as_ref().and_then(|api| api.method(path));
+    /// The newest; waits as long as there is none, or `service` may only be unread. None if there is
+    /// none after that.
+    pub async fn knowing(&self, service: &str) -> Option<Arc<Api>> {
+        let api = self.api().await?;
+        if api.reachable(service).is_some() {
+            return Some(api);
+        }
+        let completed = self.completed(&api).await;
+        completed.or(Some(api))
+    }
+
+    /// Whether the method at `path` is described, and takes one message. Waits as [`Self::knowing`].
+    pub async fn takes_one(&self, path: &str) -> bool {
+        let service = names(path).map_or(path, |(service, _)| service);
+        let api = self.knowing(service).await;
+        let method = api.as_ref().and_then(|api| api.method(path));
         method.is_some_and(|it| !it.descriptor.is_client_streaming())
     }
 
@@ -149,3 +166,6 @@ impl Catalogue {
         self.newest.wait_for(Option::is_some).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

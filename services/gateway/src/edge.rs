@@ -83,7 +83,7 @@ impl Edge {
         match web::Kind::of(request.headers()) {
             Some(Ok(kind)) => {
                 let (head, body) = request.into_parts();
-                let is_single = self.catalogue.takes_one(head.uri.path());
+                let is_single = self.catalogue.takes_one(head.uri.path()).await;
                 let pace = self.bodies.allow(&head).pace;
                 return web::answer(kind, head, body, pace, is_single).await;
             }

@@ -1,8 +1,10 @@
-//! What the chassis costs per call, beside bare tonic.
+//! What the chassis costs per call, beside bare tonic, and per event, beside clients of brokers.
 //!
 //! `bench-server` and `bench-client` each play either side with either stack, and `bench-forward`
 //! stands between them; `bench-registry` and `bench-follower` play a name with many endpoints and
-//! whoever follows it. `bench` runs them against each other and writes docs/performance.md.
+//! whoever follows it. `bench-events` publishes and consumes with all of the platform, `bench-bare` with
+//! lapin or tonic alone, and `bench-broker` is the local broker. `bench` runs them against each other and
+//! writes docs/performance.md.
 
 use std::{fmt, pin::Pin, str::FromStr};
 
@@ -21,6 +23,8 @@ use proto::{EchoRequest, EchoResponse, bench_service_server::BenchService};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, body::Body};
 use tower::{Service, ServiceExt as _};
+
+pub mod events;
 
 mod contracts {
     gantry::include_contracts!();

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use gantry_bench::RATE;
 
 use crate::{
+    delivery,
     discovery::{COUNTS, Figures},
     measure::Side,
     profile::Rooms,
@@ -25,6 +26,8 @@ pub(crate) struct Results {
     pub(crate) medians: Vec<(f64, f64)>,
     /// What a name with many endpoints costs.
     pub(crate) discovery: Figures,
+    /// What events cost.
+    pub(crate) events: delivery::Figures,
 }
 
 /// The page, whole.
@@ -52,7 +55,15 @@ pub(crate) fn page(results: &Results) -> String {
     page.push_str(GATEWAY);
     writeln!(page, "{}", overhead(results)).expect("a string takes all");
     page.push_str(&discovery(&results.discovery));
+    page.push_str(&delivery::section(&results.events));
     page
+}
+
+/// The page as it is, with another section on events.
+pub(crate) fn with_events(page: &str, events: &delivery::Figures) -> String {
+    let (before, rest) = page.split_once(delivery::HEADING).unwrap_or((page, ""));
+    let after = rest.find("\n## ").map_or("", |at| &rest[at..]);
+    format!("{before}{}{after}", delivery::section(events))
 }
 
 /// Where the instructions of one side are spent: the platform's rooms, and all that is not its own.
@@ -182,8 +193,8 @@ const TABLE: &str = "\
 const HEAD: &str = "\
 # Performance
 
-What one unary call costs, the chassis beside bare tonic: an echo of 16 bytes, release build; and what a name with many
-endpoints costs. Written by
+What one unary call costs, the chassis beside bare tonic: an echo of 16 bytes, release build; what a name with many
+endpoints costs; and what events cost, beside clients of their brokers. Written by
 `cargo run --release -p gantry-bench --bin bench`; do not edit.
 
 Gantry's side carries all it carries in production: the span, metrics, deadlines, message limits, rescue; a health
@@ -276,14 +287,14 @@ connection and health watch. Memory is the difference of the client's with 1,000
 ";
 
 /// Median, least and most.
-struct Spread {
+pub(crate) struct Spread {
     least: f64,
     median: f64,
     most: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<_> = values.collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -299,7 +310,7 @@ impl Spread {
         }
     }
 
-    fn show(&self, digits: usize) -> String {
+    pub(crate) fn show(&self, digits: usize) -> String {
         let Self {
             least,
             median,

@@ -8,20 +8,25 @@
 
 mod subscription;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use gantry::{crash, status::chain};
 use gantry_events::{
     Message,
     broker::{
-        Broker, BrokerError, DeadLetter, Fill, Group, Headers, PublishError, Subscription, Tail,
-        Work,
+        Broker, BrokerError, Connection, DeadLetter, Fill, Group, Headers, PublishError,
+        Subscription, Tail, Work,
     },
     headers,
 };
+use gantry_store::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 use self::subscription::Watched;
 use crate::log::{Line, Log};
@@ -76,6 +81,11 @@ fn event_id(message: &Message) -> String {
         .unwrap_or_default()
 }
 
+/// The time for the log.
+fn now() -> i64 {
+    Timestamp::now().micros()
+}
+
 /// An error with its causes.
 fn told(error: &(impl std::error::Error + 'static)) -> String {
     chain(error)
@@ -86,16 +96,37 @@ impl Broker for Door {
         self.broker.system()
     }
 
+    fn connections(&self) -> Vec<Connection> {
+        self.broker.connections()
+    }
+
+    fn pauses(&self) -> &'static [Duration] {
+        self.broker.pauses()
+    }
+
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
         self.broker.declare(group)
     }
 
-    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
+    fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        self.broker.narrow(group)
+    }
+
+    fn publish_by(
+        &self,
+        epoch: Option<u64>,
+        message: Message,
+    ) -> Work<'_, Result<(), PublishError>> {
         Box::pin(async move {
             let number = self.numbers.next();
             let event_id = event_id(&message);
-            self.log.add(&Line::Publish { number, event_id });
-            let published = self.broker.publish(message).await;
+            let at = now();
+            self.log.add(&Line::Publish {
+                number,
+                event_id,
+                at,
+            });
+            let published = self.broker.publish_by(epoch, message).await;
             if published.is_ok() {
                 crash::point("door.p4");
             }
@@ -108,6 +139,10 @@ impl Broker for Door {
             });
             published
         })
+    }
+
+    fn epoch(&self) -> Work<'_, Result<u64, BrokerError>> {
+        self.broker.epoch()
     }
 
     fn subscribe<'a>(
@@ -133,8 +168,16 @@ impl Broker for Door {
         })
     }
 
+    fn tend<'a>(&'a self, group: &'a Group, stop: &'a CancellationToken) -> Work<'a, ()> {
+        self.broker.tend(group, stop)
+    }
+
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>> {
         self.broker.fill(group)
+    }
+
+    fn knows<'a>(&'a self, group: &'a str) -> Work<'a, Result<bool, BrokerError>> {
+        self.broker.knows(group)
     }
 
     fn dead_letters<'a>(

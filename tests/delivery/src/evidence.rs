@@ -1,8 +1,16 @@
 //! What is known of one run, each part from a source of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod counts;
+mod strike;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use serde::{Deserialize, Serialize};
+
+pub use strike::Strike;
 
 /// All that is known of one run, once its faults are healed and it has had its time to come to rest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -13,6 +21,9 @@ pub struct Evidence {
     pub entries: BTreeMap<String, Entry>,
     /// Events written down to be published; from the table of the outbox.
     pub committed: Vec<Committed>,
+    /// How many events each process knows to be written down; from the same log.
+    #[serde(default)]
+    pub added: BTreeMap<String, u64>,
     /// What the relays were told of what they published; from the log at the door of the broker.
     pub publications: Vec<Publication>,
     /// Every delivery; from the same log, at the other end.
@@ -27,10 +38,10 @@ pub struct Evidence {
     pub left: Left,
     /// The processes that served, by name: each start of one is another.
     pub processes: BTreeMap<String, Process>,
-    /// How fast what had gathered went away.
-    pub drain: Option<Drain>,
     /// What must have happened, or nothing was proven.
     pub must: Must,
+    /// What was done to the system, in its order; from the driver.
+    pub strikes: Vec<Strike>,
 }
 
 /// Something that was asked for, once or, where nobody knew what became of it, again.
@@ -82,6 +93,9 @@ pub struct Committed {
     pub amount: i64,
     /// How far it is.
     pub state: State,
+    /// When it was written down, in microseconds of the clock of the system.
+    #[serde(default)]
+    pub at: i64,
 }
 
 /// How far an event is in the outbox.
@@ -105,6 +119,9 @@ pub struct Publication {
     pub event_id: String,
     /// Whether the broker confirmed it; else it said no, or nothing.
     pub confirmed: bool,
+    /// When it was handed to the broker, in microseconds of the clock of the system.
+    #[serde(default)]
+    pub at: i64,
 }
 
 /// One delivery.
@@ -116,10 +133,16 @@ pub struct Delivery {
     pub event_id: String,
     /// Whether the broker said that it may have come before.
     pub redelivered: bool,
+    /// Whether one of another key, that came later, was handed on before it.
+    #[serde(default)]
+    pub overtaken: bool,
     /// Whether the event was applied by it.
     pub applied: bool,
     /// What became of it.
     pub end: End,
+    /// When the broker handed it out, in microseconds of the clock of the system.
+    #[serde(default)]
+    pub at: i64,
 }
 
 /// What a delivery came to.
@@ -175,21 +198,31 @@ pub struct Left {
     pub unsettled: u64,
     /// Messages that come again later.
     pub delayed: u64,
+    /// Whether something still changed when nobody waited any longer.
+    #[serde(default)]
+    pub moving: bool,
 }
 
 /// A process that served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Process {
-    /// What its metrics said at the end; nothing where it ended before.
+    /// What its metrics said at the end, or before it left in order; nothing where it was not asked.
     pub told: BTreeMap<Measure, u64>,
+    /// Where it went on after that: what it had counted by its log a moment before.
+    #[serde(default)]
+    pub least: Option<BTreeMap<Measure, u64>>,
 }
 
 /// Something that a process counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
+    /// Events written down.
+    Added,
     /// Publications that were confirmed.
     Confirmed,
+    /// Events passed over, as nobody wanted them.
+    Dropped,
     /// Deliveries.
     Delivered,
     /// Deliveries of which the broker said that they may have come before.
@@ -206,6 +239,22 @@ pub enum Measure {
     Backlog,
 }
 
+impl Measure {
+    /// All there is.
+    pub const ALL: [Self; 10] = [
+        Self::Added,
+        Self::Confirmed,
+        Self::Dropped,
+        Self::Delivered,
+        Self::Redelivered,
+        Self::Deduplicated,
+        Self::Acked,
+        Self::PutOff,
+        Self::Dead,
+        Self::Backlog,
+    ];
+}
+
 /// How fast what had gathered went away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
@@ -219,6 +268,7 @@ pub struct Drain {
 }
 
 /// What must have happened, or nothing was proven.
+#[allow(clippy::struct_excessive_bools, reason = "one for each thing to see")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Must {
     /// Events that were published more than once.
@@ -227,6 +277,12 @@ pub struct Must {
     pub redelivered: bool,
     /// Deliveries that met an event that was done.
     pub deduplicated: bool,
+    /// Deliveries that came behind one of another key.
+    #[serde(default)]
+    pub overtaken: bool,
+    /// Deliveries by which events were applied.
+    #[serde(default)]
+    pub applied: bool,
 }
 
 /// A run in numbers.
@@ -259,28 +315,57 @@ impl Must {
         doubled: false,
         redelivered: false,
         deduplicated: false,
+        overtaken: false,
+        applied: false,
+    };
+    /// Events that were applied.
+    pub const APPLIED: Self = Self {
+        applied: true,
+        ..Self::NOTHING
     };
     /// Events that were published more than once, which are known when they come again.
     pub const DOUBLED: Self = Self {
         doubled: true,
-        redelivered: false,
         deduplicated: true,
+        ..Self::NOTHING
     };
     /// Deliveries that came again.
     pub const REDELIVERED: Self = Self {
-        doubled: false,
         redelivered: true,
-        deduplicated: false,
+        ..Self::NOTHING
     };
     /// Deliveries that came again, and were known.
     pub const DEDUPLICATED: Self = Self {
-        doubled: false,
         redelivered: true,
         deduplicated: true,
+        ..Self::NOTHING
     };
+    /// Messages that came twice, and others behind those that followed them.
+    pub const TRICKED: Self = Self {
+        overtaken: true,
+        ..Self::DOUBLED
+    };
+
+    /// Whether all of it is among what was seen.
+    pub(crate) fn is_met_by(self, seen: Self) -> bool {
+        let pairs = [
+            (self.doubled, seen.doubled),
+            (self.redelivered, seen.redelivered),
+            (self.deduplicated, seen.deduplicated),
+            (self.overtaken, seen.overtaken),
+            (self.applied, seen.applied),
+        ];
+        pairs.into_iter().all(|(must, seen)| seen || !must)
+    }
 }
 
 impl Delivery {
+    /// Whether nobody settled it.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.end == End::Open
+    }
+
     /// Whether it met an event that was done.
     #[must_use]
     pub fn is_deduplicated(&self) -> bool {
@@ -307,24 +392,34 @@ impl Evidence {
     /// The run in numbers.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let mut fresh = BTreeMap::<&str, u64>::new();
-        for delivery in self.deliveries.iter().filter(|it| !it.redelivered) {
-            *fresh.entry(&delivery.event_id).or_default() += 1;
-        }
-        let distinct: BTreeSet<_> = self.deliveries.iter().map(|it| &it.event_id).collect();
         let acked = self.requests.values();
-        let deliveries = count(&self.deliveries);
         Summary {
             requests: count(&self.requests),
             acked: count(acked.filter(|it| it.outcome == Outcome::Ok)),
-            committed: count(&self.committed),
-            deliveries,
-            duplicates: deliveries - count(distinct),
-            doubled: fresh.values().map(|count| count - 1).sum(),
-            redelivered: count(self.deliveries.iter().filter(|it| it.redelivered)),
-            deduplicated: count(self.deliveries.iter().filter(|it| it.is_deduplicated())),
-            dead: count(&self.dead),
+            ..self.summary_within(&(i64::MIN..i64::MAX))
         }
+    }
+
+    /// What was written down and delivered within a time, in numbers. Of deliveries, the first ever of
+    /// an event is no duplicate.
+    fn summary_within(&self, time: &Range<i64>) -> Summary {
+        let mut summary = Summary::default();
+        let mut known = BTreeSet::new();
+        for delivery in &self.deliveries {
+            let first = known.insert(&delivery.event_id);
+            if time.contains(&delivery.at) {
+                summary.deliveries += 1;
+                summary.duplicates += u64::from(!first);
+                summary.doubled += u64::from(!first && !delivery.redelivered);
+                summary.redelivered += u64::from(delivery.redelivered);
+                summary.deduplicated += u64::from(delivery.is_deduplicated());
+            }
+        }
+        let committed = self.committed.iter().filter(|it| time.contains(&it.at));
+        let committed: BTreeSet<_> = committed.map(|it| &it.event_id).collect();
+        summary.dead = count(self.dead.iter().filter(|id| committed.contains(id)));
+        summary.committed = count(committed);
+        summary
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
+use gantry_store::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,7 +35,11 @@ enum Line {
         error: String,
     },
     /// Something that was done to the system.
-    Done { to: String },
+    Done {
+        to: String,
+        /// When, in microseconds of the clock of the system.
+        at: i64,
+    },
 }
 
 impl History {
@@ -82,7 +87,10 @@ impl History {
     ///
     /// If it is not on disk.
     pub fn done(&self, to: impl Into<String>) -> io::Result<()> {
-        self.lines.add_for_good(&Line::Done { to: to.into() })
+        self.lines.add_for_good(&Line::Done {
+            to: to.into(),
+            at: Timestamp::now().micros(),
+        })
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the service under test does: writes changes down with their events, and applies those that come.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gantry::crash;
 use gantry_events::{Failure, Handle, Outbox, Received};
 use gantry_store::{Database, Error, Migration, Statement, Transaction};
+use tokio::time;
 
 use crate::{
     contract::{Credited, Debited, PostRequest, Trouble},
@@ -123,6 +124,8 @@ pub(crate) async fn post(
 #[derive(Debug, Clone)]
 pub(crate) struct Apply {
     pub(crate) log: Arc<Log>,
+    /// How long it waits first, as for another service.
+    pub(crate) wait: Duration,
 }
 
 /// A change, whichever event tells of it.
@@ -146,6 +149,9 @@ impl Apply {
             amount,
             trouble,
         } = change;
+        if !self.wait.is_zero() {
+            time::sleep(self.wait).await;
+        }
         let balance = transaction.statement(&BALANCE).bind(account).bind(amount);
         let place = balance.fetch_one().await?.integer("effects")?;
         let sequence = event.sequence().and_then(|it| i64::try_from(it).ok());

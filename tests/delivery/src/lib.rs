@@ -19,20 +19,22 @@ mod ledger;
 mod lines;
 mod log;
 mod metrics;
+#[cfg(feature = "model")]
+pub mod model;
 mod rows;
 pub mod service;
 
 /// The contract of the service under test.
-mod contract {
+pub mod contract {
     gantry::include_contracts!();
 
-    pub(crate) use delivery::v1::*;
+    pub use delivery::v1::*;
 }
 
-pub use drive::{BrokerKind, DatabaseKind, Harm, Plan, Row};
+pub use drive::{BrokerKind, Combination, DatabaseKind, Harm, Matrix, Plan, Row, Scale, Scaled};
 pub use evidence::{
     Balance, Committed, Delivery, Drain, Effect, End, Entry, Evidence, Left, Measure, Must,
-    Outcome, Process, Publication, Request, State, Summary,
+    Outcome, Process, Publication, Request, State, Strike, Summary,
 };
 pub use history::{History, requests};
 pub use judge::{Fault, Kind};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -45,7 +45,19 @@ impl Lines {
 
 /// The lines of a file, in their order.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
-    let text = fs::read_to_string(path)?;
-    let lines = text.lines().map(|line| Ok(serde_json::from_str(line)?));
-    lines.collect()
+    Ok(read_from(path, 0)?.0)
+}
+
+/// The whole lines of a file from the byte `from` on, and where the next begin.
+pub(crate) fn read_from<T: DeserializeOwned>(path: &Path, from: u64) -> io::Result<(Vec<T>, u64)> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    let whole = &bytes[..end.map_or(0, |end| end + 1)];
+    let lines = serde_json::Deserializer::from_slice(whole).into_iter();
+    let lines = lines.collect::<Result<_, _>>()?;
+    let length = u64::try_from(whole.len()).unwrap_or(u64::MAX);
+    Ok((lines, from + length))
 }

@@ -22,11 +22,11 @@ pub(crate) fn read(page: &str, group: &str) -> BTreeMap<Measure, u64> {
         });
         counts.flatten().reduce(|one, other| one + other)
     };
+    let published = |outcome| sum(names::EVENTS_PUBLISHED.name, &[("outcome", outcome)]);
     let told = [
-        (
-            Measure::Confirmed,
-            sum(names::EVENTS_PUBLISHED.name, &[("outcome", "sent")]),
-        ),
+        (Measure::Added, sum(names::EVENTS_ADDED.name, &[])),
+        (Measure::Confirmed, published("sent")),
+        (Measure::Dropped, published("dropped")),
         (
             Measure::Delivered,
             sum(names::MESSAGING_CONSUMED.name, &[of_group]),

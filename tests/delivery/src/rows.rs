@@ -17,7 +17,7 @@ const ENTRIES: Statement = Statement::new(
 );
 const COMMITTED: Statement = Statement::new(
     "delivery.committed",
-    "SELECT event_id, aggregate_key, sequence, topic, body, state FROM event_outbox
+    "SELECT event_id, aggregate_key, sequence, topic, body, state, created_at FROM event_outbox
      ORDER BY aggregate_key, sequence LIMIT $1",
 );
 const EFFECTS: Statement = Statement::new(
@@ -92,6 +92,7 @@ fn committed(row: &Row) -> Result<Committed, Error> {
         account: row.text("aggregate_key")?,
         sequence: row.narrow("sequence")?,
         amount,
+        at: row.time("created_at")?.micros(),
         state: match row.integer("state")? {
             0 => State::Pending,
             1 => State::Delivered,

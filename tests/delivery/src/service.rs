@@ -1,6 +1,6 @@
 //! The service under test: writes changes down with their events, and applies those that come.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use gantry::{
     BoxError,
@@ -18,7 +18,7 @@ use crate::{
     },
     door::{Door, Tricks},
     ledger::{self, Apply, MIGRATIONS, Posted},
-    log::Log,
+    log::{Line, Log},
 };
 
 /// Its name; its consumers' groups begin with it.
@@ -51,6 +51,8 @@ config::section! {
         pub consumes: bool = true, restart;
         /// The name of its consumer.
         pub consumer: String = "effects".to_owned(), restart;
+        /// How long the handler waits before it does anything, as for another service.
+        pub wait: Duration = Duration::ZERO, restart;
         /// How many deliveries come twice, in percent.
         pub double_percent: u8 = 0, in 0..=100, restart;
         /// How many deliveries come behind the next of another key, in percent.
@@ -82,7 +84,10 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     let door = Door::of(broker, Arc::clone(&log), tricks);
     let events = Events::attach_to(app, &database, Arc::new(door), events).await?;
     if settings.consumes {
-        let apply = Apply { log };
+        let apply = Apply {
+            log: Arc::clone(&log),
+            wait: settings.wait,
+        };
         // One of them for as long as the process.
         let name = settings.consumer.leak();
         let consumer = events.consumer(name);
@@ -93,7 +98,11 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
     }
     if settings.publishes {
         let outbox = events.outbox();
-        app.serve(LedgerServiceServer::new(Service { database, outbox }));
+        app.serve(LedgerServiceServer::new(Service {
+            database,
+            outbox,
+            log,
+        }));
     }
     Ok(())
 }
@@ -102,6 +111,7 @@ pub async fn start(app: &mut App<Config>) -> Result<(), BoxError> {
 struct Service {
     database: Database,
     outbox: Outbox,
+    log: Arc<Log>,
 }
 
 #[async_trait]
@@ -109,7 +119,11 @@ impl LedgerService for Service {
     async fn post(&self, request: Request<PostRequest>) -> Result<Response<PostResponse>, Status> {
         let posted = ledger::post(&self.database, &self.outbox, request.into_inner()).await?;
         match posted {
-            Posted::New => Ok(Response::new(PostResponse { known: false })),
+            Posted::New => {
+                // It is committed, and nothing was waited for since.
+                self.log.add(&Line::Added);
+                Ok(Response::new(PostResponse { known: false }))
+            }
             Posted::Known => Ok(Response::new(PostResponse { known: true })),
             Posted::Refused => Err(Status::failed_precondition("refused, as was asked for")),
         }

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
+pub use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
-    common::v1::any_value,
-    trace::v1::Span,
+    common::v1::{KeyValue, any_value},
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -78,9 +78,18 @@ impl Collector {
 
     /// Waits for a trace that has spans of all `services`; returns all its spans.
     pub async fn trace_over(&self, services: &[&str]) -> Vec<Received> {
-        let wanted: BTreeSet<_> = services.iter().map(|name| (*name).to_owned()).collect();
+        self.trace_of(services, |it| it.service.clone()).await
+    }
+
+    /// Waits for a trace that has spans of all these names; returns all its spans.
+    pub async fn trace_with(&self, names: &[&str]) -> Vec<Received> {
+        self.trace_of(names, |it| it.span.name.clone()).await
+    }
+
+    async fn trace_of(&self, wanted: &[&str], of: impl Fn(&Received) -> String) -> Vec<Received> {
+        let wanted: BTreeSet<_> = wanted.iter().map(|name| (*name).to_owned()).collect();
         wait::until(
-            "one trace over all services",
+            "one trace with all that is wanted",
             Duration::from_secs(30),
             async || {
                 let spans = self.spans();
@@ -91,7 +100,7 @@ impl Collector {
                         .filter(|it| it.span.trace_id == trace)
                         .cloned()
                         .collect();
-                    let names = members.iter().map(|it| it.service.clone()).collect();
+                    let names = members.iter().map(&of).collect();
                     wanted.is_subset(&names).then_some(members)
                 })
             },
@@ -103,6 +112,16 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.serving.abort();
+    }
+}
+
+/// The value of an attribute, for assertions.
+#[must_use]
+pub fn text(attribute: &KeyValue) -> String {
+    match attribute.value.as_ref().and_then(|it| it.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        _ => String::new(),
     }
 }
 

@@ -13,8 +13,7 @@ use tempfile::TempDir;
 use crate::{
     authority::Authority,
     process::{free_address, pid},
-    tools,
-    wait::{self, SOON},
+    tools, wait,
 };
 
 /// How long a secured etcd remembers a login; its shortest.
@@ -207,9 +206,7 @@ impl Etcd {
     ///
     /// If it does not soon; what it said is shown.
     pub async fn answers(&self) {
-        let log = self.folder.path().join("log");
-        let what = format!("etcd to answer; its words are in {}", log.display());
-        wait::until(&what, SOON, async || {
+        wait::answers("etcd", &self.folder.path().join("log"), async || {
             let output = self.ctl(&["endpoint", "health"]);
             output.status.success().then_some(())
         })

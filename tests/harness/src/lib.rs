@@ -4,10 +4,12 @@
 //! a bound. A tool that is missing skips its test by name; with `CI=true` it fails it.
 
 pub mod authority;
+pub mod broker;
 pub mod collector;
 pub mod database;
 pub mod etcd;
 pub mod http_load;
+pub mod leash;
 pub mod load;
 pub mod postgres;
 pub mod process;

@@ -74,7 +74,17 @@ impl Postgres {
     ///
     /// If it does not come to answer.
     pub async fn start() -> Option<Self> {
-        Self::start_with(None).await
+        Self::start_with(None, &[]).await
+    }
+
+    /// The same, which waits for its disk as it does in production: what is committed is there after a
+    /// loss of power, too. To measure, not to test.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come to answer.
+    pub async fn durable() -> Option<Self> {
+        Self::start_with(None, &["-c", "fsync=on"]).await
     }
 
     /// The same, with TLS by a certificate of `authority`; without it, it takes nobody's word.
@@ -83,10 +93,10 @@ impl Postgres {
     ///
     /// If it does not come to answer.
     pub async fn secured(authority: &Authority) -> Option<Self> {
-        Self::start_with(Some(authority)).await
+        Self::start_with(Some(authority), &[]).await
     }
 
-    async fn start_with(authority: Option<&Authority>) -> Option<Self> {
+    async fn start_with(authority: Option<&Authority>, options: &[&str]) -> Option<Self> {
         // A link to where the programs are: they look for the rest beside themselves.
         let programs = fs::canonicalize(tools::find("postgresql")?).expect("follow a link");
         let folder = tempfile::tempdir().expect("a temporary folder").keep();
@@ -102,7 +112,8 @@ impl Postgres {
         }
         make.arg(&password).arg("-D").arg(folder.join("data"));
         tools::run(&mut make);
-        let options = authority.map_or_else(Vec::new, |it| tls(it, &folder));
+        let mut options: Vec<_> = options.iter().map(|it| (*it).to_owned()).collect();
+        options.extend(authority.into_iter().flat_map(|it| tls(it, &folder)));
         let address = free_address();
         let keeper = keep(&programs, &folder, address, &options);
         let server = Self {
@@ -185,15 +196,12 @@ impl Postgres {
     }
 
     async fn answers(&self) {
-        let ready = wait::until("postgres to answer", SOON, async || {
+        wait::answers("postgres", &self.folder.join("log"), async || {
             let id = self.id()?;
             let ready = self.told()?.lines().nth(7)?.trim() == "ready";
             (ready && is_alive(id)).then_some(())
-        });
-        if tokio::time::timeout(SOON / 2, ready).await.is_err() {
-            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            panic!("postgres does not answer:\n{log}");
-        }
+        })
+        .await;
     }
 }
 

@@ -1,9 +1,15 @@
 //! One binary of this workspace, running.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    hash::{BuildHasher as _, RandomState},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,14 +18,19 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time,
 };
 
-use crate::wait::{self, SOON};
+use crate::{
+    leash::Leash,
+    wait::{self, SOON},
+};
 
-/// A running service of this workspace, ended by kill when dropped.
+/// A running service of this workspace, ended by kill when dropped, or with this program.
 #[derive(Debug)]
 pub struct Service {
     child: Child,
+    leash: Leash,
     /// Where it serves gRPC.
     pub address: SocketAddr,
     /// Where it serves probes, metrics and the admin service.
@@ -123,8 +134,10 @@ impl Builder {
         let log = std::fs::File::create(self.folder.path().join("output")).expect("a log file");
         let errors = log.try_clone().expect("a second handle");
         let child = self.command.stdout(log).stderr(errors).spawn();
+        let child = child.expect("start a built binary");
         Service {
-            child: child.expect("start a built binary"),
+            leash: Leash::of(&child),
+            child,
             address: self.address,
             side_address: self.side_address,
             folder: self.folder,
@@ -197,10 +210,12 @@ impl Service {
     ///
     /// If it has not ended by then.
     pub async fn ended(&mut self, bound: Duration) -> ExitStatus {
-        wait::until("a service to end", bound, async || {
+        let status = wait::until("a service to end", bound, async || {
             self.child.try_wait().expect("ask for a child")
         })
-        .await
+        .await;
+        self.leash.let_go();
+        status
     }
 }
 
@@ -238,21 +253,33 @@ pub fn built(binary: &str) -> PathBuf {
     let mut paths = folders.map(|folder| folder.join(binary));
     paths.find(|path| path.is_file()).unwrap_or_else(|| {
         let running = running.display();
-        panic!("{binary} is missing beside {running}: run cargo build --workspace")
+        panic!("{binary} is missing beside {running}: run cargo build --workspace --all-targets --all-features")
     })
 }
 
-/// A loopback address nobody listens on at this moment.
+/// Ports for those who have to be told theirs: systems take none of these by themselves, so nobody who
+/// asked for port 0 and no outgoing connection has one before it is bound.
+const TOLD: Range<u16> = 12_000..32_000;
+
+/// A loopback address nobody listens on at this moment; the same process gets each once.
 ///
 /// # Panics
 ///
 /// If there is none.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
+    // Processes begin at different places.
+    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        let drawn = RandomState::new().hash_one(std::process::id());
+        AtomicUsize::new(usize::try_from(drawn % 65_536).expect("small"))
+    });
+    let mut free = TOLD.clone().filter_map(|_| {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % TOLD.len();
+        let port = TOLD.start + u16::try_from(number).expect("less than all");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        listener.local_addr().ok()
+    });
+    free.next().expect("a free port")
 }
 
 /// What `GET path` at `address` answers, head and body; none where nothing answers.
@@ -279,14 +306,18 @@ async fn ask(
     header: &str,
     json: &str,
 ) -> Option<String> {
-    let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{header}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
         json.len()
     );
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    Some(answer)
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    };
+    // A process that stands still answers nothing, and keeps nobody.
+    time::timeout(SOON, answer).await.ok()?
 }

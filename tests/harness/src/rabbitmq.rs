@@ -54,6 +54,8 @@ pub struct RabbitMq {
     epmd: SocketAddr,
     distribution: SocketAddr,
     keeper: Child,
+    /// How many bytes its log had when it was last started.
+    said: usize,
 }
 
 /// The server that all tests of a program share, each with groups and topics of its own; none where
@@ -114,6 +116,7 @@ impl RabbitMq {
             epmd,
             distribution,
             keeper,
+            said: 0,
         };
         server.answers().await;
         Some(server)
@@ -241,11 +244,31 @@ impl RabbitMq {
     ///
     /// If it does not come to answer.
     pub async fn restart(&mut self) {
+        self.end();
+        self.begin().await;
+    }
+
+    /// The same without anything of what it has kept, as one that is put in its place.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come to answer.
+    pub async fn replace(&mut self) {
+        self.end();
+        fs::remove_dir_all(self.folder.join("data")).expect("what it has kept");
+        self.begin().await;
+    }
+
+    fn end(&mut self) {
         if let Some(mut input) = self.keeper.stdin.take() {
             input.write_all(b"keep\n").expect("tell a shell");
         }
         self.keeper.wait().expect("wait for a shell");
+    }
+
+    async fn begin(&mut self) {
         fs::remove_file(self.folder.join("pid")).expect("a file of its last run");
+        self.said = self.log().len();
         self.keeper = Self::keep(&self.programs, &self.folder, self.addresses());
         self.answers().await;
     }
@@ -280,16 +303,18 @@ impl RabbitMq {
     }
 
     async fn answers(&self) {
-        let ready = wait::until("rabbitmq to answer", SOON * 4, async || {
+        let log = self.folder.join("log");
+        wait::answers("rabbitmq", &log, async || {
             let id = self.id()?;
-            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            let started = log.rsplit("Starting broker").next()?;
-            (is_alive(id) && started.contains("completed with")).then_some(())
-        });
-        if tokio::time::timeout(SOON * 3, ready).await.is_err() {
-            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            panic!("rabbitmq does not answer:\n{log}");
-        }
+            let log = self.log();
+            let started = log.get(self.said..)?.contains("completed with");
+            (is_alive(id) && started).then_some(())
+        })
+        .await;
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 }
 

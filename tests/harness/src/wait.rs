@@ -1,6 +1,6 @@
 //! Waits for conditions.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use tokio::time::{self, Instant};
 
@@ -27,5 +27,24 @@ pub async fn until<T>(
         }
         assert!(started.elapsed() < bound, "waited {bound:?} for {what}");
         time::sleep(INTERVAL).await;
+    }
+}
+
+/// Waits until `condition` says that the server `name` answers, whose words are in the file `log`.
+///
+/// Long: all that a machine has to do at that moment may be before it.
+///
+/// # Panics
+///
+/// If it does not come to answer; what it said is shown.
+pub async fn answers(name: &str, log: &Path, mut condition: impl AsyncFnMut() -> Option<()>) {
+    let answered = async {
+        while condition().await.is_none() {
+            time::sleep(INTERVAL).await;
+        }
+    };
+    if time::timeout(SOON * 4, answered).await.is_err() {
+        let said = fs::read_to_string(log).unwrap_or_default();
+        panic!("{name} does not answer:\n{said}");
     }
 }

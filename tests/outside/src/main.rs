@@ -14,7 +14,10 @@ struct Hello;
 
 #[tonic::async_trait]
 impl HelloService for Hello {
-    async fn say_hello(&self, request: Request<SayHelloRequest>) -> Result<Response<SayHelloResponse>, Status> {
+    async fn say_hello(
+        &self,
+        request: Request<SayHelloRequest>,
+    ) -> Result<Response<SayHelloResponse>, Status> {
         let greeting = format!("Hello, {}!", request.into_inner().name);
         Ok(Response::new(SayHelloResponse { greeting }))
     }

@@ -2,8 +2,14 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
-use gantry_events::dead::Name;
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
+};
+use gantry_events::{
+    broker::Login,
+    dead::{Name, REDRIVEN_MAX, Reason},
+};
 
 use crate::output::Format;
 
@@ -34,6 +40,17 @@ pub(crate) struct BrokerOptions {
     pub(crate) broker_password_file: Option<PathBuf>,
 }
 
+impl BrokerOptions {
+    /// What is worth saying of them.
+    pub(crate) fn remark(&self) -> Option<&'static str> {
+        let (_, login) = Login::taken_from(self.broker.as_deref()?);
+        (!login?.password.is_empty()).then_some(
+            "every user of this machine can read the password in --broker; \
+             GANTRY_BROKER__PASSWORD in the environment keeps it",
+        )
+    }
+}
+
 /// Look after dead letters: events that a consumer could not do.
 ///
 /// A group is who consumes, SERVICE.CONSUMER. An event that one rejects, or that fails as often as it
@@ -42,12 +59,12 @@ pub(crate) struct BrokerOptions {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gantry dlq list                                who has dead letters
-  gantry dlq list notifications.news             which, and why
-  gantry dlq show notifications.news 17          all that is known of one
-  gantry dlq redrive notifications.news 17       once more, from the beginning
-  gantry dlq redrive notifications.news --all --reason attempts_used_up --rate 50
-  gantry dlq drop notifications.news 17 --yes    never again")]
+  gantry dlq list                                   who has dead letters
+  gantry dlq list notifications.notices             which, and why
+  gantry dlq show notifications.notices 17          all that is known of one
+  gantry dlq redrive notifications.notices 17       once more, from the beginning
+  gantry dlq redrive notifications.notices --all --reason attempts_used_up --rate 50
+  gantry dlq drop notifications.notices 17 --yes    never again")]
 pub(crate) struct Dlq {
     #[command(subcommand)]
     pub(crate) verb: DlqVerb,
@@ -64,10 +81,11 @@ pub(crate) enum DlqVerb {
 /// Show which groups have dead letters, or those of one group, the oldest first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --output json, an array: of groups {group, dead_letters, ready, delayed, unsettled}, or of letters
+With --output json, an array: of groups {group, dead_letters, ready, delayed, unsettled, consumers}, or of letters
 {place, id, topic, source, partition, attempts, reason, time, redriven, body_bytes}.")]
 pub(crate) struct DlqList {
-    /// Whose; every group's number without one
+    /// Whose; every group's number without one. A broker that does not tell its groups, as RabbitMQ, is
+    /// asked about those of running instances
     pub(crate) group: Option<String>,
     /// Show groups without dead letters, too
     #[arg(long, conflicts_with = "group")]
@@ -91,8 +109,40 @@ pub(crate) struct Filter {
     #[arg(long)]
     pub(crate) topic: Option<String>,
     /// Of this reason alone, as `list` shows it
+    #[arg(long, value_parser = reasons().try_map(|word| reason(&word)))]
+    pub(crate) reason: Option<Reason>,
+}
+
+/// The words for why an event is a dead letter.
+fn reasons() -> PossibleValuesParser {
+    let words = Reason::ALL.iter().map(|reason| reason.as_str());
+    PossibleValuesParser::new(words.map(PossibleValue::new))
+}
+
+fn reason(word: &str) -> Result<Reason, String> {
+    let reason = Reason::ALL.iter().find(|reason| reason.as_str() == word);
+    reason
+        .copied()
+        .ok_or_else(|| format!("no reason is {word:?}"))
+}
+
+/// Letters of a group to do something with.
+#[derive(Debug, Args)]
+pub(crate) struct Meant {
+    /// Whose
+    pub(crate) group: String,
+    /// Places, or ids of events
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "LETTER"
+    )]
+    pub(crate) letters: Vec<Name>,
+    /// All that are there now
     #[arg(long)]
-    pub(crate) reason: Option<String>,
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 }
 
 /// Show one dead letter: its headers, with what it failed with, and the size of its body.
@@ -128,25 +178,13 @@ pub(crate) struct DlqShow {
 Ctrl-C ends it with 130 after the letter at hand. The exit code is 1 where a letter stays that was
 meant, or one that was named is not there.")]
 pub(crate) struct DlqRedrive {
-    /// Whose
-    pub(crate) group: String,
-    /// Places, or ids of events
-    #[arg(
-        required_unless_present = "all",
-        conflicts_with = "all",
-        value_name = "LETTER"
-    )]
-    pub(crate) letters: Vec<Name>,
-    /// All that are there now
-    #[arg(long)]
-    pub(crate) all: bool,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) meant: Meant,
     /// No more than so many in a second
     #[arg(long, value_name = "PER_SECOND", default_value = "10")]
     pub(crate) rate: NonZeroU32,
     /// Leave letters that went back so often before
-    #[arg(long, value_name = "COUNT", default_value_t = gantry_events::dead::REDRIVEN_MAX)]
+    #[arg(long, value_name = "COUNT", default_value_t = REDRIVEN_MAX)]
     pub(crate) redriven_max: u32,
     #[command(flatten)]
     pub(crate) broker: BrokerOptions,
@@ -158,20 +196,8 @@ pub(crate) struct DlqRedrive {
 /// Drop dead letters for good: their consumer never does them.
 #[derive(Debug, Args)]
 pub(crate) struct DlqDrop {
-    /// Whose
-    pub(crate) group: String,
-    /// Places, or ids of events
-    #[arg(
-        required_unless_present = "all",
-        conflicts_with = "all",
-        value_name = "LETTER"
-    )]
-    pub(crate) letters: Vec<Name>,
-    /// All that are there now
-    #[arg(long)]
-    pub(crate) all: bool,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) meant: Meant,
     /// Do it; without this it is only said how many it would be
     #[arg(long)]
     pub(crate) yes: bool,
@@ -182,7 +208,7 @@ pub(crate) struct DlqDrop {
     pub(crate) output: Format,
 }
 
-/// Look at events as they pass.
+/// Look at events as they pass, and at those who publish and consume them.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     #[command(subcommand)]
@@ -191,7 +217,56 @@ pub(crate) struct Events {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventsVerb {
+    Status(EventsStatus),
     Tail(Tail),
+    Remove(EventsRemove),
+}
+
+/// Remove a group for good, with all events that wait in its queues and its dead letters.
+///
+/// It is for a consumer that there will not be any more, or that is to be made anew with another number
+/// of partitions. Nothing is removed while somebody consumes it: stop that first. Where it comes back, it has
+/// what is published from then on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry events remove notifications.notices          what would go
+  gantry events remove notifications.notices --yes    it goes
+
+With --output json, {group, ready, delayed, dead_letters}: what is gone.")]
+pub(crate) struct EventsRemove {
+    /// Which: SERVICE.CONSUMER
+    pub(crate) group: String,
+    /// Do it; without this it is only said what would go
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) broker: BrokerOptions,
+    /// Print for people, or JSON
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
+}
+
+/// Show how events fare in running instances: how each reaches the broker, what waits to be published
+/// and why, and who consumes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  gantry events status                       every instance that has events
+  gantry events status orders-2              one of them
+
+With --output json, an array of {instance, broker: {system, url, connections: [{purpose, state,
+seconds_in_state, error, attempts}]}, outbox: {pending, oldest_age_seconds, in_flight, keys_claimed, waits:
+[{reason, topic, keys, attempts, seconds, next_attempt_ms}], refused: [{reason, count, seconds_since_last,
+last_topic, last_error}], error}, consumers: [{group, state, partitions, in_flight, held, held_keys,
+troubles: [{reason, partitions, seconds, attempts, error}], queued: {ready, unsettled, delayed,
+dead_letters, strays}}]}. Words of `reason` are those of the metrics.")]
+pub(crate) struct EventsStatus {
+    /// A service or an instance; all that have events without one
+    pub(crate) name: Option<String>,
+    /// Print for people, or a JSON array
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) output: Format,
 }
 
 /// Show events as they are published: time, topic, source, size and trace, and never what is in them.

@@ -1,7 +1,9 @@
 //! `gantry dlq list`: who has dead letters, and which.
 
+use std::collections::BTreeSet;
+
 use gantry_events::{
-    broker::{DeadLetter, Fill},
+    broker::{BrokerError, DeadLetter, Fill},
     dead::{Chosen, Walk},
     headers::SOURCE,
 };
@@ -10,9 +12,11 @@ use serde::Serialize;
 use crate::{
     Outcome,
     args::{DlqList, Filter},
+    ask,
     broker::Reached,
     failure::{Exit, Failure},
     output::{self, Format},
+    supervisor::Row,
 };
 
 /// A group, as it is printed for programs.
@@ -23,6 +27,7 @@ struct GroupRow {
     ready: u64,
     delayed: u64,
     unsettled: u64,
+    consumers: u64,
 }
 
 /// A letter, likewise.
@@ -50,16 +55,18 @@ pub(super) async fn run(reached: &Reached, args: &DlqList) -> Outcome {
 
 async fn groups(reached: &Reached, args: &DlqList) -> Outcome {
     let failed = |error| reached.failure(&error);
-    let names = reached.broker.groups().await.map_err(failed)?;
-    let Some(names) = names else {
-        return Err(Failure::usage(
-            "this broker does not tell its groups; name one, as in `gantry dlq list \
-             notifications.news`",
-        ));
+    let (names, told) = match reached.broker.groups().await.map_err(failed)? {
+        Some(names) => (names, Ok(Exit::Fine)),
+        None => of_instances().await?,
     };
     let mut rows = Vec::new();
     for name in names {
-        let fill = reached.broker.fill(&name).await.map_err(failed)?;
+        let fill = match reached.broker.fill(&name).await {
+            Ok(fill) => fill,
+            // It has just gone, or is one of another broker.
+            Err(BrokerError::Missing(_)) => continue,
+            Err(error) => return Err(failed(error)),
+        };
         if args.all || fill.dead_letters > 0 {
             rows.push(group(name, &fill));
         }
@@ -69,7 +76,26 @@ async fn groups(reached: &Reached, args: &DlqList) -> Outcome {
         Format::Human if rows.is_empty() => output::note("nobody has dead letters"),
         Format::Human => output::line(&groups_table(&rows)),
     }
-    Ok(Exit::Fine)
+    told
+}
+
+/// The groups of running instances, for a broker that does not tell its own; and how the verb ends, as an
+/// instance may not have answered.
+async fn of_instances() -> Result<(Vec<String>, Outcome), Failure> {
+    let reports = ask::running().await.map_err(|_| {
+        Failure::usage(
+            "this broker does not tell its groups, and no `gantry up` runs here that would; name one, as \
+             in `gantry dlq list notifications.notices`",
+        )
+    })?;
+    let asked = async |channel, _: &Row| {
+        let shown = ask::events(channel).await?;
+        let groups = shown.consumers.into_iter().map(|it| it.group);
+        Ok(groups.collect())
+    };
+    let answers = ask::all(&reports, asked).await;
+    let names: BTreeSet<_> = answers.rows.iter().cloned().collect();
+    Ok((names.into_iter().collect(), answers.exit()))
 }
 
 fn group(name: String, fill: &Fill) -> GroupRow {
@@ -79,15 +105,28 @@ fn group(name: String, fill: &Fill) -> GroupRow {
         ready: fill.ready.iter().sum(),
         delayed: fill.delayed,
         unsettled: fill.unsettled,
+        consumers: fill.consumers,
     }
 }
 
 fn groups_table(groups: &[GroupRow]) -> String {
-    let heading = ["GROUP", "DEAD", "READY", "DELAYED", "UNSETTLED"];
+    let heading = [
+        "GROUP",
+        "DEAD",
+        "READY",
+        "DELAYED",
+        "UNSETTLED",
+        "CONSUMERS",
+    ];
     let cells = |row: &GroupRow| {
-        let [dead, ready, delayed, unsettled] =
-            [row.dead_letters, row.ready, row.delayed, row.unsettled].map(|it| it.to_string());
-        [row.group.clone(), dead, ready, delayed, unsettled]
+        [
+            row.group.clone(),
+            row.dead_letters.to_string(),
+            row.ready.to_string(),
+            row.delayed.to_string(),
+            row.unsettled.to_string(),
+            row.consumers.to_string(),
+        ]
     };
     let rows: Vec<_> = groups.iter().map(cells).collect();
     output::table(heading, &rows)
@@ -124,7 +163,7 @@ async fn letters(reached: &Reached, group: &str, args: &DlqList) -> Outcome {
 pub(super) fn of(filter: &Filter) -> Chosen {
     Chosen {
         topic: filter.topic.clone(),
-        reason: filter.reason.clone(),
+        reason: filter.reason,
         ..Chosen::default()
     }
 }

@@ -1,10 +1,10 @@
 //! `gantry dlq redrive` and `gantry dlq drop`: letters put back, or away for good.
 
-use std::{collections::BTreeSet, io::IsTerminal as _, pin::pin};
+use std::{io::IsTerminal as _, pin::pin};
 
 use gantry_events::{
     broker::{BrokerError, DeadLetter},
-    dead::{self, Chosen, Name, Walk},
+    dead::{self, Chosen, Walk},
 };
 use serde::Serialize;
 use tokio::signal;
@@ -12,7 +12,7 @@ use tokio::signal;
 use super::list::of;
 use crate::{
     Outcome,
-    args::{DlqDrop, DlqRedrive, Filter},
+    args::{DlqDrop, DlqRedrive, Meant},
     broker::Reached,
     failure::{Exit, Failure},
     output::{self, Format},
@@ -32,12 +32,12 @@ struct Settled {
 }
 
 pub(super) async fn redrive(reached: &Reached, args: &DlqRedrive) -> Outcome {
-    let chosen = chosen(&args.letters, &args.filter);
-    let walk = Walk::begin(&*reached.broker, &args.group, &chosen).await;
+    let (group, chosen) = (&args.meant.group, chosen(&args.meant));
+    let walk = Walk::begin(&*reached.broker, group, &chosen).await;
     let walk = walk.map_err(|error| reached.failure(&error))?;
     let walk = walk.paced(args.rate);
     let (done, exit) = each(reached, walk, "redriven", async |letter| {
-        dead::redrive(&*reached.broker, &args.group, letter, args.redriven_max).await
+        dead::redrive(&*reached.broker, group, letter, args.redriven_max).await
     })
     .await?;
     let why = "went back as often as it may; see --redriven-max";
@@ -45,8 +45,8 @@ pub(super) async fn redrive(reached: &Reached, args: &DlqRedrive) -> Outcome {
 }
 
 pub(super) async fn drop(reached: &Reached, args: &DlqDrop) -> Outcome {
-    let chosen = chosen(&args.letters, &args.filter);
-    let walk = Walk::begin(&*reached.broker, &args.group, &chosen).await;
+    let (group, chosen) = (&args.meant.group, chosen(&args.meant));
+    let walk = Walk::begin(&*reached.broker, group, &chosen).await;
     let mut walk = walk.map_err(|error| reached.failure(&error))?;
     if !args.yes {
         let mut count = 0_u64;
@@ -65,16 +65,16 @@ pub(super) async fn drop(reached: &Reached, args: &DlqDrop) -> Outcome {
         return Err(Failure::usage(text));
     }
     let (done, exit) = each(reached, walk, "dropped", async |letter| {
-        dead::discard(&*reached.broker, &args.group, letter).await
+        dead::discard(&*reached.broker, group, letter).await
     })
     .await?;
     finish(&done, "dropped", "", args.output, exit)
 }
 
-fn chosen(names: &[Name], filter: &Filter) -> Chosen {
+fn chosen(meant: &Meant) -> Chosen {
     Chosen {
-        names: names.iter().cloned().collect::<BTreeSet<_>>(),
-        ..of(filter)
+        names: meant.letters.iter().cloned().collect(),
+        ..of(&meant.filter)
     }
 }
 
@@ -152,8 +152,5 @@ fn finish(done: &Settled, what: &str, why_left: &str, format: Format, exit: Exit
 }
 
 fn letters(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 letter {what}"),
-        _ => format!("{count} letters {what}"),
-    }
+    format!("{} {what}", output::counted(count, "letter"))
 }

@@ -135,6 +135,8 @@ fn text(shown: &Shown) -> String {
         body_bytes,
         ..
     } = shown;
+    // Whoever published it may have called it anything.
+    let topic = output::plain(topic);
     let mut text = format!("{topic}\nletter {place} of {group}, from its queue {partition}\n");
     if let Some(key) = &shown.key {
         let _ = writeln!(text, "key: {}", output::plain(key));
@@ -180,10 +182,10 @@ mod tests {
                 body: "order-1".into(),
             },
         };
-        let quiet = shown("notifications.news", &letter, false);
+        let quiet = shown("notifications.notices", &letter, false);
         let expected = "\
 shop.orders.v1.OrderPlaced
-letter 17 of notifications.news, from its queue 3
+letter 17 of notifications.notices, from its queue 3
 
 HEADER             VALUE
 gantry-dead-error  no such account
@@ -191,9 +193,11 @@ gantry-dead-error  no such account
 body: 7 bytes";
         assert_eq!(expected, text(&quiet));
         assert!(!output::to_json(&quiet).contains("order-1"));
-        let mut told = shown("notifications.news", &letter, true);
+        let mut told = shown("notifications.notices", &letter, true);
         told.body = Some(serde_json::json!({"orderId": "1"}));
+        told.topic = "\u{1b}[2J".to_owned();
         let text = text(&told);
+        assert!(!text.contains('\u{1b}'), "{text:?}");
         for words in ["key: order-1", "subject", "\"orderId\": \"1\""] {
             assert!(text.contains(words), "{words} in {text}");
         }

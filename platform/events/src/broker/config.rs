@@ -9,7 +9,8 @@ use gantry::{
     config::{self, Check, Secret},
 };
 
-pub use url::{Scheme, Url, UrlError};
+pub(super) use url::plain;
+pub use url::{Login, Scheme, Url, UrlError};
 
 /// Bounds of waits.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_mins(10);

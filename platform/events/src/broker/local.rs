@@ -26,8 +26,8 @@ use tokio::time::{Duration, timeout};
 use tonic::{Response, Status};
 
 use super::{
-    Broker, BrokerError, Config, DeadLetter, Fill, Group, Headers, PublishError, Subscription,
-    Tail, Work,
+    Broker, BrokerError, Config, Connection, ConnectionState, DeadLetter, Fill, Group, Headers,
+    PublishError, Subscription, Tail, Work,
 };
 use crate::Message;
 use publish::Publisher;
@@ -47,6 +47,7 @@ type Client = BrokerServiceClient<Channel>;
 /// The local broker.
 #[derive(Debug)]
 pub(super) struct Local {
+    channel: Channel,
     client: Client,
     publisher: Publisher,
     config: Live<Config>,
@@ -58,9 +59,11 @@ impl Local {
     pub(super) fn new(config: &Live<Config>, tasks: &Tasks, journal: &Journal) -> Self {
         let clients = BTreeMap::from([(NAME.to_owned(), client_config(&config.load()))]);
         let clients = Clients::new(clients, tasks.clone(), journal.clone());
-        let client = BrokerServiceClient::new(clients.channel(NAME, &[]));
+        let channel = clients.channel(NAME, &[]);
+        let client = BrokerServiceClient::new(channel.clone());
         Self {
-            publisher: Publisher::start(client.clone(), config.clone(), tasks),
+            channel,
+            publisher: Publisher::start(&client, config.clone(), tasks),
             client,
             config: config.clone(),
             tasks: tasks.clone(),
@@ -79,6 +82,19 @@ impl Local {
             Ok(Err(status)) => Err(convert::error(what, status)),
             Err(_) => Err(BrokerError::TimedOut),
         }
+    }
+
+    async fn declared(&self, group: &Group, narrow: bool) -> Result<(), BrokerError> {
+        let request = DeclareGroupRequest {
+            group: group.name.clone(),
+            partitions: u32::from(group.partitions),
+            topics: group.topics.clone(),
+            queue_messages_max: group.queue_messages_max.unwrap_or_default(),
+            narrow,
+        };
+        let mut client = self.client.clone();
+        let call = client.declare_group(request);
+        self.answer(&group.name, call).await.map(drop)
     }
 
     async fn list(&self, group: &str) -> Result<Vec<gantry_api::broker::v1::Group>, BrokerError> {
@@ -119,23 +135,45 @@ fn target(url: &super::Url) -> String {
 }
 
 impl Broker for Local {
-    fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        let request = DeclareGroupRequest {
-            group: group.name.clone(),
-            partitions: u32::from(group.partitions),
-            topics: group.topics.clone(),
-            queue_messages_max: group.queue_messages_max.unwrap_or_default(),
+    fn connections(&self) -> Vec<Connection> {
+        let ready = self.channel.is_ready();
+        let consuming = Connection {
+            purpose: "consuming",
+            state: if ready {
+                ConnectionState::Connected
+            } else {
+                ConnectionState::Disconnected
+            },
+            since: None,
+            error: None,
+            tries: 0,
         };
-        let mut client = self.client.clone();
-        Box::pin(async move {
-            let call = client.declare_group(request);
-            self.answer(&group.name, call).await.map(drop)
-        })
+        vec![self.publisher.shown(), consuming]
     }
 
-    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
+    fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        Box::pin(self.declared(group, false))
+    }
+
+    fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        Box::pin(self.declared(group, true))
+    }
+
+    fn publish_by(
+        &self,
+        epoch: Option<u64>,
+        message: Message,
+    ) -> Work<'_, Result<(), PublishError>> {
         let wait = self.config.read(|config| config.confirm_timeout);
-        Box::pin(self.publisher.publish(message, wait))
+        Box::pin(self.publisher.publish(epoch, message, wait))
+    }
+
+    fn epoch(&self) -> Work<'_, Result<u64, BrokerError>> {
+        Box::pin(async {
+            let wait = self.config.read(|config| config.connect_timeout);
+            let epoch = timeout(wait, self.publisher.epoch()).await;
+            epoch.unwrap_or(Err(BrokerError::TimedOut))
+        })
     }
 
     fn subscribe<'a>(

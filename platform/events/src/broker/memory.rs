@@ -62,6 +62,17 @@ pub enum OnDelivery {
     End,
 }
 
+/// What becomes of one message that is to be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnSettle {
+    /// It is settled.
+    Settle,
+    /// It is told that it is not, and it is not.
+    Fail,
+    /// It is not, and no answer comes.
+    Hang,
+}
+
 /// How likely each fault is, from 0 to 1, where nothing is scripted. They are tried in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Chances {
@@ -120,6 +131,11 @@ impl Memory {
         self.shared.lock().deliveries.extend(deliveries);
     }
 
+    /// What becomes of the next messages that are to be settled, one after the other, in whichever queue.
+    pub fn script_settling(&self, settling: impl IntoIterator<Item = OnSettle>) {
+        self.shared.lock().settling.extend(settling);
+    }
+
     /// How likely faults are from now on, where nothing is scripted.
     pub fn chances(&self, chances: Chances) {
         self.shared.lock().chances = chances;
@@ -143,6 +159,12 @@ impl Memory {
         self.shared.lock().connected = true;
     }
 
+    /// Says nothing of groups while `silent`; whoever asks waits.
+    pub fn hush(&self, silent: bool) {
+        self.shared.lock().silent = silent;
+        self.shared.changed.notify_waiters();
+    }
+
     /// Takes no publication while `blocked`.
     pub fn block(&self, blocked: bool) {
         self.shared.lock().blocked = blocked;
@@ -157,6 +179,14 @@ impl Memory {
     #[must_use]
     pub fn taken(&self) -> Vec<Message> {
         self.shared.lock().taken.clone()
+    }
+
+    /// What a group wants; nothing where there is no such group.
+    #[must_use]
+    pub fn topics(&self, group: &str) -> Vec<String> {
+        let mut state = self.shared.lock();
+        let kept = state.kept(group);
+        kept.map_or_else(|_| Vec::new(), |kept| kept.topics().to_vec())
     }
 
     /// How many publications there were, taken or not.
@@ -190,18 +220,30 @@ impl Shared {
 
 impl Broker for Memory {
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(async move { self.shared.reached(|state| state.declare(group)) })
+        Box::pin(async move { self.shared.reached(|state| state.declare(group, true)) })
     }
 
-    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
+    fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        Box::pin(async move { self.shared.reached(|state| state.declare(group, false)) })
+    }
+
+    fn publish_by(
+        &self,
+        epoch: Option<u64>,
+        message: Message,
+    ) -> Work<'_, Result<(), PublishError>> {
         Box::pin(async move {
-            let (after, answer) = self.shared.lock().publish(&message);
+            let (after, answer) = self.shared.lock().publish(epoch, &message);
             self.shared.changed.notify_waiters();
             if !after.is_zero() {
                 time::sleep(after).await;
             }
             answer
         })
+    }
+
+    fn epoch(&self) -> Work<'_, Result<u64, BrokerError>> {
+        Box::pin(async move { self.shared.reached(|state| Ok(state.epoch)) })
     }
 
     fn subscribe<'a>(
@@ -230,6 +272,14 @@ impl Broker for Memory {
 
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>> {
         Box::pin(async move {
+            loop {
+                // Before the look: what changes after it is not missed.
+                let changed = self.shared.changed.notified();
+                if !self.shared.lock().silent {
+                    break;
+                }
+                changed.await;
+            }
             self.shared
                 .reached(|state| state.kept(group).map(|kept| kept.fill()))
         })
@@ -382,6 +432,12 @@ impl Subscription for Subscribed {
 impl Settler for One {
     fn settle(&self, tag: Tag, how: Settle) -> Work<'_, Result<(), BrokerError>> {
         Box::pin(async move {
+            let what = self.shared.lock().settling.pop_front();
+            match what.unwrap_or(OnSettle::Settle) {
+                OnSettle::Settle => {}
+                OnSettle::Fail => return Err(BrokerError::Disconnected("as scripted".into())),
+                OnSettle::Hang => std::future::pending().await,
+            }
             self.shared.reached(|state| {
                 let now = Instant::now();
                 let settled = state.queue(&self.at)?.settle(self.number, tag, how, now)?;

@@ -7,17 +7,20 @@
 //!
 //! What RabbitMQ cannot do as [`broker`](crate::broker) says: nobody confirms that a message is settled,
 //! so an ack may get lost with its connection, and the message comes again. How many messages others
-//! have in hand is not told. A time that a message waits is rounded up to the next of 1 s, 5 s, 30 s,
-//! 2 min and 10 min; longer ones are 10 min. Who looks at events is not told how many were missed, but
-//! that some were. Of dead letters, the oldest 10,000 of a group are seen.
+//! have in hand is not told. A time that a message waits is rounded up to the next of 1 s, 5 s, 25 s,
+//! 125 s and 10 min; longer ones are 10 min. Who looks at events is not told how many were missed, but
+//! that some were. Of dead letters, the oldest 10,000 of a group are seen. Single queues can be deleted,
+//! unlike elsewhere: what comes for one that is gone [strays](strays).
 
 mod connect;
 mod dead;
 mod failure;
+mod lane;
 mod link;
 mod names;
 mod place;
 mod publish;
+mod strays;
 mod subscription;
 mod tail;
 mod topology;
@@ -28,15 +31,17 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use gantry::{config::Live, journal::Journal};
+use gantry::{config::Live, journal::Journal, shutdown::Tasks};
+use gantry_store::Timestamp;
 use lapin::Channel;
 use tokio::time;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     failure::Failure, link::Link, place::Place, publish::Publisher, subscription::Reader,
@@ -45,8 +50,8 @@ use self::{
 use crate::{
     BUCKETS, Message,
     broker::{
-        Broker, BrokerError, Config, DeadLetter, Fill, Group, Headers, PublishError, Subscription,
-        Tail, Work,
+        Broker, BrokerError, Config, Connection, DeadLetter, Fill, Group, Headers, PublishError,
+        Subscription, Tail, Work,
     },
     bucket,
 };
@@ -60,6 +65,11 @@ const ANSWERS: u32 = 3;
 /// The same for what makes, takes away or looks at many things.
 const ANSWERS_MANY: u32 = 12;
 
+/// How often it is looked for what is written down about a group, and the pause between: while an instance
+/// of the group reads it, it is not seen.
+const NOTE_LOOKS: u32 = 6;
+const NOTE_PAUSE: Duration = Duration::from_millis(50);
+
 /// A RabbitMQ.
 pub(super) struct Rabbit {
     shared: Arc<Shared>,
@@ -72,6 +82,8 @@ struct Shared {
     consuming: Link,
     /// Messages in hand, by group.
     unsettled: Mutex<BTreeMap<String, u64>>,
+    /// Partitions of the groups that were declared here.
+    partitions: Mutex<BTreeMap<String, u16>>,
     last_place: AtomicU64,
     /// Who looks at dead letters has them in hand; another one would see none of them meanwhile.
     looking: tokio::sync::Mutex<()>,
@@ -79,18 +91,20 @@ struct Shared {
 
 impl Rabbit {
     /// The RabbitMQ that `config` names. Nothing is connected yet.
-    pub(super) fn new(config: &Live<Config>, journal: &Journal) -> Self {
+    pub(super) fn new(config: &Live<Config>, tasks: &Tasks, journal: &Journal) -> Self {
         let place = Arc::new(Place::new(&config.load()));
         let link = |role: &str| {
             let name = format!("{NAME} {role}");
             Link::new(Arc::clone(&place), name, journal.clone())
         };
-        let publisher = Publisher::new(link("publishing"), config.clone(), journal.clone());
+        let publishing = link("publishing");
+        let publisher = Publisher::new(publishing, config.clone(), tasks.clone(), journal.clone());
         Self {
             shared: Arc::new(Shared {
                 publisher,
                 consuming: link("consuming"),
                 unsettled: Mutex::default(),
+                partitions: Mutex::default(),
                 last_place: AtomicU64::new(0),
                 looking: tokio::sync::Mutex::default(),
                 place,
@@ -156,7 +170,8 @@ impl Shared {
 
     /// A place for a dead letter: when it became one, in microseconds, and after those before it.
     fn next_place(&self) -> u64 {
-        let now = micros_now();
+        let now = Timestamp::now().micros();
+        let now = u64::try_from(now).unwrap_or_default();
         let after = |last: u64| Some(now.max(last + 1));
         let last = self
             .last_place
@@ -164,11 +179,20 @@ impl Shared {
         now.max(last.unwrap_or_default() + 1)
     }
 
-    async fn declare(&self, group: &Group) -> Result<(), BrokerError> {
+    async fn declare(&self, group: &Group, keeps: bool) -> Result<(), BrokerError> {
         let channel = self.channel().await;
         let channel = channel.map_err(|failure| failure.about(&group.name))?;
         topology::declare(&channel, group).await?;
-        wanted::bring_to(self, &channel, group).await
+        wanted::bring_to(self, &channel, group, keeps).await?;
+        self.partitions()
+            .insert(group.name.clone(), group.partitions);
+        Ok(())
+    }
+
+    fn partitions(&self) -> MutexGuard<'_, BTreeMap<String, u16>> {
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn subscribe(
@@ -183,30 +207,65 @@ impl Shared {
     }
 
     async fn fill(&self, group: &str) -> Result<Fill, Failure> {
-        let channel = self.channel().await?;
+        let mut channel = self.channel().await?;
         let mut fill = Fill {
             unsettled: self.unsettled(group),
             dead_letters: topology::ready(&channel, &names::dead(group)).await?,
+            strays: topology::ready(&channel, &names::strays(group)).await?,
             ..Fill::default()
         };
         for (_, word) in names::PAUSES {
             fill.delayed += topology::ready(&channel, &names::wait(group, word)).await?;
         }
-        for number in 0..BUCKETS {
-            match topology::ready(&channel, &names::partition(group, number)).await {
-                Ok(ready) => fill.ready.push(ready),
+        let known = self.partitions().get(group).copied();
+        let mut missing = 0;
+        for number in 0..known.unwrap_or(BUCKETS) {
+            match topology::seen(&channel, &names::partition(group, number)).await {
+                Ok((ready, consumers)) => {
+                    fill.ready.resize(usize::from(number), 0);
+                    fill.ready.push(ready);
+                    fill.consumers += consumers;
+                    missing = 0;
+                }
                 Err(error) => match Failure::from(error) {
-                    // The one after the last closes the channel.
-                    Failure::Missing(_) if number > 0 => break,
+                    // One that was deleted, or the one after the last. Asking for it closes the channel, and is
+                    // an error in the log of the broker.
+                    Failure::Missing(_) if known.is_some() || missing == 0 => {
+                        missing += 1;
+                        channel = self.channel().await?;
+                    }
+                    Failure::Missing(_) => break,
                     failure => return Err(failure),
                 },
             }
         }
+        fill.ready.resize(
+            usize::from(known.unwrap_or_default()).max(fill.ready.len()),
+            0,
+        );
         Ok(fill)
+    }
+
+    /// Whether a group was declared to its end: what it wants is written down last.
+    async fn knows(&self, group: &str) -> Result<bool, Failure> {
+        let channel = self.channel().await?;
+        for look in 1..=NOTE_LOOKS {
+            match topology::ready(&channel, &names::about(group)).await {
+                Ok(notes) if notes > 0 => return Ok(true),
+                Ok(_) if look < NOTE_LOOKS => time::sleep(NOTE_PAUSE).await,
+                Ok(_) => {}
+                Err(error) => match Failure::from(error) {
+                    Failure::Missing(_) => return Ok(false),
+                    failure => return Err(failure),
+                },
+            }
+        }
+        Ok(false)
     }
 
     async fn remove(&self, group: &str) -> Result<(), Failure> {
         let channel = self.channel().await?;
+        self.partitions().remove(group);
         Ok(topology::remove(&channel, group).await?)
     }
 
@@ -217,34 +276,44 @@ impl Shared {
     }
 }
 
-/// Wall-clock time, in microseconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "places are the same for all that look at them"
-)]
-fn micros_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let micros = since.unwrap_or_default().as_micros();
-    u64::try_from(micros).unwrap_or(u64::MAX)
-}
-
 impl Broker for Rabbit {
     fn system(&self) -> &'static str {
         "rabbitmq"
     }
 
-    fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group)))
+    fn connections(&self) -> Vec<Connection> {
+        let consuming = self.shared.consuming.shown("consuming");
+        vec![self.shared.publisher.shown(), consuming]
     }
 
-    fn publish(&self, message: Message) -> Work<'_, Result<(), PublishError>> {
+    fn pauses(&self) -> &'static [Duration] {
+        &names::LENGTHS
+    }
+
+    fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group, true)))
+    }
+
+    fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
+        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group, false)))
+    }
+
+    fn publish_by(
+        &self,
+        epoch: Option<u64>,
+        message: Message,
+    ) -> Work<'_, Result<(), PublishError>> {
         Box::pin(async move {
             let key = names::event_key(&message.topic, bucket(&message.key));
             let publisher = &self.shared.publisher;
             publisher
-                .publish((names::EVENTS, &key), &message, None)
+                .publish_by(epoch, (names::EVENTS, &key), &message, None)
                 .await
         })
+    }
+
+    fn epoch(&self) -> Work<'_, Result<u64, BrokerError>> {
+        Box::pin(self.answered(ANSWERS, "the broker", self.shared.publisher.epoch()))
     }
 
     fn subscribe<'a>(
@@ -261,8 +330,16 @@ impl Broker for Rabbit {
         })
     }
 
+    fn tend<'a>(&'a self, group: &'a Group, stop: &'a CancellationToken) -> Work<'a, ()> {
+        Box::pin(strays::tend(&self.shared, group, stop))
+    }
+
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>> {
         Box::pin(self.answered(ANSWERS, group, self.shared.fill(group)))
+    }
+
+    fn knows<'a>(&'a self, group: &'a str) -> Work<'a, Result<bool, BrokerError>> {
+        Box::pin(self.answered(ANSWERS, group, self.shared.knows(group)))
     }
 
     fn dead_letters<'a>(

@@ -15,9 +15,10 @@ config::section! {
         pub partitions: u16 = 8, in 1..=64, restart;
         /// Events of one queue that are at hand and not done. After a crash all of them come again,
         /// and brokers count that against each.
-        pub prefetch: u16 = 16, in 1..=100, restart;
+        pub prefetch: u16 = 64, in 1..=100, restart;
         /// Events of one consumer that a process handles at once. Each has a connection of the
-        /// database meanwhile.
+        /// database from its handler's first statement on: what waits for something else has none, so
+        /// handlers that call other services may be many more than `pool_max`.
         pub handlers_max: usize = 4, in 1..=256, restart;
         /// How long handling an event may take; after that the attempt has failed.
         pub handler_timeout: Duration = Duration::from_secs(15), in Duration::from_millis(1)..=Duration::from_mins(10), live;
@@ -32,6 +33,14 @@ config::section! {
         pub pause: Duration = Duration::from_secs(1), in Duration::from_millis(1)..=Duration::from_hours(1), live;
         /// Longest time that an event is put off.
         pub pause_max: Duration = Duration::from_mins(10), in Duration::from_millis(1)..=Duration::from_hours(24), live;
+        /// Longest time that an event is put off within the process, where it keeps its place in the
+        /// queue and costs no write. What is behind it in its queue waits as well once there is no more
+        /// room at hand. Beyond that the broker has it, and hands it out at the end of its queue.
+        pub rest_max: Duration = Duration::from_secs(3), in Duration::ZERO..=Duration::from_mins(1), live;
+        /// How long after it was due an event that was put off is expected, while others of its key are
+        /// put off behind it: after that it is taken for lost, as where a queue was purged, and they go
+        /// on. Longer than a broker may round pauses up.
+        pub lost_after: Duration = Duration::from_mins(15), in Duration::from_millis(1)..=Duration::from_hours(24), restart;
         /// How long an event waits for one that is missing before it, where its consumer takes every type
         /// of event and so knows; after that it goes on.
         pub gap_wait: Duration = Duration::from_secs(2), in Duration::ZERO..=Duration::from_mins(10), live;
@@ -40,6 +49,9 @@ config::section! {
         pub inbox_retention: Duration = Duration::from_hours(7 * 24), in Duration::from_mins(1)..=Duration::from_hours(366 * 24), live;
         /// Pause between two searches for what was remembered long enough.
         pub prune_interval: Duration = Duration::from_mins(1), in Duration::from_millis(10)..=Duration::from_hours(24), live;
+        /// How long no instance has to handle a type of events, and none to come or go, before the
+        /// consumer lets go of it and has no more of them.
+        pub let_go_after: Duration = Duration::from_mins(10), in Duration::from_millis(1)..=Duration::from_hours(24 * 7), live;
         /// How long an instance may be silent before others take over its queues. It shows itself three
         /// times as often, each time with a write.
         pub lease: Duration = Duration::from_secs(3), in Duration::from_millis(30)..=Duration::from_mins(5), restart;

@@ -14,7 +14,7 @@ const ID_MAX: usize = 200;
 const LANE_MAX: usize = 1_000;
 
 /// What the headers of an event say.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Identity: the same however often it comes.
     pub(crate) id: String,

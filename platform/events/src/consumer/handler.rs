@@ -25,8 +25,23 @@ impl<E: prost::Message + prost::Name + Default + Send + Sync + 'static> Event fo
 /// at all: once for each event, however often it comes. What it does beside that (calls, files) happens
 /// again with each attempt. It may be dropped at any await, and at the latest when its time is up.
 ///
-/// Events of one key are handled one after the other, those of other keys meanwhile. On SQLite the
-/// transaction keeps all others from writing: what takes long belongs elsewhere.
+/// Events of one key are handled one after the other, those of other keys meanwhile. The transaction
+/// begins with its first statement: until then it has no connection. From then on it has one, and on
+/// SQLite keeps all others from writing: what takes long comes before.
+///
+/// An async function is one where it needs nothing else:
+///
+/// ```
+/// use gantry_events::{Event, Failure, Received};
+/// use gantry_store::{Statement, Transaction};
+///
+/// const COUNT: Statement = Statement::new("tally.count", "UPDATE tally SET events = events + 1");
+///
+/// async fn count<E: Event>(_: &Received<E>, transaction: &mut Transaction) -> Result<(), Failure> {
+///     transaction.statement(&COUNT).execute().await?;
+///     Ok(())
+/// }
+/// ```
 pub trait Handle<E: Event>: Send + Sync + 'static {
     /// Handles one event.
     ///
@@ -38,6 +53,41 @@ pub trait Handle<E: Event>: Send + Sync + 'static {
         event: &Received<E>,
         transaction: &mut Transaction,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// An async function that handles events, with nothing of its own.
+///
+/// Every `async fn(&Received<E>, &mut Transaction) -> Result<(), Failure>` whose future is `Send` is one, and so
+/// a [`Handle`].
+pub trait HandleFn<'a, E: Event>: Send + Sync + 'static {
+    /// Its work.
+    type Handling: Future<Output = Result<(), Failure>> + Send + 'a;
+
+    /// Calls it.
+    fn call(&self, event: &'a Received<E>, transaction: &'a mut Transaction) -> Self::Handling;
+}
+
+impl<'a, E, F, Handling> HandleFn<'a, E> for F
+where
+    E: Event,
+    F: Fn(&'a Received<E>, &'a mut Transaction) -> Handling + Send + Sync + 'static,
+    Handling: Future<Output = Result<(), Failure>> + Send + 'a,
+{
+    type Handling = Handling;
+
+    fn call(&self, event: &'a Received<E>, transaction: &'a mut Transaction) -> Handling {
+        self(event, transaction)
+    }
+}
+
+impl<E: Event, F: for<'a> HandleFn<'a, E>> Handle<E> for F {
+    async fn handle(
+        &self,
+        event: &Received<E>,
+        transaction: &mut Transaction,
+    ) -> Result<(), Failure> {
+        self.call(event, transaction).await
+    }
 }
 
 /// Why an event was not handled.
@@ -61,7 +111,7 @@ impl Failure {
     }
 }
 
-/// While the database is away or full an attempt does not count.
+/// While the database is away or full, or too busy to begin a transaction, an attempt does not count.
 impl From<gantry_store::Error> for Failure {
     fn from(error: gantry_store::Error) -> Self {
         Self::Retry(error.into())

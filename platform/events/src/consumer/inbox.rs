@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use gantry_store::{Database, Error, Migration, Statement, Timestamp, Transaction};
 
-use super::lanes::Lane;
+use super::{facts::Facts, lanes::Lane};
 
 /// The tables of consumers.
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
@@ -16,10 +16,18 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
 
 const ENTER: Statement = Statement::new(
     "events.enter_event",
-    "INSERT INTO event_inbox (consumer, event_id, received_at)
-     SELECT $1, $2, $3 FROM event_partitions
-     WHERE consumer = $1 AND part = $4 AND owner = $5 AND fence = $6
-     ON CONFLICT (consumer, event_id) DO NOTHING",
+    "INSERT INTO event_inbox (consumer, source, event_id, received_at) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (consumer, source, event_id) DO NOTHING",
+);
+const LOOK: Statement = Statement::new(
+    "events.look_up_event",
+    "SELECT
+         (SELECT COUNT(*) FROM event_inbox
+          WHERE consumer = $1 AND source = $6 AND event_id = $2) AS known,
+         (SELECT COUNT(*) FROM event_partitions
+          WHERE consumer = $1 AND part = $3 AND owner = $4 AND fence = $5) AS owned,
+         (SELECT COALESCE(MAX(sequence), 0) FROM event_lanes
+          WHERE consumer = $1 AND source = $6 AND event_key = $7) AS last",
 );
 const FENCE: Statement = Statement::new(
     "events.check_fence",
@@ -49,10 +57,6 @@ const HELD: Statement = Statement::new(
        AND (source > $3 OR (source = $3 AND (event_key > $4 OR (event_key = $4 AND sequence > $5))))
      ORDER BY source, event_key, sequence LIMIT $6",
 );
-const LAST: Statement = Statement::new(
-    "events.last_of_key",
-    "SELECT sequence FROM event_lanes WHERE consumer = $1 AND source = $2 AND event_key = $3",
-);
 const ADVANCE: Statement = Statement::new(
     "events.advance_key",
     "INSERT INTO event_lanes (consumer, source, event_key, sequence, updated_at)
@@ -63,18 +67,28 @@ const ADVANCE: Statement = Statement::new(
 );
 const PRUNE_LANES: Statement = Statement::new(
     "events.prune_keys",
-    "DELETE FROM event_lanes WHERE consumer = $1 AND updated_at < $2",
+    // A row that goes on meanwhile stays.
+    "DELETE FROM event_lanes WHERE consumer = $1 AND updated_at < $2 AND (source, event_key) IN
+         (SELECT source, event_key FROM event_lanes
+          WHERE consumer = $1 AND updated_at < $2 ORDER BY updated_at LIMIT $3)",
+);
+const PRUNE_HELD: Statement = Statement::new(
+    "events.prune_held",
+    "DELETE FROM event_held
+     WHERE consumer = $1 AND due_at < $2 AND (source, event_key, sequence) IN
+         (SELECT source, event_key, sequence FROM event_held
+          WHERE consumer = $1 AND due_at < $2 LIMIT $3)",
 );
 const PRUNE: Statement = Statement::new(
     "events.prune_inbox",
-    "DELETE FROM event_inbox WHERE consumer = $1 AND event_id IN
-         (SELECT event_id FROM event_inbox
+    "DELETE FROM event_inbox WHERE consumer = $1 AND (source, event_id) IN
+         (SELECT source, event_id FROM event_inbox
           WHERE consumer = $1 AND received_at < $2 ORDER BY received_at LIMIT $3)",
 );
 
 /// Held events read at once.
 const HELD_PAGE: i64 = 1_000;
-/// Entries pruned at once.
+/// Entries of a table pruned at once.
 pub(crate) const PRUNE_PAGE: u64 = 1_000;
 
 /// A partition that an instance has to itself for as long as nobody has taken it with a higher fence.
@@ -120,24 +134,40 @@ impl Inbox {
         }
     }
 
-    /// Notes in `transaction` that an event is done, unless it is noted already.
+    /// How an event stands before it is handled, as of now, and the sequence of the last event of its
+    /// lane that is done, 0 where none is. It is [entered](Inbox::enter) after that.
+    pub(crate) async fn look(&self, claim: &Claim, facts: &Facts) -> Result<(Entry, u64), Error> {
+        let look = self.database.statement(&LOOK).bind(&*self.consumer);
+        let look = look.bind(&facts.id).bind(i32::from(claim.part));
+        let look = look.bind(&*claim.owner).bind(claim.fence);
+        let look = look.bind(&facts.lane.source).bind(&facts.lane.key);
+        let row = look.fetch_one().await?;
+        let entry = match (row.integer("owned")?, row.integer("known")?) {
+            (0, _) => Entry::Lost,
+            (_, 0) => Entry::New,
+            _ => Entry::Known,
+        };
+        Ok((entry, row.narrow("last")?))
+    }
+
+    /// Notes in `transaction` that an event is done, unless that is noted, or its partition is somebody
+    /// else's: then nothing of the transaction must be kept.
     pub(crate) async fn enter(
         &self,
         transaction: &mut Transaction,
         claim: &Claim,
-        event_id: &str,
+        facts: &Facts,
     ) -> Result<Entry, Error> {
+        if !self.is_owned(transaction, claim).await? {
+            return Ok(Entry::Lost);
+        }
         let enter = transaction.statement(&ENTER).bind(&*self.consumer);
-        let enter = enter.bind(event_id).bind(Timestamp::now());
-        let enter = enter.bind(i32::from(claim.part)).bind(&*claim.owner);
-        if enter.bind(claim.fence).execute().await? == 1 {
-            return Ok(Entry::New);
-        }
-        if self.is_owned(transaction, claim).await? {
-            Ok(Entry::Known)
-        } else {
-            Ok(Entry::Lost)
-        }
+        let enter = enter.bind(&facts.lane.source).bind(&facts.id);
+        let enter = enter.bind(Timestamp::now());
+        Ok(match enter.execute().await? {
+            0 => Entry::Known,
+            _ => Entry::New,
+        })
     }
 
     /// Whether a partition is still its owner's, and stays so until the end of `transaction`.
@@ -178,18 +208,6 @@ impl Inbox {
         let free = free.bind(&lane.source).bind(&lane.key);
         free.bind(number(sequence)).execute().await?;
         Ok(())
-    }
-
-    /// The sequence of the last event of a lane that is done; 0 where none is.
-    pub(crate) async fn last(
-        &self,
-        transaction: &mut Transaction,
-        lane: &Lane,
-    ) -> Result<u64, Error> {
-        let last = transaction.statement(&LAST).bind(&*self.consumer);
-        let last = last.bind(&lane.source).bind(&lane.key);
-        let row = last.fetch_optional().await?;
-        row.map_or(Ok(0), |row| row.narrow("sequence"))
     }
 
     /// Notes in `transaction` that an event of a lane is done, and with it all before it.
@@ -237,14 +255,17 @@ impl Inbox {
         }
     }
 
-    /// Forgets which events were done longer than `retention` ago, a bounded number of them; answers
-    /// how many.
+    /// Forgets which events were done longer than `retention` ago, and what else is that old: a bounded
+    /// number of each; answers of what there was most, how many.
     pub(crate) async fn prune(&self, retention: Duration) -> Result<u64, Error> {
         let until = Timestamp::now().before(retention);
-        let keys = self.database.statement(&PRUNE_LANES).bind(&*self.consumer);
-        keys.bind(until).execute().await?;
-        let prune = self.database.statement(&PRUNE).bind(&*self.consumer);
-        prune.bind(until).bind(number(PRUNE_PAGE)).execute().await
+        let mut most = 0;
+        for prune in [&PRUNE_LANES, &PRUNE_HELD, &PRUNE] {
+            let prune = self.database.statement(prune).bind(&*self.consumer);
+            let pruned = prune.bind(until).bind(number(PRUNE_PAGE)).execute().await?;
+            most = most.max(pruned);
+        }
+        Ok(most)
     }
 }
 

@@ -6,17 +6,22 @@ use gantry::{health::Health, shutdown::Tasks, status::chain};
 use gantry_store::Error;
 use tokio::{
     sync::mpsc,
-    time::{self, Instant},
+    time::{self, Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
+    clock::Clock,
     inbox::{self, Claim},
     partition::Partition,
     pauses,
     shares::{Shares, View},
+    shown::{Phase, Where},
 };
+
+/// How often the broker is asked how full the queues are.
+const FILL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The process that an instance is part of.
 #[derive(Debug, Clone)]
@@ -69,34 +74,75 @@ impl Instance {
         let Process {
             health, draining, ..
         } = self.process.clone();
-        let ready = || until(&health, Health::is_ready);
-        while draining.run_until_cancelled(ready()).await.is_some() {
+        let shared = Arc::clone(&self.shared);
+        // At once, ready or not: what is published from now on is kept for this consumer.
+        draining.run_until_cancelled(self.prepare()).await;
+        loop {
+            shared.shown.phase(Phase::Waiting);
+            // Cancel-safe: to show itself once more or less does no harm.
+            let ready = async {
+                tokio::select! {
+                    biased;
+                    () = until(&health, Health::is_ready) => {}
+                    () = self.stand_by() => {}
+                    () = tell(&shared) => {}
+                }
+            };
+            if draining.run_until_cancelled(ready).await.is_none() {
+                break;
+            }
             let pause = CancellationToken::new();
             // Cancel-safe: it only waits.
             let asked = async {
                 let unready = until(&health, |health| !health.is_ready());
                 draining.run_until_cancelled(unready).await;
+                shared.shown.phase(Phase::Draining);
                 pause.cancel();
                 std::future::pending::<()>().await;
             };
-            let shared = Arc::clone(&self.shared);
+            let work = async { tokio::join!(self.consume(&pause), tend(&shared, &pause)) };
             tokio::select! {
-                () = self.consume(&pause) => {}
+                biased;
+                ((), ()) = work => {}
                 () = asked => {}
                 () = prune(&shared) => {}
+                () = fill(&shared) => {}
+                () = tell(&shared) => {}
             }
             if health.is_latched() {
-                return;
+                break;
             }
             tracing::info!(group = %self.shared.group.name, "consuming pauses: the service is not ready");
         }
+        shared.shown.phase(Phase::Waiting);
+        if let Err(error) = self.shares.leave().await {
+            // The others find out by its silence.
+            tracing::warn!(error = %chain(&error), "an instance could not say that it goes");
+        }
+    }
+
+    /// Shows that it lives, and what it handles, while it takes no share.
+    async fn stand_by(&mut self) {
+        loop {
+            match self.look(false).await {
+                Ok(_) => self.shared.shown.fine(Where::All),
+                Err(error) => self.shared.shown.database(Where::All, &error),
+            }
+            time::sleep(self.shares.pause(false)).await;
+        }
+    }
+
+    /// Shows that it lives, looks how things stand, and has the broker hear of what follows for it.
+    async fn look(&mut self, shares: bool) -> Result<View, Error> {
+        let view = self.shares.look(shares).await?;
+        let let_go_after = self.shared.config.load().let_go_after;
+        self.shared.wants.seen(&view, let_go_after);
+        Ok(view)
     }
 
     /// Consumes until `pause` is cancelled and nothing is in flight.
     async fn consume(&mut self, pause: &CancellationToken) {
-        if pause.run_until_cancelled(self.prepare()).await.is_none() {
-            return;
-        }
+        self.shared.shown.phase(Phase::Consuming);
         let room = usize::from(self.shared.group.partitions).max(1);
         let (to, mut endings) = mpsc::channel(room);
         let begins = Begins {
@@ -111,40 +157,63 @@ impl Instance {
             tokio::select! {
                 biased;
                 // The partitions have heard of it as well, whatever this waits for.
-                () = pause.cancelled(), if !asked => asked = true,
+                () = pause.cancelled(), if !asked => {
+                    asked = true;
+                    // At once: others take its share.
+                    next = Instant::now();
+                }
                 Some(claim) = endings.recv() => self.ended(&mut held, &claim).await,
                 () = time::sleep_until(next) => {
-                    let look = self.shares.look().await;
+                    let look = self.look(!pause.is_cancelled()).await;
                     let wants = match look {
                         Ok(view) => self.adjust(&mut held, &view, &begins).await,
                         Err(error) => Err(error),
                     };
-                    let wants = wants.unwrap_or_else(|error| {
-                        tracing::warn!(error = %chain(&error), "partitions were not shared; trying again");
-                        false
-                    });
+                    let shown = &self.shared.shown;
+                    let wants = match wants {
+                        Ok(wants) => {
+                            shown.fine(Where::All);
+                            wants
+                        }
+                        Err(error) => {
+                            shown.database(Where::All, &error);
+                            false
+                        }
+                    };
                     next = Instant::now() + self.shares.pause(wants);
                 }
             }
         }
-        if let Err(error) = self.shares.leave().await {
-            // The others find out by its silence.
-            tracing::warn!(error = %chain(&error), "an instance could not say that it goes");
-        }
     }
 
-    /// Has the broker and the database know of the consumer, however long either is away.
-    async fn prepare(&self) {
+    /// Has the database and the broker know of the consumer, however long either is away: first the
+    /// others, of whom one may be about to let go of what it handles.
+    async fn prepare(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let shown = &shared.shown;
+        shown.phase(Phase::Preparing);
         let mut pauses = pauses();
         loop {
-            let declared = self.shared.broker.declare(&self.shared.group).await;
-            let prepared = match declared {
-                Ok(()) => self.shares.seed().await.map_err(gantry::BoxError::from),
-                Err(error) => Err(error.into()),
+            let known = match self.shares.seed().await {
+                Ok(()) => self.look(false).await,
+                Err(error) => Err(error),
             };
-            let Err(error) = prepared else { return };
-            let group = &self.shared.group.name;
-            tracing::warn!(%group, error = %chain(error.as_ref()), "a consumer cannot begin; trying again");
+            match known {
+                Ok(_) => {
+                    shown.fine(Where::All);
+                    // Cancel-safe: what is told is told again. The others see that it lives meanwhile.
+                    let told = tokio::select! {
+                        biased;
+                        told = shared.wants.tell_once(&*shared.broker) => told,
+                        () = self.stand_by() => continue,
+                    };
+                    match told {
+                        Ok(()) => return shown.fine(Where::Topics),
+                        Err(error) => shown.broker(Where::Topics, &error),
+                    }
+                }
+                Err(error) => shown.database(Where::All, &error),
+            }
             time::sleep(pauses.next_pause()).await;
         }
     }
@@ -152,7 +221,7 @@ impl Instance {
     /// Gives a partition back of which nothing is in flight.
     async fn ended(&self, held: &mut BTreeMap<u16, Held>, claim: &Claim) {
         held.remove(&claim.part);
-        self.shared.metrics.partitions.decrement();
+        self.shared.shown.gone(claim.part);
         if let Err(error) = self.shares.give(claim).await {
             // The next look finds it again.
             tracing::warn!(error = %chain(&error), "a partition was not given back; trying again");
@@ -208,13 +277,14 @@ impl Instance {
         let partition = Partition {
             shared: Arc::clone(&self.shared),
             claim: claim.clone(),
+            clock: Clock::new(),
             give_back: give_back.clone(),
         };
         let ended = Ended {
             claim: claim.clone(),
             to: begins.to.clone(),
         };
-        self.shared.metrics.partitions.increment();
+        self.shared.shown.holds(claim.part, 0, 0);
         let stopping = self.process.tasks.stopping();
         self.process.tasks.spawn("events partition", async move {
             // Told last, when nothing of it is left.
@@ -247,6 +317,28 @@ async fn prune(shared: &Shared) {
             }
         }
     }
+}
+
+/// Asks, now and then, how full the queues are, for those who look.
+async fn fill(shared: &Shared) {
+    loop {
+        time::sleep(FILL_INTERVAL).await;
+        match shared.broker.fill(&shared.group.name).await {
+            Ok(fill) => shared.shown.fill(fill),
+            // Told by whoever needs the broker.
+            Err(error) => tracing::debug!(error = %chain(&error), "queues were not counted"),
+        }
+    }
+}
+
+/// Does what the broker needs done by who consumes, until `pause` is cancelled.
+async fn tend(shared: &Shared, pause: &CancellationToken) {
+    shared.broker.tend(&shared.group, pause).await;
+}
+
+/// Tells the broker what the instances of the group want, as they come and go.
+async fn tell(shared: &Shared) {
+    shared.wants.tell(&*shared.broker, &shared.shown).await;
 }
 
 /// Waits until `health` is as wanted.

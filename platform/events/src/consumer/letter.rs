@@ -1,31 +1,13 @@
 //! What is written on an event that comes again later, or never.
 
-use gantry::{status::chain, telemetry};
+use gantry::status::chain;
 use gantry_store::Timestamp;
 
 use super::{facts::Facts, handler::Failure};
-use crate::{broker::Headers, envelope::rfc3339, headers};
+use crate::{broker::Headers, dead::Reason, envelope::rfc3339, headers};
 
 /// Longest error written on a dead letter, in bytes.
 const ERROR_MAX: usize = 1_024;
-
-telemetry::label! {
-    /// Why an event became a dead letter.
-    pub(crate) enum Reason {
-        /// Its headers do not say which it is, or its body is none of its type.
-        Malformed = "malformed",
-        /// Nothing here handles its type.
-        UnknownType = "unknown_type",
-        /// Its handler says that it will never go well.
-        Rejected = "rejected",
-        /// All its attempts failed.
-        AttemptsUsedUp = "attempts_used_up",
-        /// All its attempts failed, the last one by a panic.
-        Panicked = "panicked",
-        /// All its attempts failed, the last one by taking too long.
-        TimedOut = "timed_out",
-    }
-}
 
 /// How an attempt failed.
 #[derive(Debug)]
@@ -36,6 +18,10 @@ pub(crate) enum Fault {
     Panicked,
     /// It took too long.
     TimedOut,
+    /// Nothing here handles its type; another instance may, as while a new version is rolled out.
+    UnknownType,
+    /// Its transaction was broken off by the database, again and again, and then the database was there.
+    BrokenOff(gantry_store::Error),
     /// What it wrote could not be kept.
     NotKept(gantry_store::Error),
 }
@@ -46,13 +32,21 @@ impl Fault {
         matches!(self, Self::Said(Failure::Reject(_)))
     }
 
+    /// Whether a further attempt makes sense a moment later.
+    pub(crate) fn is_brief(&self) -> bool {
+        !matches!(self, Self::UnknownType | Self::BrokenOff(_))
+    }
+
     /// Why the event becomes a dead letter of it.
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Said(Failure::Reject(_)) => Reason::Rejected,
-            Self::Said(Failure::Retry(_)) | Self::NotKept(_) => Reason::AttemptsUsedUp,
+            Self::Said(Failure::Retry(_)) | Self::BrokenOff(_) | Self::NotKept(_) => {
+                Reason::AttemptsUsedUp
+            }
             Self::Panicked => Reason::Panicked,
             Self::TimedOut => Reason::TimedOut,
+            Self::UnknownType => Reason::UnknownType,
         }
     }
 
@@ -60,9 +54,10 @@ impl Fault {
     pub(crate) fn error(&self) -> String {
         let mut text = match self {
             Self::Said(Failure::Retry(source) | Failure::Reject(source)) => chain(source.as_ref()),
-            Self::NotKept(source) => chain(source),
+            Self::BrokenOff(source) | Self::NotKept(source) => chain(source),
             Self::Panicked => "the handler panicked".to_owned(),
             Self::TimedOut => "the handler took too long".to_owned(),
+            Self::UnknownType => "nothing here handles its type".to_owned(),
         };
         text.truncate(text.floor_char_boundary(ERROR_MAX));
         text

@@ -7,25 +7,30 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use gantry::{backoff::Backoff, status::chain, telemetry::metric::Gauge};
+use gantry::backoff::Backoff;
 use gantry_store::Timestamp;
-use tokio::time;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
+    clock::Clock,
     facts::{Facts, Malformed},
     inbox::Claim,
-    lanes::{Lane, Lanes, Step},
+    lanes::{Lane, Lanes, Limits, Step},
     pauses,
+    shown::Where,
     work::{Change, Done, Work},
 };
-use crate::broker::{Delivery, Settler, Subscription};
+use crate::broker::{BrokerError, Delivery, Settler, Subscription};
 
 /// How long an event waits at hand for one of its key that comes again that soon.
 const PARK_MAX: Duration = Duration::from_secs(3);
 
-/// How often those that wait at hand are looked at.
+/// How often those that wait at hand are looked at; those that are put off gather for so long.
 const PARK_LOOK: Duration = Duration::from_millis(100);
 
 /// An event at hand.
@@ -33,6 +38,8 @@ const PARK_LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Job {
     pub(super) delivery: Delivery,
     pub(super) facts: Result<Arc<Facts>, Malformed>,
+    /// Its place among those that wait at hand to be tried again, while it does.
+    pub(super) rest: Option<OwnedSemaphorePermit>,
 }
 
 /// A partition that this instance has.
@@ -40,6 +47,8 @@ pub(super) struct Job {
 pub(super) struct Partition {
     pub(super) shared: Arc<Shared>,
     pub(super) claim: Claim,
+    /// By what events wait here.
+    pub(super) clock: Clock,
     /// Cancelled when nothing more is to be begun.
     pub(super) give_back: CancellationToken,
 }
@@ -52,22 +61,21 @@ impl Partition {
             return;
         };
         let mut pauses = pauses();
-        let mut gauge = Counted {
-            gauge: self.shared.metrics.held.clone(),
-            held: 0,
-        };
-        gauge.set(lanes.held());
+        let mut held = 0;
+        self.show(&lanes, &mut held);
         while !self.give_back.is_cancelled() {
             match self.subscribe().await {
                 Some(Ok(subscription)) => {
-                    if self.serve(subscription, &mut lanes, &mut gauge).await {
+                    self.shared.shown.fine(self.here());
+                    if self.serve(subscription, &mut lanes, &mut held).await {
                         pauses = super::pauses();
                     }
                 }
                 Some(Err(error)) => {
-                    let part = self.claim.part;
-                    let error = chain(&error);
-                    tracing::warn!(group = %self.shared.group.name, part, error, "not subscribed; trying again");
+                    self.shared.shown.broker(self.here(), &error);
+                    if matches!(error, BrokerError::Missing(_)) && self.declare().await.is_none() {
+                        return;
+                    }
                 }
                 None => return,
             }
@@ -89,24 +97,50 @@ impl Partition {
         let held = loop {
             match self.shared.inbox.held(self.claim.part).await {
                 Ok(held) => break held,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "held events were not read; trying again");
-                }
+                Err(error) => self.shared.shown.database(self.here(), &error),
             }
             if !self.pause(&mut pauses).await {
                 return None;
             }
         };
-        let parked_max = usize::from(self.shared.prefetch / 2);
-        let park_micros_max = i64::try_from(PARK_MAX.as_micros()).unwrap_or(i64::MAX);
-        let mut lanes = Lanes::new(parked_max, park_micros_max);
+        let mut lanes = Lanes::new(Limits {
+            parked_max: usize::from(self.shared.prefetch) * 3 / 4,
+            park_max: PARK_MAX,
+            pause_max: self.shared.config.load().pause_max,
+            pauses: self.shared.broker.pauses(),
+            lost_after: self.shared.config.load().lost_after,
+        });
         for held in held {
-            lanes.hold(&held.lane, held.sequence, held.due_at);
+            lanes.hold(&held.lane, held.sequence, self.clock.of(held.due_at));
         }
         Some(lanes)
     }
 
-    async fn subscribe(&self) -> Option<Result<Box<dyn Subscription>, crate::broker::BrokerError>> {
+    fn here(&self) -> Where {
+        Where::Part(self.claim.part)
+    }
+
+    /// Shows how much is held, where that is not as it was.
+    fn show(&self, lanes: &Lanes<Job>, held: &mut usize) {
+        if std::mem::replace(held, lanes.held()) != lanes.held() {
+            let (events, keys) = (lanes.held(), lanes.held_keys());
+            self.shared.shown.holds(self.claim.part, events, keys);
+        }
+    }
+
+    /// Has the queues made again that somebody has deleted, or that a broker has lost with all that it
+    /// had. None if the partition was to be given back meanwhile.
+    async fn declare(&self) -> Option<()> {
+        let group = self.shared.wants.group();
+        let declare = self.shared.broker.declare(&group);
+        let declared = self.give_back.run_until_cancelled(declare).await?;
+        if let Err(error) = declared {
+            self.shared.shown.broker(self.here(), &error);
+        }
+        Some(())
+    }
+
+    async fn subscribe(&self) -> Option<Result<Box<dyn Subscription>, BrokerError>> {
         let shared = &self.shared;
         let group = &shared.group.name;
         let subscribe = shared
@@ -121,21 +155,29 @@ impl Partition {
         &self,
         mut subscription: Box<dyn Subscription>,
         lanes: &mut Lanes<Job>,
-        gauge: &mut Counted,
+        held: &mut usize,
     ) -> bool {
         let settler: Arc<dyn Settler> = Arc::from(subscription.settler());
         let mut running = FuturesUnordered::new();
         let prefetch = usize::from(self.shared.prefetch);
+        // Others go on meanwhile, in what is left of the prefetch.
+        let rests = Arc::new(Semaphore::new(prefetch / 2));
+        let mut looks = time::interval(PARK_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut open, mut any) = (true, false);
         loop {
-            while open && let Some((lane, step)) = lanes.step(Timestamp::now()) {
+            // What has ended may have done so as it heard that it is to be given back.
+            open &= !self.give_back.is_cancelled();
+            while open && let Some(step) = lanes.step(self.clock.now()) {
                 let work = Work {
                     shared: &self.shared,
                     claim: &self.claim,
+                    clock: self.clock,
                     give_back: &self.give_back,
                     settler: Arc::clone(&settler),
+                    rests: Arc::clone(&rests),
                 };
-                running.push(begun(work, lane, step));
+                running.push(begun(work, step));
             }
             if !open {
                 // What was not begun comes again.
@@ -148,10 +190,12 @@ impl Partition {
             tokio::select! {
                 biased;
                 () = self.give_back.cancelled(), if open => open = false,
-                Some((lane, done)) = running.next() => {
-                    open &= after(lanes, &lane, done);
-                    gauge.set(lanes.held());
+                Some(done) = running.next() => {
+                    open &= after(lanes, done);
+                    self.show(lanes, held);
                 }
+                // Before what comes: however much that is, others waited long enough.
+                _ = looks.tick(), if open && lanes.is_blocked() => lanes.look_again(),
                 next = subscription.next(), if open && lanes.len() < prefetch => match next {
                     Some(delivery) => {
                         any = true;
@@ -159,7 +203,6 @@ impl Partition {
                     }
                     None => open = false,
                 },
-                () = time::sleep(PARK_LOOK), if open && lanes.is_blocked() => lanes.look_again(),
             }
         }
     }
@@ -178,49 +221,40 @@ impl Partition {
                 None,
             ),
         };
-        lanes.arrive(lane, sequence, Job { delivery, facts });
+        let rest = None;
+        lanes.arrive(
+            lane,
+            sequence,
+            Job {
+                delivery,
+                facts,
+                rest,
+            },
+        );
     }
 }
 
-/// Work that was begun, with the lane it is at.
-type Begun<'a> = Pin<Box<dyn Future<Output = (Arc<Lane>, Done)> + Send + 'a>>;
+/// Work that was begun.
+type Begun<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
 
-fn begun(work: Work<'_>, lane: Arc<Lane>, step: Step<Job>) -> Begun<'_> {
-    Box::pin(async move { (lane, work.run(step).await) })
+fn begun(work: Work<'_>, step: Step<Job>) -> Begun<'_> {
+    Box::pin(work.run(step))
 }
 
-/// The held events of this partition, in the gauge of all.
-struct Counted {
-    gauge: Gauge,
-    held: usize,
-}
-
-impl Counted {
-    fn set(&mut self, held: usize) {
-        (self.held..held).for_each(|_| self.gauge.increment());
-        (held..self.held).for_each(|_| self.gauge.decrement());
-        self.held = held;
+/// Takes in how work ended; whether to go on.
+fn after(lanes: &mut Lanes<Job>, done: Done) -> bool {
+    for (lane, change) in &done.changes {
+        match *change {
+            Change::None => {}
+            Change::Held(sequence, until) => lanes.hold(lane, sequence, until),
+            Change::Freed(sequence) => lanes.free(lane, sequence),
+        }
     }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.set(0);
+    if let Some((lane, job, wait)) = done.back {
+        lanes.put_back(&lane, job, wait);
     }
-}
-
-/// Takes in how work at a lane ended; whether to go on.
-fn after(lanes: &mut Lanes<Job>, lane: &Arc<Lane>, done: Done) -> bool {
-    if let Some((job, until)) = done.back
-        && let Ok(Some(sequence)) = job.facts.as_ref().map(|facts| facts.sequence)
-    {
-        lanes.put_back(lane, sequence, job, until);
+    for lane in &done.lanes {
+        lanes.done(lane);
     }
-    match done.change {
-        Change::None => {}
-        Change::Held(sequence, until) => lanes.hold(lane, sequence, until),
-        Change::Freed(sequence) => lanes.free(lane, sequence),
-    }
-    lanes.done(lane);
-    !done.lost
+    !done.ends
 }

@@ -1,8 +1,8 @@
 //! How instances of a consumer share its partitions.
 //!
 //! Each instance counts on in a row of its own; others see that it lives by the number changing, each
-//! measured by its own clock, so clocks need not agree. Each has its fair share of the partitions: it
-//! takes those that are nobody's or of an instance that was silent for too long, and gives back what
+//! measured by its own clock, so clocks need not agree. Each that is not about to end, and whose service
+//! is ready, has its fair share of the partitions: it takes those that are nobody's or of an instance that was silent for too long, and gives back what
 //! it has beyond its share, each once nothing of it is in flight. Taking one makes its fence higher,
 //! which every transaction of an effect compares: whoever stood still meanwhile writes no more.
 
@@ -24,12 +24,14 @@ const SEED: Statement = Statement::new(
 );
 const BEAT: Statement = Statement::new(
     "events.beat",
-    "INSERT INTO event_members (consumer, instance, beat) VALUES ($1, $2, 1)
-     ON CONFLICT (consumer, instance) DO UPDATE SET beat = event_members.beat + 1",
+    "INSERT INTO event_members (consumer, instance, beat, shares, topics) VALUES ($1, $2, 1, $3, $4)
+     ON CONFLICT (consumer, instance) DO UPDATE SET
+         beat = event_members.beat + 1, shares = excluded.shares, topics = excluded.topics",
 );
 const MEMBERS: Statement = Statement::new(
     "events.list_members",
-    "SELECT instance, beat FROM event_members WHERE consumer = $1 ORDER BY instance LIMIT 1000",
+    "SELECT instance, beat, shares, topics FROM event_members
+     WHERE consumer = $1 ORDER BY instance LIMIT 1000",
 );
 const PARTITIONS: Statement = Statement::new(
     "events.list_partitions",
@@ -61,9 +63,12 @@ pub(crate) struct Shares {
     consumer: Arc<str>,
     instance: Arc<str>,
     partitions: u16,
+    /// What it handles, each in a line.
+    topics: Arc<str>,
     /// How long an instance may be silent.
     lease: Duration,
-    beaten: Option<Instant>,
+    /// When it last showed itself, and whether it takes a share since then.
+    beaten: Option<(Instant, bool)>,
     looked: Option<Instant>,
     seen: BTreeMap<String, Seen>,
 }
@@ -76,6 +81,15 @@ struct Seen {
     silent: Duration,
 }
 
+/// An instance that lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    beat: i64,
+    /// Whether it takes a share.
+    shares: bool,
+    topics: String,
+}
+
 /// How things stand.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
@@ -85,15 +99,21 @@ pub(crate) struct View {
     pub(crate) free: Vec<(u16, String, i64)>,
     /// Which partitions are this instance's, with their fences.
     pub(crate) own: BTreeMap<u16, i64>,
+    /// Instances that live.
+    pub(crate) members: BTreeSet<String>,
+    /// Whether this one is the first of them.
+    pub(crate) is_first: bool,
+    /// What any of them handles.
+    pub(crate) topics: BTreeSet<String>,
 }
 
 impl Shares {
-    /// The instance `instance` of `consumer`, which has `partitions`.
+    /// The instance `instance` of `consumer`, which has `partitions`, and here handles `topics`.
     pub(crate) fn new(
         database: Database,
         consumer: &str,
         instance: &str,
-        partitions: u16,
+        (partitions, topics): (u16, &[String]),
         lease: Duration,
     ) -> Self {
         Self {
@@ -101,6 +121,7 @@ impl Shares {
             consumer: consumer.into(),
             instance: instance.into(),
             partitions,
+            topics: topics.join("\n").into(),
             lease,
             beaten: None,
             looked: None,
@@ -131,20 +152,25 @@ impl Shares {
         Ok(())
     }
 
-    /// Shows that this instance lives, and looks how things stand.
-    pub(crate) async fn look(&mut self) -> Result<View, Error> {
-        let due = |beaten: Instant| beaten.elapsed() >= self.interval();
+    /// Shows that this instance lives, and whether it takes a share, and looks how things stand.
+    pub(crate) async fn look(&mut self, shares: bool) -> Result<View, Error> {
+        let due = |(at, shown): (Instant, bool)| shown != shares || at.elapsed() >= self.interval();
         if self.beaten.is_none_or(due) {
             let begun = Instant::now();
             let beat = self.database.statement(&BEAT).bind(&*self.consumer);
-            beat.bind(&*self.instance).execute().await?;
-            self.beaten = Some(begun);
+            let beat = beat.bind(&*self.instance).bind(i32::from(shares));
+            beat.bind(&*self.topics).execute().await?;
+            self.beaten = Some((begun, shares));
         }
-        let members = self.database.statement(&MEMBERS).bind(&*self.consumer);
-        let members = members.fetch_all().await?;
-        let mut beats = BTreeMap::new();
-        for row in &members {
-            beats.insert(row.text("instance")?, row.integer("beat")?);
+        let rows = self.database.statement(&MEMBERS).bind(&*self.consumer);
+        let mut members = BTreeMap::new();
+        for row in &rows.fetch_all().await? {
+            let member = Member {
+                beat: row.integer("beat")?,
+                shares: row.integer("shares")? == 1,
+                topics: row.text("topics")?,
+            };
+            members.insert(row.text("instance")?, member);
         }
         let partitions = self.database.statement(&PARTITIONS).bind(&*self.consumer);
         let partitions = partitions.bind(i32::from(self.partitions));
@@ -153,29 +179,29 @@ impl Shares {
             let owner = row.text("owner")?;
             rows.push((row.narrow("part")?, owner, row.integer("fence")?));
         }
-        let silent = self.hear(&beats);
+        let silent = self.hear(&members);
         for instance in &silent {
             let bury = self.database.statement(&BURY).bind(&*self.consumer);
-            let bury = bury.bind(instance).bind(beats[instance]);
+            let bury = bury.bind(instance).bind(members[instance].beat);
             if bury.execute().await? == 1 {
                 tracing::warn!(consumer = %self.consumer, %instance, "an instance is silent; others take over");
             }
-            beats.remove(instance);
+            members.remove(instance);
         }
-        let alive: BTreeSet<_> = beats.into_keys().collect();
-        Ok(view(&alive, &self.instance, rows))
+        Ok(view(&members, &self.instance, rows))
     }
 
     /// Which of the others were silent for too long. What cannot be read says nothing about them: time
     /// without a look counts as one interval at most.
-    fn hear(&mut self, beats: &BTreeMap<String, i64>) -> Vec<String> {
+    fn hear(&mut self, members: &BTreeMap<String, Member>) -> Vec<String> {
         let now = Instant::now();
         let passed = self.looked.map_or(Duration::ZERO, |looked| now - looked);
         let passed = passed.min(self.interval());
         self.looked = Some(now);
-        self.seen.retain(|instance, _| beats.contains_key(instance));
+        self.seen
+            .retain(|instance, _| members.contains_key(instance));
         let mut silent = Vec::new();
-        for (instance, beat) in beats {
+        for (instance, Member { beat, .. }) in members {
             if **instance == *self.instance {
                 continue;
             }
@@ -226,9 +252,11 @@ impl Shares {
         Ok(())
     }
 
-    /// Goes: what is free is for the others.
+    /// Goes, if it was ever there: what it had is for the others.
     pub(crate) async fn leave(&mut self) -> Result<(), Error> {
-        self.beaten = None;
+        if self.beaten.take().is_none() {
+            return Ok(());
+        }
         let leave = self.database.statement(&LEAVE).bind(&*self.consumer);
         leave.bind(&*self.instance).execute().await?;
         Ok(())
@@ -236,22 +264,26 @@ impl Shares {
 }
 
 /// What follows from who is alive and whose the partitions are. The shares of all instances that see
-/// the same add up to all partitions.
-fn view(alive: &BTreeSet<String>, instance: &str, rows: Vec<(u16, String, i64)>) -> View {
+/// the same add up to all partitions, where any takes one.
+fn view(members: &BTreeMap<String, Member>, instance: &str, rows: Vec<(u16, String, i64)>) -> View {
     let mut view = View::default();
-    let members = alive.len().max(1);
-    let rank = alive.iter().position(|it| it == instance);
-    if let Some(rank) = rank {
+    let sharing = || members.iter().filter(|(_, member)| member.shares);
+    let count = sharing().count().max(1);
+    if let Some(rank) = sharing().position(|(it, _)| it == instance) {
         // The first of them have one more where it does not come out even.
-        view.share = rows.len() / members + usize::from(rank < rows.len() % members);
+        view.share = rows.len() / count + usize::from(rank < rows.len() % count);
     }
     for (part, owner, fence) in rows {
         if owner == instance {
             view.own.insert(part, fence);
-        } else if !alive.contains(&owner) {
+        } else if !members.contains_key(&owner) {
             view.free.push((part, owner, fence));
         }
     }
+    let topics = members.values().flat_map(|member| member.topics.lines());
+    view.topics = topics.map(str::to_owned).collect();
+    view.members = members.keys().cloned().collect();
+    view.is_first = view.members.first().is_some_and(|first| first == instance);
     view
 }
 

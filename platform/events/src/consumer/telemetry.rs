@@ -8,18 +8,16 @@ use gantry::{
     telemetry::{
         self,
         messaging::{self, Came, ErrorType, Process, Settled, Settling, Topic},
-        metric::{Counter, Family, Gauge, Histogram, series},
+        metric::{Counter, Family, Histogram, series},
     },
 };
 use gantry_store::Timestamp;
 
-use super::{
-    facts::Facts,
-    handler::Failure,
-    letter::{Fault, Reason},
-    partition::Job,
+use super::{facts::Facts, handler::Failure, letter::Fault, partition::Job, shown::Shown};
+use crate::{
+    broker::{Delivery, Settle},
+    dead::Reason,
 };
-use crate::broker::{Delivery, Settle};
 
 telemetry::label! {
     /// What became of an event that came.
@@ -34,6 +32,8 @@ telemetry::label! {
         Postponed = "postponed",
         /// It waits for its predecessor, which has not come.
         Early = "early",
+        /// It waits within the process to be tried again.
+        Rested = "rested",
         /// It is a dead letter.
         Dead = "dead",
         /// It was left as it is, and comes again.
@@ -51,9 +51,9 @@ pub(crate) struct Metrics {
     redelivered: Counter,
     failed: Family<Counter, Reason>,
     dead: Family<Counter, Reason>,
+    given_up: Counter,
     lag: Histogram,
-    pub(crate) held: Gauge,
-    pub(crate) partitions: Gauge,
+    shown: Arc<Shown>,
     group: Arc<str>,
 }
 
@@ -61,11 +61,11 @@ impl Metrics {
     /// Of `group`, which handles `topics`, at a broker of `system`.
     pub(crate) fn new<'a>(
         system: &'static str,
-        group: &str,
+        group: Arc<str>,
         topics: impl Iterator<Item = &'a String>,
+        shown: Arc<Shown>,
     ) -> Self {
-        let consumer = messaging::Consumer::new(system, group);
-        let group: Arc<str> = group.into();
+        let consumer = messaging::Consumer::new(system, &group);
         let label = [Arc::clone(&group).into()];
         Self {
             topics: topics
@@ -76,25 +76,42 @@ impl Metrics {
             redelivered: series(&metric::EVENTS_REDELIVERED, &label),
             failed: Family::register(&metric::EVENTS_ATTEMPTS_FAILED, &label),
             dead: Family::register(&metric::EVENTS_DEAD_LETTERS, &label).visible(),
+            given_up: series(&metric::EVENTS_GIVEN_UP, &label),
             lag: series(&metric::EVENTS_LAG, &label),
-            held: series(&metric::EVENTS_HELD, &label),
-            partitions: series(&metric::EVENTS_PARTITIONS, &label),
+            shown,
             group,
         }
     }
 
+    fn topic(&self, name: &str) -> &Topic {
+        self.topics.get(name).unwrap_or(&self.other)
+    }
+
     /// An event has come.
     pub(super) fn arrived(&self, delivery: &Delivery) {
+        self.topic(&delivery.message.topic).came();
         if delivery.redelivered {
             self.redelivered.increment();
         }
+    }
+
+    /// A held event did not come again in time.
+    pub(super) fn given_up(&self, part: u16, sequence: u64) {
+        self.given_up.increment();
+        let group = &*self.group;
+        tracing::warn!(
+            group,
+            part,
+            sequence,
+            "an event that was put off has not come again; those of its key go on"
+        );
     }
 
     /// Work at an event begins.
     pub(super) fn process(self: &Arc<Self>, job: &Job, partition: u16) -> Measured {
         let message = &job.delivery.message;
         let facts = job.facts.as_ref().ok();
-        let topic = self.topics.get(&message.topic).unwrap_or(&self.other);
+        let topic = self.topic(&message.topic);
         let process = topic.process(&Came {
             id: facts.map_or("", |facts| &facts.id),
             partition,
@@ -102,10 +119,12 @@ impl Metrics {
             created: facts.and_then(|facts| facts.created.as_ref()),
             redriven: facts.is_some_and(|facts| facts.redriven),
         });
+        self.shown.begins();
         Measured {
             metrics: Arc::clone(self),
             process,
             outcome: Outcome::Left,
+            panicked: false,
         }
     }
 }
@@ -116,6 +135,8 @@ pub(super) struct Measured {
     metrics: Arc<Metrics>,
     process: Process,
     outcome: Outcome,
+    /// Whether its handler has panicked.
+    panicked: bool,
 }
 
 impl Measured {
@@ -154,6 +175,11 @@ impl Measured {
         self.ends(Outcome::Early, ErrorType::None);
     }
 
+    /// It waits at hand to be tried again.
+    pub(super) fn rested(&mut self) {
+        self.outcome = Outcome::Rested;
+    }
+
     /// It comes again behind another.
     pub(super) fn postponed(&mut self) {
         self.ends(Outcome::Postponed, ErrorType::None);
@@ -164,23 +190,27 @@ impl Measured {
         self.outcome = Outcome::PutOff;
     }
 
-    /// An attempt failed, the `attempts`th.
-    pub(super) fn failed(&mut self, fault: &Fault, attempts: u32) {
+    /// An attempt failed, the `attempts`th, at an event of `topic`.
+    pub(super) fn failed(&mut self, fault: &Fault, (topic, id): (&str, &str), attempts: u32) {
         let reason = fault.reason();
         self.metrics.failed.with(reason).increment();
         self.process.ends(match fault {
             Fault::Said(Failure::Reject(_)) => ErrorType::Rejected,
-            Fault::Said(Failure::Retry(_)) | Fault::NotKept(_) => ErrorType::Failed,
+            Fault::Said(Failure::Retry(_)) | Fault::BrokenOff(_) | Fault::NotKept(_) => {
+                ErrorType::Failed
+            }
             Fault::Panicked => ErrorType::Panicked,
             Fault::TimedOut => ErrorType::TimedOut,
+            Fault::UnknownType => ErrorType::Unreadable,
         });
-        let group = &*self.metrics.group;
-        tracing::info!(
-            group,
-            attempts,
-            error = fault.error(),
-            "an attempt at an event failed"
-        );
+        let (group, error) = (&*self.metrics.group, fault.error());
+        let first = !std::mem::replace(&mut self.panicked, matches!(fault, Fault::Panicked));
+        if first && self.panicked {
+            // Where, the process has told when it came about. Of the event nothing but which it is.
+            tracing::warn!(group, topic, id, attempts, "a handler panicked");
+        } else {
+            tracing::info!(group, attempts, error, "an attempt at an event failed");
+        }
     }
 
     /// It becomes a dead letter.
@@ -215,5 +245,6 @@ impl Measured {
 impl Drop for Measured {
     fn drop(&mut self) {
         self.metrics.consumed.with(self.outcome).increment();
+        self.metrics.shown.ended();
     }
 }

@@ -2,6 +2,9 @@
 
 mod ending;
 mod failing;
+mod guarding;
+mod leaving;
+mod rollout;
 mod sharing;
 mod world;
 
@@ -10,13 +13,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use gantry_store::Transaction;
 
 use super::{Failure, Handle, Received};
-use crate::{broker::memory::Chances, headers};
-use world::{Counted, GROUP, World, effect};
+use crate::{
+    broker::{Broker as _, memory::Chances},
+    headers,
+};
+use world::{Counted, GROUP, Told, World, effect};
 
 gantry_harness::on_both!(
     each_event_has_its_effect_once,
     a_failing_event_is_a_dead_letter_after_its_attempts,
     events_of_a_key_wait_for_one_that_is_put_off,
+    one_that_is_tried_again_soon_waits_at_hand,
 );
 
 /// Writes its effect, and that is all.
@@ -52,6 +59,16 @@ async fn each_event_has_its_effect_once(world: World) {
     world.each_once_in_order().await;
     service.stop().await;
     world.quiet(40).await;
+}
+
+impl Handle<Told> for Plain {
+    async fn handle(
+        &self,
+        event: &Received<Told>,
+        transaction: &mut Transaction,
+    ) -> Result<(), Failure> {
+        effect(event, transaction).await
+    }
 }
 
 /// Fails events of one number, as often as is said.
@@ -118,9 +135,10 @@ async fn a_failing_event_is_a_dead_letter_after_its_attempts(world: World) {
 }
 
 /// Goal: while an event is put off, those of its key behind it wait, and others do not.
-/// Method: one that fails thrice, and so is put off once; the order of effects.
+/// Method: one that fails thrice, and so is put off once, by the broker; the order of effects.
 async fn events_of_a_key_wait_for_one_that_is_put_off(world: World) {
-    let service = world.serve(FOUR, Failing::new(7, 3)).await;
+    let by_the_broker = format!("{FOUR}rest_max = '0s'\n");
+    let service = world.serve(&by_the_broker, Failing::new(7, 3)).await;
     world.publish("a", 1, 7).await;
     for sequence in 2..=30 {
         world.publish("a", sequence, 0).await;
@@ -130,5 +148,26 @@ async fn events_of_a_key_wait_for_one_that_is_put_off(world: World) {
     world.each_once_in_order().await;
     assert_eq!(0, world.dead_letters().await.len());
     assert_eq!(0, world.held().await, "nothing is held any more");
+    service.stop().await;
+}
+
+/// Goal: one that is tried again soon waits within the process, those of its key behind it, and others do
+/// not: nothing is put off, nothing is noted, and its attempts go on.
+/// Method: one that fails thrice; what the broker and the tables have once the other key is done.
+async fn one_that_is_tried_again_soon_waits_at_hand(world: World) {
+    let patient = "attempts_max = 4\nattempts_in_place = 2\npause = '2s'\npause_max = '2s'\n";
+    let service = world.serve(patient, Failing::new(7, 3)).await;
+    world.publish("a", 1, 7).await;
+    for sequence in 2..=5 {
+        world.publish("a", sequence, 0).await;
+        world.publish("b", sequence, 0).await;
+    }
+    world.effects_are(4).await;
+    let fill = world.broker.fill(GROUP).await.unwrap();
+    assert_eq!((5, 0), (fill.unsettled, fill.delayed));
+    assert_eq!(0, world.held().await);
+    assert!(world.effects().await.iter().all(|effect| effect.key == "b"));
+    world.quiet(9).await;
+    world.each_once_in_order().await;
     service.stop().await;
 }

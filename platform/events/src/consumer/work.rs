@@ -9,50 +9,70 @@
 //! | `events.c3` | committed, not settled | it comes again, and is known |
 //! | `events.c4` | settled | nothing |
 
+mod hold;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use gantry::{call, crash, status::chain};
 use gantry_store::{Error, Kind, Timestamp, Transaction};
-use tokio::time;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
+use hold::freed;
+
 use super::{
-    Shared,
+    Config, Shared,
+    clock::Clock,
     facts::Facts,
     handler::{Attempt, Failure, Ready},
-    inbox::{Claim, Entry, Held},
-    lanes::Step,
-    letter::{self, Dead, Fault, Reason},
+    inbox::{Claim, Entry},
+    lanes::{Lane, Step, Wait},
+    letter::{Dead, Fault},
     partition::Job,
     pauses,
+    shown::Where,
     telemetry::Measured,
 };
 use crate::{
     broker::{Settle, Settler, Tag},
-    headers,
+    dead::Reason,
 };
 
-/// Least time for which an event is put off behind another.
-const POSTPONE_MIN: Duration = Duration::from_secs(1);
+/// How long an event may still take to be settled once its partition is to be given back. Beyond that it
+/// comes again.
+const SETTLE_LAST: Duration = Duration::from_secs(2);
+
+/// How often the database may break off an event's transaction before that is held against the event. It
+/// may be why, and in an outage it is met once.
+const BROKEN_OFF_MAX: u32 = 3;
 
 /// Work at one event.
 pub(super) struct Work<'a> {
     pub(super) shared: &'a Shared,
     pub(super) claim: &'a Claim,
+    pub(super) clock: Clock,
     pub(super) give_back: &'a CancellationToken,
     pub(super) settler: Arc<dyn Settler>,
+    /// Places for those that wait at hand to be tried again.
+    pub(super) rests: Arc<Semaphore>,
 }
 
-/// How work at an event ended.
+/// How work ended.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// It came before its predecessor, and waits for it until then.
-    pub(super) back: Option<(Job, Timestamp)>,
-    /// What became of its place among the held ones.
-    pub(super) change: Change,
-    /// Whether the partition is somebody else's by now.
-    pub(super) lost: bool,
+    /// At which lanes it was.
+    pub(super) lanes: Vec<Arc<Lane>>,
+    /// An event that waits at hand.
+    pub(super) back: Option<(Arc<Lane>, Job, Wait)>,
+    /// What became of places among the held ones.
+    pub(super) changes: Vec<(Arc<Lane>, Change)>,
+    /// Whether nothing more is to be begun: the partition is given back, or somebody else's by now. An
+    /// event that was left comes again, and those behind it must not be handled before.
+    pub(super) ends: bool,
 }
 
 /// What becomes of an event's place among the held ones.
@@ -73,8 +93,10 @@ enum Verdict {
     Settle(Settle, Change),
     /// It is left as it is, and comes again.
     Leave,
-    /// It waits for its predecessor.
+    /// It waits at hand for its predecessor.
     Early,
+    /// It waits at hand to be tried again: what is known of it then, its place, and until when.
+    Rest(Facts, OwnedSemaphorePermit, Timestamp),
     /// As [`Verdict::Leave`], because the partition is somebody else's.
     Lost,
 }
@@ -98,64 +120,115 @@ enum Tried {
     Early,
     /// The partition is somebody else's by now.
     Lost,
+    /// The partition was given back before it was its turn.
+    Left,
     /// It failed.
     Failed(Fault),
     /// The database was in the way: that is not the event's fault, and no attempt.
     Away(Error),
+    /// The database was there, and broke off what was begun.
+    BrokenOff(Error),
 }
 
 impl Work<'_> {
     pub(super) async fn run(self, step: Step<Job>) -> Done {
-        let (job, at, after) = match step {
+        match step {
             Step::Handle {
+                lane,
                 item,
                 held,
                 overdue,
-            } => (item, At { held, overdue }, None),
-            Step::Postpone { item, until } => (item, At::default(), Some(until)),
-        };
-        let tag = job.delivery.tag;
-        let mut measured = self.shared.metrics.process(&job, self.claim.part);
-        let verdict = match after {
-            Some(until) => self.postpone(&job, until, &mut measured).await,
-            None => self.handle(&job, at, &mut measured).await,
-        };
-        let (settle, change) = match verdict {
-            Verdict::Settle(settle, change) => (settle, change),
-            Verdict::Leave => return Done::default(),
-            Verdict::Early => {
-                measured.early();
-                let until = Timestamp::now().after(self.shared.config.load().gap_wait);
-                return Done {
-                    back: Some((job, until)),
-                    ..Done::default()
-                };
-            }
-            Verdict::Lost => {
-                let part = self.claim.part;
-                tracing::warn!(group = %self.shared.group.name, part, "another instance has the partition");
-                return Done {
-                    lost: true,
-                    ..Done::default()
-                };
-            }
-        };
-        self.settle(tag, settle, measured).await;
-        Done {
-            change,
-            ..Done::default()
+            } => self.one(lane, item, At { held, overdue }).await,
+            Step::Postpone(items) => self.postpone(items).await,
+            Step::GiveUp { lane, sequence } => self.give_up(lane, sequence).await,
         }
     }
 
-    async fn settle(&self, tag: Tag, settle: Settle, measured: Measured) {
+    async fn one(&self, lane: Arc<Lane>, mut job: Job, at: At) -> Done {
+        job.rest = None;
+        let tag = job.delivery.tag;
+        let sequence = job.facts.as_ref().ok().and_then(|facts| facts.sequence);
+        let mut measured = self.shared.metrics.process(&job, self.claim.part);
+        let mut done = Done {
+            lanes: vec![Arc::clone(&lane)],
+            ..Done::default()
+        };
+        let (until, overdue) = match self.handle(&job, at, &mut measured).await {
+            Verdict::Settle(settle, change) => {
+                done.ends = !self.settle(tag, settle, measured).await;
+                done.changes.push((lane, change));
+                return done;
+            }
+            Verdict::Leave => {
+                done.ends = true;
+                return done;
+            }
+            Verdict::Lost => {
+                self.lost();
+                done.ends = true;
+                return done;
+            }
+            Verdict::Early => {
+                measured.early();
+                let wait = self.shared.config.load().gap_wait;
+                (self.clock.now().after(wait), true)
+            }
+            Verdict::Rest(facts, place, until) => {
+                measured.rested();
+                job.facts = Ok(Arc::new(facts));
+                job.rest = Some(place);
+                (until, at.overdue)
+            }
+        };
+        let wait = Wait {
+            sequence,
+            until,
+            overdue,
+        };
+        done.back = Some((lane, job, wait));
+        done
+    }
+
+    /// Says that the partition is somebody else's.
+    fn lost(&self) {
+        let part = self.claim.part;
+        tracing::warn!(group = %self.shared.group.name, part, "another instance has the partition");
+    }
+
+    fn here(&self) -> Where {
+        Where::Part(self.claim.part)
+    }
+
+    /// Whether it was settled; else it comes again, and those behind it must not be handled before.
+    async fn settle(&self, tag: Tag, settle: Settle, measured: Measured) -> bool {
         let settling = measured.settle(&settle);
-        let outcome = settling.within(self.settler.settle(tag, settle)).await;
-        if let Err(error) = &outcome {
-            // It comes again, and is known then.
-            tracing::debug!(error = %chain(error), "an event was not settled");
+        let settled = self.settler.settle(tag, settle);
+        let outcome = settling.within(self.while_kept(settled)).await;
+        match &outcome {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(error = %chain(error), "an event was not settled");
+            }
+            None => tracing::debug!("an event was not settled before its partition was given back"),
         }
-        settling.end(outcome.is_ok());
+        let settled = matches!(outcome, Some(Ok(())));
+        settling.end(settled);
         crash::point("events.c4");
+        settled
+    }
+
+    /// Waits for something that may take long where the broker takes nothing. A partition that is to be
+    /// given back does not wait for that; then none.
+    async fn while_kept<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let given_back = async {
+            self.give_back.cancelled().await;
+            time::sleep(SETTLE_LAST).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = given_back => None,
+        }
     }
 
     /// Decides about an event that nothing stands before.
@@ -170,61 +243,76 @@ impl Work<'_> {
                 return Verdict::Settle(settle, Change::None);
             }
         };
-        let Some(handler) = self.shared.handlers.get(&message.topic) else {
-            let error = "nothing here handles its type".to_owned();
-            let dead = Dead::new(Reason::UnknownType, error, facts.attempts);
-            return self.dead(facts, at.held, dead, measured).await;
-        };
-        let mut event = match handler.decode(Arc::clone(facts), message.body.clone()) {
-            Ok(event) => event,
+        let topic = &message.topic;
+        let handler = self.shared.handlers.get(topic);
+        let event = handler.map(|it| it.decode(Arc::clone(facts), message.body.clone()));
+        match event.transpose() {
+            Ok(mut event) => self.attempts(&mut event, topic, facts, at, measured).await,
             Err(error) => {
                 let dead = Dead::new(Reason::Malformed, error.to_string(), facts.attempts);
-                return self.dead(facts, at.held, dead, measured).await;
+                self.dead(facts, at.held, dead, measured).await
             }
-        };
-        self.attempts(&mut *event, facts, at, measured).await
+        }
     }
 
-    /// Tries until the event has its effect, is put off, or is given up.
+    /// Tries until the event has its effect, is put off, or is given up. There is none where nothing
+    /// here handles its type.
     async fn attempts(
         &self,
-        event: &mut dyn Ready,
+        event: &mut Option<Box<dyn Ready>>,
+        topic: &str,
         facts: &Arc<Facts>,
         at: At,
         measured: &mut Measured,
     ) -> Verdict {
-        let (mut made, mut here) = (facts.attempts, 0);
+        let (mut made, mut here, mut broken_off) = (facts.attempts, 0, 0);
         let mut away = pauses();
         loop {
             let config = self.shared.config.load();
             let attempt = Attempt::new(made, config.attempts_max, facts.first_seen);
             let tried = self.attempt(event, facts, at, attempt, measured);
-            let pause = match tried.await {
+            let fault = match tried.await {
                 Tried::Applied => {
+                    self.shared.shown.fine(self.here());
                     measured.applied(facts);
                     return Verdict::Settle(Settle::Ack, freed(facts, at.held));
                 }
                 Tried::Known => return self.known(facts, at.held, measured).await,
                 Tried::Early => return Verdict::Early,
                 Tried::Lost => return Verdict::Lost,
+                Tried::Left => return Verdict::Leave,
+                Tried::Failed(fault) => Some(fault),
                 Tried::Away(error) => {
-                    tracing::warn!(error = %chain(&error), "an event waits for the database");
-                    away.next_pause()
+                    self.shared.shown.database(self.here(), &error);
+                    None
                 }
-                Tried::Failed(fault) => {
-                    made = made.saturating_add(1);
-                    here += 1;
-                    measured.failed(&fault, made);
-                    if fault.is_final() || attempt.is_last {
-                        let dead = Dead::new(fault.reason(), fault.error(), made);
-                        return self.dead(facts, at.held, dead, measured).await;
+                Tried::BrokenOff(error) => {
+                    self.shared.shown.database(self.here(), &error);
+                    broken_off += 1;
+                    if broken_off < BROKEN_OFF_MAX {
+                        None
+                    } else if let Err(verdict) = self.noted(&[]).await {
+                        // Not before the database is there, as it is where an event has its effect.
+                        return verdict;
+                    } else {
+                        Some(Fault::BrokenOff(error))
                     }
-                    if here >= config.attempts_in_place {
-                        let after = config.put_off(made / config.attempts_in_place - 1);
-                        return self.put_off(facts, made, after, measured).await;
-                    }
-                    config.in_place(here - 1)
                 }
+            };
+            let pause = if let Some(fault) = fault {
+                made = made.saturating_add(1);
+                here += 1;
+                measured.failed(&fault, (topic, &facts.id), made);
+                if fault.is_final() || attempt.is_last {
+                    let dead = Dead::new(fault.reason(), fault.error(), made);
+                    return self.dead(facts, at.held, dead, measured).await;
+                }
+                if let Some(after) = put_off_for(&config, &fault, made, here) {
+                    return self.later(facts, made, after, measured).await;
+                }
+                config.in_place(here - 1)
+            } else {
+                away.next_pause()
             };
             if !self.pause(pause).await {
                 return Verdict::Leave;
@@ -232,35 +320,36 @@ impl Work<'_> {
         }
     }
 
-    /// Has an event done with that had its effect before.
-    async fn known(&self, facts: &Facts, held: bool, measured: &mut Measured) -> Verdict {
-        let change = freed(facts, held);
-        if change != Change::None {
-            match self.kept(facts, None).await {
-                Some(true) => {}
-                Some(false) => return Verdict::Lost,
-                None => return Verdict::Leave,
-            }
+    /// Has the event tried again after a time: at hand, where that is short, or by the broker.
+    async fn later(
+        &self,
+        facts: &Facts,
+        made: u32,
+        after: Duration,
+        measured: &mut Measured,
+    ) -> Verdict {
+        if after <= self.shared.config.load().rest_max
+            && let Ok(place) = Arc::clone(&self.rests).try_acquire_owned()
+        {
+            let mut facts = Facts::clone(facts);
+            facts.attempts = made;
+            return Verdict::Rest(facts, place, self.clock.now().after(after));
         }
-        measured.known();
-        Verdict::Settle(Settle::Ack, change)
-    }
-
-    /// Waits; whether to go on.
-    async fn pause(&self, pause: Duration) -> bool {
-        let pause = time::sleep(pause);
-        self.give_back.run_until_cancelled(pause).await.is_some()
+        self.put_off(facts, made, after, measured).await
     }
 
     async fn attempt(
         &self,
-        event: &mut dyn Ready,
+        event: &mut Option<Box<dyn Ready>>,
         facts: &Facts,
         at: At,
         attempt: Attempt,
         measured: &Measured,
     ) -> Tried {
-        let _place = self.shared.places.acquire().await;
+        let place = self.shared.places.acquire();
+        let Some(_place) = self.give_back.run_until_cancelled(place).await else {
+            return Tried::Left;
+        };
         crash::point("events.c1");
         match self.transaction(event, facts, at, attempt, measured).await {
             Ok(tried) => tried,
@@ -275,41 +364,51 @@ impl Work<'_> {
 
     async fn transaction(
         &self,
-        event: &mut dyn Ready,
+        event: &mut Option<Box<dyn Ready>>,
         facts: &Facts,
         at: At,
         attempt: Attempt,
         measured: &Measured,
     ) -> Result<Tried, Error> {
         let inbox = &self.shared.inbox;
-        let mut transaction = inbox.database.begin("events.consume").await?;
-        match inbox.enter(&mut transaction, self.claim, &facts.id).await? {
+        let (entry, last) = inbox.look(self.claim, facts).await?;
+        match entry {
             Entry::New => {}
-            Entry::Known => {
-                transaction.rollback().await?;
-                return Ok(Tried::Known);
-            }
-            Entry::Lost => {
-                transaction.rollback().await?;
-                return Ok(Tried::Lost);
-            }
+            Entry::Known => return Ok(Tried::Known),
+            Entry::Lost => return Ok(Tried::Lost),
         }
         let counted = facts.sequence.filter(|_| self.shared.in_sequence);
-        if let Some(sequence) = counted.filter(|_| !at.overdue)
-            && inbox.last(&mut transaction, &facts.lane).await? + 1 < sequence
-        {
-            transaction.rollback().await?;
+        if counted.is_some_and(|sequence| !at.overdue && last + 1 < sequence) {
             return Ok(Tried::Early);
         }
+        // It begins with the handler's first statement: whoever waits for a service meanwhile keeps
+        // nobody from writing. So what was looked up above holds only by what is entered at the end.
+        let mut transaction = inbox.database.begin_lazily("events.consume");
         let handled = self.guarded(event, attempt, &mut transaction, measured);
         if let Err(fault) = handled.await {
+            let begun = transaction.has_begun();
             // Nothing is kept in any case; a database that is away says so at the next try.
             drop(transaction.rollback().await);
             return Ok(match fault {
-                Fault::Said(Failure::Retry(source)) => by_the_database(source),
+                Fault::Said(Failure::Retry(source)) => by_the_database(source, begun),
                 fault => Tried::Failed(fault),
             });
         }
+        match self.entered(transaction, facts, at, counted).await {
+            Err(error) if error.kind() == Kind::Unavailable => Ok(Tried::BrokenOff(error)),
+            entered => entered,
+        }
+    }
+
+    /// Notes that an event is done, with what its handler wrote.
+    async fn entered(
+        &self,
+        mut transaction: Transaction,
+        facts: &Facts,
+        at: At,
+        counted: Option<u64>,
+    ) -> Result<Tried, Error> {
+        let inbox = &self.shared.inbox;
         if let Some(sequence) = counted {
             let advanced = inbox.advance(&mut transaction, &facts.lane, sequence);
             advanced.await?;
@@ -317,9 +416,13 @@ impl Work<'_> {
         if let (true, Some(sequence)) = (at.held, facts.sequence) {
             inbox.free(&mut transaction, &facts.lane, sequence).await?;
         }
-        if !inbox.is_owned(&mut transaction, self.claim).await? {
+        let entered = inbox.enter(&mut transaction, self.claim, facts).await?;
+        if entered != Entry::New {
             transaction.rollback().await?;
-            return Ok(Tried::Lost);
+            return Ok(match entered {
+                Entry::Known => Tried::Known,
+                _ => Tried::Lost,
+            });
         }
         crash::point("events.c2");
         transaction.commit().await?;
@@ -330,11 +433,14 @@ impl Work<'_> {
     /// Has the event handled, within its time, as work that belongs to its trace.
     async fn guarded(
         &self,
-        event: &mut dyn Ready,
+        event: &mut Option<Box<dyn Ready>>,
         attempt: Attempt,
         transaction: &mut Transaction,
         measured: &Measured,
     ) -> Result<(), Fault> {
+        let Some(event) = event else {
+            return Err(Fault::UnknownType);
+        };
         let limit = self.shared.config.load().handler_timeout;
         let context = measured.context(limit, attempt.attempt - 1);
         let handling = AssertUnwindSafe(event.handle(attempt, transaction)).catch_unwind();
@@ -349,144 +455,24 @@ impl Work<'_> {
             Err(_) => Err(Fault::TimedOut),
         }
     }
-
-    /// Has the event come again after a time; those of its key behind it wait.
-    async fn put_off(
-        &self,
-        facts: &Facts,
-        attempts: u32,
-        after: Duration,
-        measured: &mut Measured,
-    ) -> Verdict {
-        let headers = letter::put_off(facts, attempts);
-        let settle = Settle::Retry { after, headers };
-        let verdict = self.hold(facts, after, settle).await;
-        if let Verdict::Settle(..) = verdict {
-            measured.put_off();
-        }
-        verdict
-    }
-
-    /// Has the event come again after one of its key that comes again at `until`. That is no attempt.
-    async fn postpone(&self, job: &Job, until: Timestamp, measured: &mut Measured) -> Verdict {
-        let Ok(facts) = &job.facts else {
-            return Verdict::Leave;
-        };
-        let left = until.micros().saturating_sub(Timestamp::now().micros());
-        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
-        let after = left.max(POSTPONE_MIN);
-        let mut headers = letter::put_off(facts, facts.attempts);
-        headers.insert(headers::HOLD.to_owned(), "1".to_owned());
-        let settle = Settle::Retry { after, headers };
-        let verdict = self.hold(facts, after, settle).await;
-        if let Verdict::Settle(..) = verdict {
-            measured.postponed();
-        }
-        verdict
-    }
-
-    /// Notes that the event comes again, before the broker is asked for it: those behind it wait in any
-    /// case.
-    async fn hold(&self, facts: &Facts, after: Duration, settle: Settle) -> Verdict {
-        let Some(sequence) = facts.sequence else {
-            return Verdict::Settle(settle, Change::None);
-        };
-        let held = Held {
-            lane: Arc::clone(&facts.lane),
-            sequence,
-            due_at: Timestamp::now().after(after),
-        };
-        match self.kept(facts, Some(&held)).await {
-            Some(true) => Verdict::Settle(settle, Change::Held(sequence, held.due_at)),
-            Some(false) => Verdict::Lost,
-            None => Verdict::Leave,
-        }
-    }
-
-    /// Has an event become a dead letter; those of its key behind it go on.
-    async fn dead(
-        &self,
-        facts: &Facts,
-        held: bool,
-        dead: Dead,
-        measured: &mut Measured,
-    ) -> Verdict {
-        let change = freed(facts, held);
-        if change != Change::None || self.shared.in_sequence {
-            match self.kept(facts, None).await {
-                Some(true) => {}
-                Some(false) => return Verdict::Lost,
-                None => return Verdict::Leave,
-            }
-        }
-        Verdict::Settle(self.dead_letter(&facts.id, dead, measured), change)
-    }
-
-    fn dead_letter(&self, id: &str, dead: Dead, measured: &mut Measured) -> Settle {
-        measured.dead(id, dead.reason, &dead.error, dead.attempts);
-        Settle::Reject(letter::dead(&self.shared.group.name, dead))
-    }
-
-    /// Notes that an event is held, or that it is not, however long the database is away; whether the
-    /// partition is still ours. None if it was to be given back meanwhile.
-    async fn kept(&self, facts: &Facts, held: Option<&Held>) -> Option<bool> {
-        let mut pauses = pauses();
-        loop {
-            match self.keep(facts, held).await {
-                Ok(owned) => return Some(owned),
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "an event waits for the database");
-                }
-            }
-            if !self.pause(pauses.next_pause()).await {
-                return None;
-            }
-        }
-    }
-
-    async fn keep(&self, facts: &Facts, held: Option<&Held>) -> Result<bool, Error> {
-        let inbox = &self.shared.inbox;
-        let mut transaction = inbox.database.begin("events.hold").await?;
-        match (held, facts.sequence) {
-            (Some(held), _) => {
-                let part = self.claim.part;
-                inbox.hold(&mut transaction, part, &facts.id, held).await?;
-            }
-            (None, Some(sequence)) => {
-                inbox.free(&mut transaction, &facts.lane, sequence).await?;
-                if self.shared.in_sequence {
-                    let advanced = inbox.advance(&mut transaction, &facts.lane, sequence);
-                    advanced.await?;
-                }
-            }
-            (None, None) => {}
-        }
-        if !inbox.is_owned(&mut transaction, self.claim).await? {
-            transaction.rollback().await?;
-            return Ok(false);
-        }
-        transaction.commit().await?;
-        Ok(true)
-    }
 }
 
-/// What becomes of the place of an event that is done.
-fn freed(facts: &Facts, held: bool) -> Change {
-    match facts.sequence {
-        Some(sequence) if held => Change::Freed(sequence),
-        _ => Change::None,
-    }
-}
-
-/// A handler fails, too, where its database is away: then the event is not tried out of its attempts.
-fn by_the_database(source: gantry::BoxError) -> Tried {
+/// A handler fails, too, where its database is away, or too busy for its transaction to begin: then the
+/// event is not tried out of its attempts.
+fn by_the_database(source: gantry::BoxError, begun: bool) -> Tried {
     match source.downcast::<Error>() {
-        Ok(error) if is_away(&error) => Tried::Away(*error),
+        Ok(error) if !begun || error.kind() == Kind::Full => Tried::Away(*error),
+        Ok(error) if error.kind() == Kind::Unavailable => Tried::BrokenOff(*error),
         Ok(error) => Tried::Failed(Fault::Said(Failure::Retry(error))),
         Err(source) => Tried::Failed(Fault::Said(Failure::Retry(source))),
     }
 }
 
-fn is_away(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Full)
+/// For how long an event is put off that has failed; none where it is tried again a moment later.
+fn put_off_for(config: &Config, fault: &Fault, made: u32, here: u32) -> Option<Duration> {
+    if !fault.is_brief() {
+        return Some(config.put_off(made - 1));
+    }
+    let in_place = config.attempts_in_place;
+    (here >= in_place).then(|| config.put_off(made / in_place - 1))
 }

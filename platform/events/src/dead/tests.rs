@@ -10,7 +10,7 @@ use crate::{
     headers::{ATTEMPT, FIRST_SEEN, SOURCE, TRACEPARENT},
 };
 
-const GROUP: &str = "notifications.news";
+const GROUP: &str = "notifications.notices";
 const TOPIC: &str = "shop.orders.v1.OrderPlaced";
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -177,7 +177,7 @@ async fn letters_are_chosen() {
     let message = only_first(&broker).await.message;
     broker.publish(message).await.unwrap();
     let mut queue = broker.subscribe(GROUP, 0, 1).await.unwrap();
-    reject(&mut *queue, "undecodable").await;
+    reject(&mut *queue, Reason::Malformed.as_str()).await;
     let letters = all(&broker, &Chosen::default()).await;
     let places: Vec<_> = letters.iter().map(|letter| letter.place).collect();
     let found = async |chosen: Chosen| {
@@ -185,12 +185,12 @@ async fn letters_are_chosen() {
         let places = letters.into_iter().map(|letter| letter.place);
         places.collect::<Vec<_>>()
     };
-    let reason = |reason: &str| Chosen {
-        reason: Some(reason.to_owned()),
+    let reason = |reason| Chosen {
+        reason: Some(reason),
         ..Chosen::default()
     };
-    assert_eq!(places[..3], found(reason("rejected")).await);
-    assert_eq!(places[3..], found(reason("undecodable")).await);
+    assert_eq!(places[..3], found(reason(Reason::Rejected)).await);
+    assert_eq!(places[3..], found(reason(Reason::Malformed)).await);
     let topic = |topic: &str| Chosen {
         topic: Some(topic.to_owned()),
         ..Chosen::default()
@@ -251,4 +251,20 @@ async fn a_letter_can_be_gone() {
     broker.disconnect();
     let failed = discard(&broker, GROUP, &letter).await;
     assert!(matches!(failed, Err(BrokerError::Disconnected(_))));
+}
+
+/// Goal: whatever a broker calls it, the reason of a dead letter is one of ours.
+/// Method: every word that RabbitMQ has, and one that it has not.
+#[test]
+fn a_broker_has_reasons_of_ours() {
+    let words = ["delivery_limit", "rejected", "expired", "maxlen", "new"];
+    let reasons = words.map(|word| Reason::of_rabbit(word).as_str());
+    let ours = [
+        "never_settled",
+        "rejected",
+        "expired",
+        "no_room",
+        "given_up",
+    ];
+    assert_eq!(ours, reasons);
 }

@@ -3,6 +3,9 @@
 use gantry::{backoff, config};
 use tokio::time::Duration;
 
+/// Longest lease.
+pub(super) const LEASE_MAX: Duration = Duration::from_mins(5);
+
 config::choice! {
     /// What becomes of an event that nobody wants.
     pub enum Unroutable {
@@ -16,7 +19,8 @@ config::choice! {
 config::section! {
     /// How events go from the outbox to the broker.
     pub struct Config {
-        /// Events on their way at once, each of another key; those read ahead are as many again.
+        /// Events on their way at once, each of another key. Events of sixteen windows are read ahead, as
+        /// long as they have no more than 16 MiB.
         pub window: u16 = 256, in 1..=4_096, live;
         /// How often the outbox is looked at for what nobody told of: events of other processes, or
         /// of one that has ended.
@@ -28,10 +32,14 @@ config::section! {
         /// What becomes of an event that no group wants: `keep` has it and those of its key wait,
         /// `drop` passes it over.
         pub unroutable: Unroutable = Unroutable::Keep, live;
+        /// Groups that are to have what is published: nothing is before the broker has all of them, be it
+        /// new or one that was away, whether something was published meanwhile or not. Where none are named, a group that is made late has nothing of what
+        /// was published before.
+        pub groups: Vec<String> = Vec::new(), restart;
         /// How long an event is kept in the outbox once it is done with.
         pub retention: Duration = Duration::from_hours(24), in Duration::from_secs(1)..=config::LONGEST, live;
         /// How long a process that stands still keeps others from the events that it has claimed.
-        pub lease: Duration = Duration::from_secs(10), in Duration::from_millis(100)..=Duration::from_mins(5), live;
+        pub lease: Duration = Duration::from_secs(10), in Duration::from_millis(100)..=LEASE_MAX, live;
     }
     validate = Config::check;
 }

@@ -1,10 +1,13 @@
 //! A relay at work: one task that owns what is claimed, under way, and held up.
+//!
+//! It asks the database one thing at a time, and publishes meanwhile: neither waits for the other as long
+//! as there is something to publish, and room for what is read ahead. What may take long is asked aside,
+//! and holds up neither.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    pin::Pin,
-    sync::Arc,
-};
+mod answers;
+mod books;
+
+use std::{collections::VecDeque, future, pin::Pin, sync::Arc};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use gantry::{
@@ -12,21 +15,23 @@ use gantry::{
     config::Live,
     crash,
 };
-use gantry_store::{Error, Timestamp};
 use tokio::{
     sync::Notify,
+    task,
     time::{self, Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use self::books::Books;
 use super::{
     Config, Unroutable,
+    gate::Gate,
     holds::{Attempt, Holds, Pass, Reason},
-    lane::Lane,
-    ledger::{Ledger, Release, Settled},
-    report::{Published, Report},
+    lanes::Lanes,
+    ledger::{Ledger, Release},
+    report::{self, Published, Report},
     session::{Session, Timers},
+    shown::PutOff,
 };
 use crate::{
     Message,
@@ -40,45 +45,44 @@ const AWAY: backoff::Config = backoff::Config {
     multiplier: 2.0,
     jitter: 0.2,
 };
-/// When to come back to a key that somebody is adding to.
-const TAKEN_PAUSE: Duration = Duration::from_millis(20);
-/// How often the backlog is counted, and after how many times as long as that took at the least.
-const COUNT_INTERVAL: Duration = Duration::from_secs(5);
-const COUNT_SHARE: u32 = 50;
-/// How often old events are looked for, and how soon again while there are some.
-const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
-const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// How often what waits is shown anew.
+const SHOW_INTERVAL: Duration = Duration::from_millis(500);
 /// How long events under way are waited for at the end: less than a process gives its tasks.
 const STOP_MAX: Duration = Duration::from_secs(1);
 /// How long after a publication began tests have the process end in its midst.
 const UNDER_WAY: Duration = Duration::from_millis(1);
 
+/// Publications that have ended and are noted before those that follow go out.
+const TOGETHER: usize = 16;
+
 /// A publication that has ended.
 struct Done {
-    key: String,
-    message: Message,
+    message: Arc<Message>,
     attempt: u64,
     outcome: Result<(), PublishError>,
 }
 
+type Publication = Pin<Box<dyn Future<Output = Done> + Send>>;
+
 /// A relay at work.
 pub(super) struct Engine<L> {
-    ledger: L,
+    ledger: Arc<L>,
+    books: Books,
     broker: Arc<dyn Broker>,
+    gate: Arc<Gate>,
     config: Live<Config>,
     wake: Arc<Notify>,
     report: Report,
     session: Session,
     timers: Timers,
     away: Backoff,
-    /// What is claimed, by key.
-    lanes: HashMap<String, Lane>,
+    lanes: Lanes,
     /// Keys whose next event is not under way.
     waiting: VecDeque<String>,
-    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    under_way: FuturesUnordered<Publication>,
     holds: Holds,
+    put_off: PutOff,
     attempts: u64,
-    claims: i64,
 }
 
 impl<L: Ledger> Engine<L> {
@@ -90,89 +94,91 @@ impl<L: Ledger> Engine<L> {
         report: Report,
     ) -> Self {
         Self {
-            ledger,
+            ledger: Arc::new(ledger),
+            books: Books::default(),
             broker,
+            gate: Arc::new(Gate::new(config.clone())),
             config,
             wake,
             report,
             session: Session::new(),
             timers: Timers::new(),
             away: Backoff::new(AWAY).expect("the pauses are above zero and grow"),
-            lanes: HashMap::new(),
+            lanes: Lanes::default(),
             waiting: VecDeque::new(),
             under_way: FuturesUnordered::new(),
             holds: Holds::default(),
+            put_off: PutOff::default(),
             attempts: 0,
-            claims: 0,
         }
     }
 
     pub(super) async fn run(mut self, stopping: CancellationToken) {
         while !stopping.is_cancelled() {
-            self.step().await;
+            if self.start() {
+                // What was begun goes out before the database has anything to do: others wait for it.
+                task::yield_now().await;
+            }
+            self.ask();
+            if self.report.is_waiting() {
+                self.report.still(&self.holds.reasons(), Instant::now());
+                self.show();
+            }
             let next_at = self.next_at();
-            // Cancel-safe: what has ended stays among those under way until it is taken from there, and
-            // a notice that is not heard is kept.
+            // Cancel-safe: what has ended stays among those under way until it is taken from there, what
+            // was asked goes on, and a notice that is not heard is kept.
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
-                Some(done) = self.under_way.next() => self.ended(done),
-                () = self.wake.notified() => self.timers.look_at = Instant::now(),
+                answer = self.books.answer() => self.answered(answer),
+                Some(done) = self.under_way.next() => self.ended(&done),
+                () = self.wake.notified() => self.told(),
                 () = time::sleep_until(next_at) => {}
             }
-            self.collect();
+            self.collect().await;
+            let shown = self.report.shown();
+            shown.counts(self.under_way.len(), self.lanes.len());
         }
         self.stop().await;
     }
 
-    /// Notes whatever else has ended meanwhile, so that it is written down together.
-    fn collect(&mut self) {
-        while let Some(Some(done)) = self.under_way.next().now_or_never() {
-            self.ended(done);
-        }
-    }
-
-    /// Does what there is to do now.
-    async fn step(&mut self) {
-        if Instant::now() >= self.timers.away_until {
-            match self.keep_books().await {
-                Ok(()) => {
-                    self.away.reset();
-                    self.report.database(None);
-                }
-                Err(error) => {
-                    self.report.database(Some(&error));
-                    self.timers.away_until = Instant::now() + self.away.next_pause();
-                }
+    /// Notes whatever else has ended meanwhile, so that it is written down together. What follows goes out
+    /// bit by bit: whoever has confirmed all that there was has nothing to do until then.
+    async fn collect(&mut self) {
+        // What is begun here may end here as well, and is for the next time then.
+        for noted in 1..=self.under_way.len() {
+            let Some(Some(done)) = self.under_way.next().now_or_never() else {
+                return;
+            };
+            self.ended(&done);
+            if noted.is_multiple_of(TOGETHER) && self.start() {
+                task::yield_now().await;
             }
         }
-        self.start();
-        if self.report.is_waiting() {
-            self.report.still(&self.holds.reasons(), Instant::now());
+    }
+
+    /// Has operators see what waits.
+    fn show(&mut self) {
+        let now = Instant::now();
+        if now >= self.timers.show_at || !self.report.is_waiting() {
+            self.timers.show_at = now + SHOW_INTERVAL;
+            let waits = self.holds.waits(&self.put_off.count(now));
+            self.report.shown().waits(waits);
         }
     }
 
-    /// Everything that is asked of the database, one after the other.
-    async fn keep_books(&mut self) -> Result<(), Error> {
-        self.stay_known().await?;
-        self.save().await?;
-        self.look().await?;
-        self.tidy().await
+    /// Events were committed in this process.
+    fn told(&mut self) {
+        self.timers.look_at = Instant::now();
+        self.books.sees_more();
     }
 
     /// When there is something to do again, if nothing happens before.
     fn next_at(&self) -> Instant {
         let now = Instant::now();
-        if now < self.timers.away_until {
-            return self.timers.away_until;
-        }
-        let mut next_at = self.session.renew_at.min(self.timers.count_at);
-        next_at = next_at.min(self.timers.prune_at);
-        if self.lanes.values().any(|lane| lane.unsaved().is_some()) {
-            next_at = next_at.min(self.timers.save_at);
-        }
-        if self.may_look(now) {
-            next_at = next_at.min(self.timers.look_at);
+        let mut next_at = self.ask_at(now);
+        if self.report.is_waiting() {
+            next_at = next_at.min(self.timers.show_at);
         }
         match self.holds.all_until() {
             Some(until) if until > now => next_at.min(until),
@@ -180,149 +186,14 @@ impl<L: Ledger> Engine<L> {
         }
     }
 
-    /// Keeps this relay known to others; begins anew where it is not any more.
-    async fn stay_known(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        if self.session.ending && self.lanes.is_empty() {
-            self.ledger.leave(&self.session.name).await?;
-            self.session = Session::new();
-        }
-        if now < self.session.renew_at {
-            return Ok(());
-        }
-        let lease = self.config.read(|config| config.lease);
-        let (clock, until) = (self.ledger.now(), self.ledger.now().after(lease));
-        if self.session.known && !self.ledger.renew(&self.session.name, clock, until).await? {
-            self.report.passed_by();
-            self.give_up();
-        }
-        if !self.session.known {
-            // Under another name where it fails: whether this one is known then is not.
-            let name = std::mem::replace(&mut self.session.name, Uuid::now_v7().to_string());
-            self.ledger.enter(&name, until).await?;
-            self.session.name = name;
-            self.session.known = true;
-        }
-        self.session.until = now + lease;
-        self.session.renew_at = now + lease / 3;
-        Ok(())
+    /// Publishes what waits, as far as it may; answers whether there was anything.
+    fn start(&mut self) -> bool {
+        let attempts = self.attempts;
+        self.start_all();
+        self.attempts > attempts
     }
 
-    /// Forgets what was claimed: others have it.
-    fn give_up(&mut self) {
-        self.session = Session::new();
-        self.lanes.clear();
-        self.waiting.clear();
-        self.under_way = FuturesUnordered::new();
-        self.holds.abandon();
-    }
-
-    /// Writes down what is done with, all together.
-    async fn save(&mut self) -> Result<(), Error> {
-        let outcomes: Vec<_> = self.lanes.values().filter_map(Lane::unsaved).collect();
-        if outcomes.is_empty() {
-            return Ok(());
-        }
-        if outcomes.iter().any(|outcome| outcome.before < outcome.sent) {
-            crash::point("events.p5");
-        }
-        let written = self.ledger.settle(&self.session.name, &outcomes).await?;
-        for (outcome, written) in outcomes.iter().zip(written) {
-            let Some(lane) = self.lanes.get_mut(&outcome.key) else {
-                continue;
-            };
-            match written {
-                Settled::Busy => self.timers.save_at = Instant::now() + TAKEN_PAUSE,
-                Settled::Written if !lane.saved() => {}
-                Settled::Written | Settled::Lost => drop(self.lanes.remove(&outcome.key)),
-            }
-        }
-        Ok(())
-    }
-
-    fn room(&self) -> usize {
-        let window = self.config.read(|config| usize::from(config.window));
-        window.saturating_sub(self.lanes.len())
-    }
-
-    fn may_look(&self, now: Instant) -> bool {
-        !self.session.ending && self.room() > 0 && !self.holds.all_wait(now)
-    }
-
-    /// Claims what is due, as far as there is room.
-    async fn look(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        if now < self.timers.look_at || !self.may_look(now) {
-            return Ok(());
-        }
-        let config = self.config.load();
-        let due = self.ledger.due().await?;
-        let in_time = due.map(|due| until(self.ledger.now(), due));
-        match in_time {
-            Some(Duration::ZERO) => {}
-            later => {
-                let pause = later.unwrap_or(config.look_interval);
-                self.timers.look_at = now + pause.min(config.look_interval);
-                return Ok(());
-            }
-        }
-        self.claims += 1;
-        let (relay, window) = (&self.session.name, usize::from(config.window));
-        let claiming = self.ledger.claim(relay, self.claims, self.room(), window);
-        let claimed = match claiming.await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                // It may have been done all the same.
-                self.session.ending = true;
-                return Err(error);
-            }
-        };
-        if claimed.is_empty() {
-            self.timers.look_at = now + TAKEN_PAUSE;
-        }
-        for claimed in claimed {
-            if self.lanes.contains_key(&claimed.key) {
-                continue;
-            }
-            let key = claimed.key.clone();
-            let mut lane = Lane::new(claimed);
-            if lane.next().is_some() {
-                self.waiting.push_back(key.clone());
-            } else {
-                Report::gap();
-                let due_at = self.ledger.now().after(config.pause_max);
-                let tries = lane.tries();
-                lane.end(Release { due_at, tries });
-            }
-            self.lanes.insert(key, lane);
-        }
-        Ok(())
-    }
-
-    /// Counts what waits, and forgets what is old.
-    async fn tidy(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        if now >= self.timers.count_at {
-            self.timers.count_at = now + COUNT_INTERVAL;
-            let backlog = self.ledger.backlog().await?;
-            // A table of millions is not counted all the time.
-            let took = now.elapsed();
-            self.timers.count_at = now + COUNT_INTERVAL.max(COUNT_SHARE * took);
-            self.report.backlog(backlog, self.ledger.now());
-        }
-        if now >= self.timers.prune_at {
-            self.timers.prune_at = now + PRUNE_INTERVAL;
-            let retention = self.config.read(|config| config.retention);
-            let before = self.ledger.now().before(retention);
-            if self.ledger.prune(before).await? > 0 {
-                self.timers.prune_at = now + PRUNE_PAUSE;
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes what waits, as far as it may.
-    fn start(&mut self) {
+    fn start_all(&mut self) {
         let now = Instant::now();
         let window = self.config.read(|config| usize::from(config.window));
         // Others may have claimed the same since.
@@ -330,53 +201,61 @@ impl<L: Ledger> Engine<L> {
             let Some(key) = self.waiting.pop_front() else {
                 return;
             };
-            let Some(lane) = self.lanes.get_mut(&key) else {
+            let Some(event) = self.lanes.next(&key) else {
                 continue;
             };
-            let Some(event) = lane.next() else { continue };
             match self.holds.pass(&event.message, self.attempts, now) {
                 Pass::Go => {
-                    let message = event.message.clone();
-                    self.publish(key, message);
+                    let message = Arc::clone(&event.message);
+                    let attempt = self.attempts;
+                    self.lanes.change(&key, |lane| lane.begin(attempt));
+                    self.publish(message);
                 }
                 Pass::AllWait => {
                     self.waiting.push_front(key);
                     return;
                 }
-                Pass::Wait(until) => {
+                Pass::Wait(until, reason) => {
+                    let topic = &event.message.topic;
+                    self.put_off.add(&key, reason, topic, until);
                     let due_at = self.ledger.now().after(until.duration_since(now));
-                    let tries = lane.tries();
-                    lane.end(Release { due_at, tries });
-                    self.timers.save_at = now;
+                    self.lanes.change(&key, |lane| lane.put_off(due_at));
                 }
             }
         }
     }
 
-    fn publish(&mut self, key: String, message: Message) {
+    fn publish(&mut self, message: Arc<Message>) {
         crash::point("events.p3");
         let attempt = self.attempts;
         self.attempts += 1;
-        if let Some(lane) = self.lanes.get_mut(&key) {
-            lane.begin(attempt);
-        }
-        let broker = Arc::clone(&self.broker);
-        self.under_way.push(Box::pin(async move {
-            let publish = broker.publish(message.clone());
-            let outcome = crash::soon_amid("events.p4", UNDER_WAY, publish).await;
+        let (broker, gate) = (Arc::clone(&self.broker), Arc::clone(&self.gate));
+        let sending = self.report.send(&message);
+        let mut publication: Publication = Box::pin(async move {
+            let publish = async {
+                let epoch = gate.pass(&*broker).await?;
+                let publish = broker.publish_by(epoch, Message::clone(&message));
+                let outcome = crash::soon_amid("events.p4", UNDER_WAY, publish).await;
+                gate.learn(epoch, &outcome);
+                outcome
+            };
+            let outcome = sending.within(publish).await;
+            sending.end(report::send_error(&outcome));
             Done {
-                key,
                 message,
                 attempt,
                 outcome,
             }
-        }));
+        });
+        // It begins now, and not once all that have ended are noted.
+        if let Some(done) = (&mut publication).now_or_never() {
+            publication = Box::pin(future::ready(done));
+        }
+        self.under_way.push(publication);
     }
 
     /// Notes how a publication ended.
-    fn ended(&mut self, done: Done) {
-        let now = Instant::now();
-        self.timers.save_at = now;
+    fn ended(&mut self, done: &Done) {
         let config = self.config.load();
         match &done.outcome {
             Ok(()) => {
@@ -392,73 +271,72 @@ impl<L: Ledger> Engine<L> {
             Err(error) => {
                 self.report.waits(&done.message.topic, error);
                 let reason = Reason::of(error);
-                self.wait(done, reason, &config.pauses(), now);
+                self.wait(done, reason, &config.pauses());
             }
         }
     }
 
     /// The next event of a key is done with.
-    fn go_on(&mut self, done: Done, was_dropped: bool) {
-        let Some(lane) = self.lanes.get_mut(&done.key) else {
-            return;
-        };
-        if !lane.end_attempt(done.attempt) {
-            return;
-        }
-        if lane.done(was_dropped) {
-            self.waiting.push_back(done.key);
-        } else {
-            // Behind all others that are due.
-            let due_at = self.ledger.now();
-            lane.end(Release { due_at, tries: 0 });
+    fn go_on(&mut self, done: &Done, was_dropped: bool) {
+        self.put_off.remove(&done.message.key);
+        let key = &done.message.key;
+        let go_on = self.lanes.change(key, |lane| {
+            let ours = lane.end_attempt(done.attempt);
+            if ours && !lane.done(was_dropped) {
+                // Behind all others that are due.
+                lane.put_off(self.ledger.now());
+            }
+            ours && lane.next().is_some()
+        });
+        if go_on == Some(true) {
+            self.waiting.push_back(key.clone());
         }
     }
 
     /// The next event of a key was not taken.
-    fn wait(&mut self, done: Done, reason: Reason, pauses: &backoff::Config, now: Instant) {
+    fn wait(&mut self, done: &Done, reason: Reason, pauses: &backoff::Config) {
+        let now = Instant::now();
         let attempt = Attempt {
             number: done.attempt,
             next: self.attempts,
             now,
         };
         let until = self.holds.failed(&done.message, reason, attempt, pauses);
-        let Some(lane) = self.lanes.get_mut(&done.key) else {
+        let Message { key, topic, .. } = &*done.message;
+        let tries = self.lanes.change(key, |lane| {
+            lane.end_attempt(done.attempt).then(|| lane.tries())
+        });
+        let Some(tries) = tries.flatten() else {
             return;
         };
-        if !lane.end_attempt(done.attempt) {
-            return;
-        }
         if reason.is_for_all() {
             // It says nothing of this event: it is the first when it goes on.
-            self.waiting.push_front(done.key);
+            self.waiting.push_front(key.clone());
             return;
         }
-        let tries = lane.tries();
         let pause = until.duration_since(now).max(pauses.pause_after(tries));
-        lane.end(Release {
+        self.put_off.add(key, reason, topic, now + pause);
+        let release = Release {
             due_at: self.ledger.now().after(pause),
             tries: tries.saturating_add(1),
-        });
+        };
+        self.lanes.change(key, |lane| lane.end(release));
     }
 
     /// Waits for what is under way, writes it down, and gives back what is claimed.
     async fn stop(mut self) {
         let until = Instant::now() + STOP_MAX;
         while let Ok(Some(done)) = time::timeout_at(until, self.under_way.next()).await {
-            self.ended(done);
+            self.ended(&done);
         }
-        let mut outcome = self.save().await;
-        if outcome.is_ok() && self.session.known {
-            outcome = self.ledger.leave(&self.session.name).await;
+        self.books.leave_aside();
+        self.lanes.nobody_waits();
+        if self.books.are_asked() {
+            let answer = self.books.answer().await;
+            self.answered(answer);
         }
-        if let Err(error) = outcome {
+        if let Err(error) = self.close().await {
             self.report.database(Some(&error));
         }
     }
-}
-
-/// How long it is until `then`; nothing where that is past.
-fn until(now: Timestamp, then: Timestamp) -> Duration {
-    let micros = then.micros().saturating_sub(now.micros());
-    Duration::from_micros(u64::try_from(micros).unwrap_or_default())
 }

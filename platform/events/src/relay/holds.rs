@@ -4,17 +4,21 @@
 //! queue does not take, or does not confirm, its topic in its bucket. After a pause, which grows, one
 //! event is tried; where that is taken, all go on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use gantry::backoff;
 use tokio::time::{Duration, Instant};
 
+use super::shown::Wait;
 use crate::{Message, broker::PublishError, bucket};
 
 gantry::telemetry::label! {
     /// Why an event is not published yet.
     #[derive(PartialOrd, Ord)]
-    pub(super) enum Reason {
+    pub(crate) enum Reason {
         /// No group wants its topic.
         Unroutable = "unroutable",
         /// A queue did not take it.
@@ -23,6 +27,10 @@ gantry::telemetry::label! {
         Blocked = "blocked",
         /// It was not confirmed in time.
         TimedOut = "timed_out",
+        /// A group that is to have it is not there.
+        Awaiting = "awaiting",
+        /// The broker does not let us.
+        Denied = "denied",
         /// There is no connection to the broker.
         Disconnected = "disconnected",
     }
@@ -33,15 +41,20 @@ impl Reason {
         match error {
             PublishError::Unroutable => Self::Unroutable,
             PublishError::Refused(_) => Self::Refused,
-            PublishError::Blocked(_) => Self::Blocked,
+            PublishError::Blocked { .. } => Self::Blocked,
             PublishError::TimedOut => Self::TimedOut,
+            PublishError::Awaiting(_) => Self::Awaiting,
+            PublishError::Denied(_) => Self::Denied,
             PublishError::Disconnected(_) => Self::Disconnected,
         }
     }
 
     /// Whether it is the same for every event.
     pub(super) fn is_for_all(self) -> bool {
-        matches!(self, Self::Blocked | Self::Disconnected)
+        match self {
+            Self::Blocked | Self::Awaiting | Self::Denied | Self::Disconnected => true,
+            Self::Unroutable | Self::Refused | Self::TimedOut => false,
+        }
     }
 }
 
@@ -69,9 +82,9 @@ impl Scope {
     fn failed(reason: Reason, message: &Message) -> Self {
         let [all, topic, bucket] = Self::of(message);
         match reason {
-            Reason::Blocked | Reason::Disconnected => all,
             Reason::Unroutable => topic,
             Reason::Refused | Reason::TimedOut => bucket,
+            Reason::Blocked | Reason::Awaiting | Reason::Denied | Reason::Disconnected => all,
         }
     }
 }
@@ -79,6 +92,8 @@ impl Scope {
 #[derive(Debug)]
 struct Hold {
     reason: Reason,
+    /// When it was held up.
+    begun: Instant,
     /// How often it was tried since.
     tries: u32,
     /// The number of the attempt after which it was held up.
@@ -94,7 +109,7 @@ struct Hold {
 pub(super) enum Pass {
     Go,
     /// Not before then.
-    Wait(Instant),
+    Wait(Instant, Reason),
     /// Neither it nor any other.
     AllWait,
 }
@@ -109,6 +124,36 @@ impl Holds {
     /// Why things are held up.
     pub(super) fn reasons(&self) -> BTreeSet<Reason> {
         self.holds.values().map(|hold| hold.reason).collect()
+    }
+
+    /// What waits, with how many keys of each reason and topic are put off; those of one topic and
+    /// reason together.
+    pub(super) fn waits(&self, keys: &BTreeMap<(Reason, Arc<str>), usize>) -> Vec<Wait> {
+        let mut waits = BTreeMap::<_, Wait>::new();
+        for (scope, hold) in &self.holds {
+            let topic = match scope {
+                Scope::All => None,
+                Scope::Topic(topic) | Scope::Bucket(topic, _) => Some(topic),
+            };
+            let next = hold.probe.is_none().then_some(hold.until);
+            let wait = waits.entry((hold.reason, topic)).or_insert_with(|| Wait {
+                reason: hold.reason,
+                topic: topic.cloned(),
+                keys: 0,
+                tries: hold.tries,
+                begun: hold.begun,
+                next,
+            });
+            wait.tries = wait.tries.max(hold.tries);
+            wait.begun = wait.begun.min(hold.begun);
+            wait.next = wait.next.min(next);
+        }
+        for wait in waits.values_mut() {
+            let topic = wait.topic.as_deref().map(Arc::from);
+            let count = topic.and_then(|topic| keys.get(&(wait.reason, topic)));
+            wait.keys = count.copied().unwrap_or_default();
+        }
+        waits.into_values().collect()
     }
 
     /// Whether everything waits.
@@ -137,7 +182,7 @@ impl Holds {
                 return match scope {
                     Scope::All => Pass::AllWait,
                     // Where somebody finds out, that takes its time as well.
-                    _ => Pass::Wait(hold.until.max(now + hold.pause)),
+                    _ => Pass::Wait(hold.until.max(now + hold.pause), hold.reason),
                 };
             }
         }
@@ -183,6 +228,7 @@ impl Holds {
         }
         let hold = self.holds.entry(failed).or_insert(Hold {
             reason,
+            begun: attempt.now,
             tries: 0,
             since: 0,
             pause: Duration::ZERO,

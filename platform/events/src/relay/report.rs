@@ -1,22 +1,32 @@
 //! What a relay tells: metrics, and a line in log and journal for each change, once.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use gantry::{
+    call::TraceContext,
     journal::{Journal, Kind},
     names,
     status::chain,
-    telemetry::metric::{self, Family, Gauge},
+    telemetry::{
+        messaging::{Producer, SendError, Sending, Sends, Sent},
+        metric::{self, Family, Gauge},
+    },
 };
 use gantry_store::{Error, Timestamp};
 use tokio::time::{Duration, Instant};
 
-use super::{holds::Reason, ledger::Backlog};
-use crate::broker::PublishError;
+use super::{holds::Reason, ledger::Backlog, shown::Shown};
+use crate::{Message, broker::PublishError, headers};
 
 /// A reason that comes back sooner has never been gone: one event that fails again and again is told
 /// of once.
 const CALM: Duration = Duration::from_mins(2);
+
+/// Topics measured by themselves: those that the program has, and what others have left in its outbox.
+const TOPICS_MAX: usize = 256;
 
 gantry::telemetry::label! {
     /// How a publication ended.
@@ -33,8 +43,24 @@ gantry::telemetry::label! {
         Blocked = "blocked",
         /// It was not confirmed in time.
         TimedOut = "timed_out",
+        /// A group that is to have it is not there.
+        Awaiting = "awaiting",
+        /// The broker does not let us.
+        Denied = "denied",
         /// There is no connection to the broker.
         Disconnected = "disconnected",
+    }
+}
+
+gantry::telemetry::label! {
+    /// What is done beside for the tables of an outbox.
+    pub(super) enum Upkeep {
+        /// The backlog is counted.
+        Count = "count",
+        /// Old events are forgotten.
+        Prune = "prune",
+        /// Times of a clock that was ahead are brought nearer.
+        Near = "near",
     }
 }
 
@@ -45,8 +71,24 @@ impl From<Reason> for Published {
             Reason::Refused => Self::Refused,
             Reason::Blocked => Self::Blocked,
             Reason::TimedOut => Self::TimedOut,
+            Reason::Awaiting => Self::Awaiting,
+            Reason::Denied => Self::Denied,
             Reason::Disconnected => Self::Disconnected,
         }
+    }
+}
+
+/// By the word of the conventions.
+pub(super) fn send_error(outcome: &Result<(), PublishError>) -> SendError {
+    match outcome.as_ref().map_err(Reason::of) {
+        Ok(()) => SendError::None,
+        // It was not sent, as not everybody is there.
+        Err(Reason::Unroutable | Reason::Awaiting) => SendError::Unroutable,
+        Err(Reason::Refused) => SendError::Refused,
+        Err(Reason::Blocked) => SendError::Blocked,
+        Err(Reason::TimedOut) => SendError::TimedOut,
+        Err(Reason::Denied) => SendError::Denied,
+        Err(Reason::Disconnected) => SendError::Disconnected,
     }
 }
 
@@ -54,6 +96,9 @@ impl From<Reason> for Published {
 #[derive(Debug)]
 pub(super) struct Report {
     journal: Option<Journal>,
+    shown: Arc<Shown>,
+    producer: Producer,
+    sends: HashMap<String, Sends>,
     published: Family<metric::Counter, Published>,
     pending: Gauge,
     oldest: Gauge,
@@ -61,18 +106,25 @@ pub(super) struct Report {
     told: BTreeMap<Reason, Option<Instant>>,
     dropped: HashSet<String>,
     database_away: bool,
+    /// What of the upkeep fails.
+    failing: HashSet<&'static str>,
 }
 
 impl Report {
-    pub(super) fn new(journal: Option<Journal>) -> Self {
+    /// Of a relay to a broker of `system`.
+    pub(super) fn new(journal: Option<Journal>, system: &'static str, shown: Arc<Shown>) -> Self {
         Self {
             journal,
+            shown,
+            producer: Producer::new(system),
+            sends: HashMap::new(),
             published: Family::register(&names::metric::EVENTS_PUBLISHED, &[]).visible(),
             pending: metric::series(&names::metric::EVENTS_PENDING, &[]),
             oldest: metric::series(&names::metric::EVENTS_OLDEST, &[]),
             told: BTreeMap::new(),
             dropped: HashSet::new(),
             database_away: false,
+            failing: HashSet::new(),
         }
     }
 
@@ -80,6 +132,34 @@ impl Report {
         if let Some(journal) = &self.journal {
             journal.record(Kind::Events, subject, detail);
         }
+    }
+
+    /// A message is sent.
+    pub(super) fn send(&mut self, message: &Message) -> Sending {
+        self.sends(&message.topic).send(|| {
+            let header = |name: &str| message.headers.get(name).map(String::as_str);
+            let created = header(headers::TRACEPARENT);
+            Sent {
+                id: header(headers::ID).unwrap_or_default(),
+                body_bytes: message.body.len(),
+                created: created
+                    .and_then(|parent| TraceContext::read(parent, header(headers::TRACESTATE))),
+            }
+        })
+    }
+
+    /// How events of `topic` are measured.
+    fn sends(&mut self, topic: &str) -> Sends {
+        if let Some(known) = self.sends.get(topic) {
+            return known.clone();
+        }
+        let topic = if self.sends.len() < TOPICS_MAX {
+            topic
+        } else {
+            names::OTHER
+        };
+        let sends = self.sends.entry(topic.to_owned());
+        sends.or_insert_with(|| self.producer.of(topic)).clone()
     }
 
     pub(super) fn published(&self, how: impl Into<Published>) {
@@ -90,10 +170,11 @@ impl Report {
     pub(super) fn waits(&mut self, topic: &str, error: &PublishError) {
         let reason = Reason::of(error);
         self.published(reason);
+        let (what, cause) = (reason.as_str(), chain(error));
+        self.shown.refused(reason, topic, cause.clone());
         if self.told.insert(reason, None).is_some() {
             return;
         }
-        let (what, cause) = (reason.as_str(), chain(error));
         tracing::warn!(reason = what, topic, error = cause, "events wait");
         self.record(topic, format!("events wait, {what}: {cause}"));
     }
@@ -110,13 +191,15 @@ impl Report {
     /// Notes why events still wait; what is over is told.
     pub(super) fn still(&mut self, reasons: &BTreeSet<Reason>, now: Instant) {
         let mut over = Vec::new();
+        // What keeps everything may change its reason from try to try, and is over with the last of them.
+        let none = !reasons.iter().any(|reason| reason.is_for_all());
         for (reason, gone) in &mut self.told {
             if reasons.contains(reason) {
                 *gone = None;
                 continue;
             }
             let since = *gone.get_or_insert(now);
-            if reason.is_for_all() || now.duration_since(since) >= CALM {
+            if (reason.is_for_all() && none) || now.duration_since(since) >= CALM {
                 over.push(*reason);
             }
         }
@@ -126,6 +209,11 @@ impl Report {
             tracing::info!(reason, "events wait no more");
             self.record("events", format!("events wait no more, {reason}"));
         }
+    }
+
+    /// What operators see.
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Whether something has been told whose end has not.
@@ -138,6 +226,8 @@ impl Report {
         if self.database_away == error.is_some() {
             return;
         }
+        self.shown
+            .database(error.map(|error| chain(error)).unwrap_or_default());
         self.database_away = error.is_some();
         if let Some(error) = error {
             let cause = chain(error);
@@ -146,6 +236,19 @@ impl Report {
         } else {
             tracing::info!("the outbox can be read and written again");
             self.record("outbox", "can be read and written again");
+        }
+    }
+
+    /// Something was done for the tables, or not; that it is not is told once.
+    pub(super) fn upkeep(&mut self, what: Upkeep, error: Option<&Error>) {
+        let what = what.as_str();
+        let Some(error) = error else {
+            self.failing.remove(what);
+            return;
+        };
+        if self.failing.insert(what) {
+            let error = chain(error);
+            tracing::warn!(what, error, "the outbox is not looked after");
         }
     }
 
@@ -161,6 +264,7 @@ impl Report {
     }
 
     pub(super) fn backlog(&self, backlog: Backlog, now: Timestamp) {
+        self.shown.backlog(backlog);
         // As far as a float counts exactly, which is beyond any table.
         #[expect(clippy::cast_precision_loss)]
         let pending = backlog.events as f64;

@@ -33,6 +33,11 @@ pub(super) struct Timers {
     pub(super) save_at: Instant,
     pub(super) count_at: Instant,
     pub(super) prune_at: Instant,
+    /// When times are looked for that are too far away.
+    pub(super) near_at: Instant,
+    /// When nobody is waited for any more who keeps a key to themselves.
+    pub(super) patience_at: Instant,
+    pub(super) show_at: Instant,
     /// Nothing is asked of the database before.
     pub(super) away_until: Instant,
 }
@@ -45,6 +50,9 @@ impl Timers {
             save_at: now,
             count_at: now,
             prune_at: now,
+            near_at: now,
+            patience_at: now,
+            show_at: now,
             away_until: now,
         }
     }

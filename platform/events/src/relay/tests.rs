@@ -1,5 +1,7 @@
 //! A relay over an outbox and a broker in memory, on a paused clock.
 
+mod slow;
+
 use std::{
     collections::BTreeMap,
     future::poll_fn,
@@ -116,7 +118,7 @@ impl World {
             Arc::new(self.broker.clone()),
             Live::fixed(self.config.clone()),
             Arc::clone(&self.wake),
-            Report::new(Some(self.journal.clone())),
+            Report::new(Some(self.journal.clone()), "gantry", Arc::default()),
         );
         let frozen = Arc::new(Frozen::default());
         let (stands, stops) = (Arc::clone(&frozen), stopping.clone());
@@ -365,6 +367,52 @@ async fn what_nobody_wants_is_kept_or_dropped() {
             assert_eq!(vec![("a".to_owned(), 3, 0)], world.ledger.keys());
         }
     }
+}
+
+/// Goal: nothing is published before all are there who are to have it, at the start and where a broker
+/// comes back without them; nobody then misses anything.
+/// Method: of two groups that are named one is late, at first, after a connection broke off while something
+/// was published, and after one broke off while nothing was.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_before_everybody_is_there() {
+    let named = |name: &str| Group {
+        name: name.to_owned(),
+        partitions: 1,
+        topics: vec![TOPIC.to_owned()],
+        queue_messages_max: None,
+    };
+    let both = ["test.all", "test.late"].map(named);
+    let config = Config {
+        groups: both.iter().map(|group| group.name.clone()).collect(),
+        ..Config::default()
+    };
+    let mut world = World::new(1, config).await;
+    let _relay = world.relay();
+    for key in ["a", "b", "c"] {
+        let before = world.broker.taken().len();
+        world.add(key);
+        time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(before, world.broker.taken().len(), "{key}");
+        world.broker.declare(&both[1]).await.unwrap();
+        world.done().await;
+        let late = world.broker.fill("test.late").await.unwrap();
+        assert_eq!(vec![1], late.ready, "{key}");
+        // The next time it comes back without one of them.
+        world.broker.remove("test.late").await.unwrap();
+        if key == "a" {
+            world.broker.script([OnPublish::DisconnectBefore]);
+        } else {
+            world.broker.disconnect();
+            world.broker.reconnect();
+        }
+    }
+    let all = world.broker.fill("test.all").await.unwrap();
+    assert_eq!(vec![3], all.ready);
+    let told = world.told();
+    let waits = told
+        .iter()
+        .filter(|it| it.contains("awaiting: the group test.late"));
+    assert_eq!(3, waits.count(), "{told:?}");
 }
 
 /// Goal: a relay that stands still is passed by, and whatever it does later reorders nothing.

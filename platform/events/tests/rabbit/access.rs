@@ -1,6 +1,6 @@
 //! Who may, who is believed, and what is done where nobody answers.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
 
 use gantry::{client::Tls, config::Secret, journal::Journal, status::chain};
 use gantry_events::{
@@ -11,6 +11,7 @@ use gantry_harness::{
     authority::Authority,
     rabbitmq::{self, PASSWORD, RabbitMq, USER},
     slow::Slow,
+    wait::{self, SOON},
 };
 use tokio::{
     io::AsyncReadExt as _,
@@ -84,6 +85,53 @@ async fn whoever_may_not_is_told() {
         panic!("{error:?}");
     };
     assert!(why.contains("ACCESS_REFUSED"), "{why}");
+}
+
+/// Goal: whether a group has what is published from now on is known, also by whoever was not let in before;
+/// one whose queues are there, and not all that they are to have, is not there yet.
+/// Method: ask with a wrong password, which the server then takes, around two declarations, of which one
+/// may not bind its topics at first; then while it is declared over and over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_known_once_they_are_whole() {
+    let Some(server) = rabbitmq::shared().await else {
+        return;
+    };
+    let url = format!("amqp://{}", server.address());
+    // May make everything, and not read the exchange of events, which binding to it takes.
+    let but_events = "^(?!gantry\\.events$).*";
+    server.add_user("late", "right", [".*", ".*", but_events]);
+    let rabbit = rabbit_of(&url, "late", "put-right");
+    let group = group("access.late", "access.v1.Late");
+    let denied = rabbit.knows(&group.name).await;
+    assert!(matches!(denied, Err(BrokerError::Denied(_))), "{denied:?}");
+    server.must(&["change_password", "late", "put-right"]);
+    assert!(!rabbit.knows(&group.name).await.unwrap());
+    let bound = rabbit.declare(&group).await;
+    assert!(matches!(bound, Err(BrokerError::Denied(_))), "{bound:?}");
+    rabbit.fill(&group.name).await.unwrap();
+    assert!(!rabbit.knows(&group.name).await.unwrap());
+    server.must(&["set_permissions", "late", ".*", ".*", ".*"]);
+    wait::until("a declaration", SOON, async || {
+        rabbit.declare(&group).await.ok()
+    })
+    .await;
+    // Whoever declares reads what is written down, and nobody else sees it meanwhile.
+    let done = Cell::new(false);
+    let declare = async {
+        for _ in 0..30 {
+            rabbit.declare(&group).await.unwrap();
+        }
+        done.set(true);
+    };
+    let ask = async {
+        let mut asked = 0;
+        while !done.get() {
+            assert!(rabbit.knows(&group.name).await.unwrap(), "{asked}");
+            asked += 1;
+        }
+        assert!(asked > 10, "{asked}");
+    };
+    tokio::join!(declare, ask);
 }
 
 /// Goal: TLS is believed by whoever signed the certificate, and by nothing else.

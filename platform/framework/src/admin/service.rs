@@ -10,16 +10,16 @@ use std::{
 use futures_core::Stream;
 use gantry_api::admin::v1::{
     Breaker, Connection, DrainRequest, DrainResponse, Endpoint, ExplainPolicyRequest,
-    ExplainPolicyResponse, GetConfigRequest, GetConfigResponse, GetInfoRequest, GetInfoResponse,
-    GetLogLevelRequest, GetLogLevelResponse, GetRegistrationRequest, GetRegistrationResponse,
-    ListBreakersRequest, ListBreakersResponse, ListConnectionsRequest, ListConnectionsResponse,
-    ListEndpointsRequest, ListEndpointsResponse, ListFaultsRequest, ListFaultsResponse,
-    ListHealthChecksRequest, ListHealthChecksResponse, ListLimitersRequest, ListLimitersResponse,
-    PauseRegistrationRequest, PauseRegistrationResponse, ProcessState, ResumeRegistrationRequest,
-    ResumeRegistrationResponse, ServiceHealth, SetBreakerRequest, SetBreakerResponse,
-    SetLogLevelRequest, SetLogLevelResponse, SwitchFaultOffRequest, SwitchFaultOffResponse,
-    SwitchFaultOnRequest, SwitchFaultOnResponse, WatchJournalRequest, WatchJournalResponse,
-    admin_service_server::AdminService,
+    ExplainPolicyResponse, GetConfigRequest, GetConfigResponse, GetEventsRequest,
+    GetEventsResponse, GetInfoRequest, GetInfoResponse, GetLogLevelRequest, GetLogLevelResponse,
+    GetRegistrationRequest, GetRegistrationResponse, ListBreakersRequest, ListBreakersResponse,
+    ListConnectionsRequest, ListConnectionsResponse, ListEndpointsRequest, ListEndpointsResponse,
+    ListFaultsRequest, ListFaultsResponse, ListHealthChecksRequest, ListHealthChecksResponse,
+    ListLimitersRequest, ListLimitersResponse, PauseRegistrationRequest, PauseRegistrationResponse,
+    ProcessState, ResumeRegistrationRequest, ResumeRegistrationResponse, ServiceHealth,
+    SetBreakerRequest, SetBreakerResponse, SetLogLevelRequest, SetLogLevelResponse,
+    SwitchFaultOffRequest, SwitchFaultOffResponse, SwitchFaultOnRequest, SwitchFaultOnResponse,
+    WatchJournalRequest, WatchJournalResponse, admin_service_server::AdminService,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,8 @@ pub(crate) trait Inside: Send + Sync {
     ) -> Result<(), NotSet>;
     /// Every limit, with what it holds now.
     fn limits(&self) -> Vec<Fill>;
+    /// How events fare.
+    fn events(&self) -> GetEventsResponse;
     /// Full names of the services that are served.
     fn services(&self) -> Vec<String>;
     /// The registration of this process, where there is one.
@@ -275,6 +277,13 @@ impl AdminService for Admin {
         let limiters = self.inside.limits().into_iter();
         let limiters = limiters.map(limits::on_wire).collect();
         Ok(Response::new(ListLimitersResponse { limiters }))
+    }
+
+    async fn get_events(
+        &self,
+        _request: Request<GetEventsRequest>,
+    ) -> Result<Response<GetEventsResponse>, Status> {
+        Ok(Response::new(self.inside.events()))
     }
 
     async fn list_health_checks(

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, fmt, future::Future, mem};
 
+use gantry_api::admin::v1::GetEventsResponse;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic_reflection::pb::v1::server_reflection_server::ServerReflection;
 
-use super::{Identity, drain::Hook, reflection, registry::Registry};
+use super::{Identity, drain::Hook, inside::Shown, reflection, registry::Registry};
 use crate::{
     auth::{Fetch, Rules, Verifier},
     breaker::{self, Breaker, Register},
@@ -50,6 +51,7 @@ pub struct App<C> {
     pub(super) rates: Limiter,
     pub(super) policies: Policies,
     pub(super) breakers: Register,
+    pub(super) events: Shown,
     pub(super) registry: Option<Registry>,
     pub(super) router: Router,
     pub(super) finishing: Vec<Hook>,
@@ -223,6 +225,17 @@ impl<C: Section> App<C> {
     #[must_use]
     pub fn limits(&self) -> Board {
         self.limits.clone()
+    }
+
+    /// Has operators see how events fare in this process, by whoever carries them; it is asked whenever
+    /// somebody looks, and does not wait.
+    ///
+    /// # Panics
+    ///
+    /// If somebody tells of that already.
+    pub fn show_events(&mut self, shown: impl Fn() -> GetEventsResponse + Send + Sync + 'static) {
+        let first = self.events.set(Box::new(shown)).is_ok();
+        assert!(first, "events are carried by two");
     }
 
     /// The quotas of the process, for programs that hand calls on: what nothing here serves is theirs

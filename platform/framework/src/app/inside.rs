@@ -6,7 +6,8 @@ use std::{
 };
 
 use gantry_api::admin::v1::{
-    CallBounds, Endpoint, ExplainPolicyResponse, GetConfigResponse, PolicyValue, call_bounds,
+    CallBounds, Endpoint, ExplainPolicyResponse, GetConfigResponse, GetEventsResponse, PolicyValue,
+    call_bounds,
     endpoint::{Breaker, State},
 };
 use tokio::time::Instant;
@@ -30,6 +31,9 @@ use crate::{
     transport::subchannel::Connectivity,
 };
 
+/// How events fare, once somebody tells.
+pub(super) type Shown = Arc<OnceLock<Box<dyn Fn() -> GetEventsResponse + Send + Sync>>>;
+
 /// The application as the admin service sees it.
 pub(super) struct View<C> {
     pub(super) settings: Settings<C>,
@@ -39,6 +43,7 @@ pub(super) struct View<C> {
     pub(super) health: Health,
     pub(super) registry: Option<Registry>,
     pub(super) registering: Arc<Registering>,
+    pub(super) events: Shown,
     /// What is served, once the service has started.
     pub(super) served: Arc<OnceLock<Stack>>,
 }
@@ -140,6 +145,11 @@ impl<C: Section> Inside for View<C> {
         let mut fills = self.limits.fills(now);
         fills.extend(self.clients.limits(now));
         fills
+    }
+
+    fn events(&self) -> GetEventsResponse {
+        let shown = self.events.get().map(|events| events());
+        shown.unwrap_or_default()
     }
 
     fn services(&self) -> Vec<String> {

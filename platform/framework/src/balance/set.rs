@@ -92,23 +92,13 @@ impl Set {
         if let Some(probe) = self.probe(now) {
             return Some(probe);
         }
-        let at = load::millis(self.epoch, now);
-        let picked = (0..TRIES)
-            .filter_map(|_| self.ready.cheaper_of_two(at))
-            .find(|picked| picked.endpoint.is_ready())
-            .or_else(|| self.ready.cheapest(at, |endpoint| endpoint.is_ready()));
-        self.take(picked, now)
+        self.take(self.draw(now, Endpoint::is_ready), now)
     }
 
     /// The same among those that are not in `tried`, where there are such; for a call that was
     /// tried there.
     pub(super) fn pick_elsewhere(&self, now: Instant, tried: &[SocketAddr]) -> Option<Picked> {
-        let at = load::millis(self.epoch, now);
-        let fits = |it: &Arc<Endpoint>| !tried.contains(&it.addr) && it.is_ready();
-        let drawn = (0..TRIES)
-            .filter_map(|_| self.ready.cheaper_of_two(at))
-            .find(|picked| fits(&picked.endpoint));
-        match drawn.or_else(|| self.ready.cheapest(at, fits)) {
+        match self.draw(now, |it| !tried.contains(&it.addr) && it.is_ready()) {
             Some(other) => self.take(Some(other), now),
             None => self.pick_ready(now),
         }
@@ -116,13 +106,21 @@ impl Set {
 
     /// One that has a place for a call at once and is not in `tried`, for a call that met one without.
     pub(super) fn pick_with_room(&self, now: Instant, tried: &[SocketAddr]) -> Option<Picked> {
-        let at = load::millis(self.epoch, now);
-        let fits = |it: &Arc<Endpoint>| it.has_room() && !tried.contains(&it.addr);
-        let drawn = (0..TRIES)
-            .filter_map(|_| self.ready.cheaper_of_two(at))
-            .find(|picked| fits(&picked.endpoint));
-        let free = drawn.or_else(|| self.ready.cheapest(at, fits))?;
+        let free = self.draw(now, |it| it.has_room() && !tried.contains(&it.addr))?;
         self.take(Some(free), now)
+    }
+
+    /// The cheaper of two that fits, or of all of them, where nearly none does.
+    fn draw(
+        &self,
+        now: Instant,
+        fits: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Candidate<Arc<Endpoint>>> {
+        let at = load::millis(self.epoch, now);
+        (0..TRIES)
+            .filter_map(|_| self.ready.cheaper_of_two(at))
+            .find(|picked| fits(&picked.endpoint))
+            .or_else(|| self.ready.cheapest(at, |it| fits(it)))
     }
 
     /// A call for the one that was chosen, or for one whose breaker has closed since.

@@ -249,7 +249,9 @@ impl Health {
                 tracing::info!(name = subject, %status, "health changed");
             }
         }
-        // Under the lock, so that who wakes reads no older state.
+        // Not under the lock: whoever waits may look at the state within a condition of the channel, which
+        // is locked meanwhile. Who wakes reads what has changed in any case, or what came after it.
+        drop(state);
         self.shared.changed.send_modify(|count| *count += 1);
     }
 }

@@ -40,7 +40,7 @@ pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
 pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
 /// Which queue of its group a message came from.
 pub const MESSAGING_PARTITION: &str = "messaging.destination.partition.id";
-/// Who consumes, as in `notifications.news`.
+/// Who consumes, as in `notifications.notices`.
 pub const MESSAGING_GROUP: &str = "messaging.consumer.group.name";
 /// The id of an event.
 pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";

@@ -32,7 +32,7 @@ pub const OUTCOME: &str = "outcome";
 pub const BREAKER: &str = "breaker";
 /// What kind of broker: `rabbitmq`, or `gantry` for the local one.
 pub const MESSAGING_SYSTEM: &str = "messaging_system";
-/// Who consumes, as in `notifications.news`.
+/// Who consumes, as in `notifications.notices`.
 pub const MESSAGING_GROUP: &str = "messaging_consumer_group_name";
 /// The type of an event, of those that the program knows.
 pub const MESSAGING_DESTINATION: &str = "messaging_destination_name";

@@ -20,7 +20,7 @@ pub use load::*;
 pub use messaging::*;
 pub use process::{
     PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT, PROCESS_START,
-    PROCESS_THREADS, PROCESS_VIRTUAL,
+    PROCESS_THREADS, PROCESS_VIRTUAL, RUNTIME_QUEUE,
 };
 
 /// Duration of calls served, by method and code.
@@ -398,14 +398,6 @@ pub const RUNTIME_TASKS: Metric = Metric::new(
     "Tasks of the tokio runtime that have not ended.",
 );
 
-/// Tasks that wait in the runtime's global queue.
-pub const RUNTIME_QUEUE: Metric = Metric::new(
-    Gauge,
-    "gantry_runtime_global_queue_depth",
-    Unit::Count,
-    "Tasks in the tokio runtime's global queue.",
-);
-
 /// Every metric of the platform.
 pub const ALL: &[Metric] = &[
     SERVER_CALL_DURATION,
@@ -462,6 +454,7 @@ pub const ALL: &[Metric] = &[
     DB_CONNECTIONS_USED,
     DB_CONNECTIONS_MAX,
     MESSAGING_OPERATION_DURATION,
+    MESSAGING_SENT,
     MESSAGING_PROCESS_DURATION,
     MESSAGING_CONSUMED,
     EVENTS_CONSUMED,
@@ -470,11 +463,20 @@ pub const ALL: &[Metric] = &[
     EVENTS_DEAD_LETTERS,
     EVENTS_LAG,
     EVENTS_HELD,
+    EVENTS_GIVEN_UP,
     EVENTS_PARTITIONS,
+    EVENTS_TROUBLES,
+    EVENTS_QUEUED,
     EVENTS_ADDED,
     EVENTS_PUBLISHED,
     EVENTS_PENDING,
     EVENTS_OLDEST,
+    BROKER_PUBLISHED,
+    BROKER_DELIVERED,
+    BROKER_MESSAGES,
+    BROKER_QUEUES,
+    BROKER_BATCH,
+    BROKER_WRITE,
     SPANS_EXPORTED,
     SPANS_DROPPED,
     LOG_LINES_DROPPED,

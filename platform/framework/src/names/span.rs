@@ -21,6 +21,10 @@ pub const HTTP_SERVER: &str = "http.server";
 pub const HTTP_CLIENT: &str = "http.client";
 /// One database statement, the wait for a connection included.
 pub const STATEMENT: &str = "db.statement";
+/// An event that is written down.
+pub const CREATE: &str = "messaging.create";
+/// An event on its way to the broker, until that has confirmed it.
+pub const SEND: &str = "messaging.send";
 /// An event that is worked at.
 pub const PROCESS: &str = "messaging.process";
 /// An event that is settled with its broker.

@@ -37,6 +37,10 @@ const TALKATIVE: [&str; 10] = [
 /// nothing unless it is named, and never that.
 const TELLTALE: &str = "lapin";
 
+/// Where it tells of messages that came back, with all that is in them, at any level: that is never
+/// written, whatever is named.
+const TELLTALE_OF_MESSAGES: &str = "lapin::returned_messages";
+
 /// What holds where no directive says otherwise.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
@@ -216,6 +220,7 @@ impl Directives {
             .with_targets(TALKATIVE.map(|module| (module, quiet)))
             .with_target(TELLTALE, LevelFilter::OFF)
             .with_targets(modules)
+            .with_target(TELLTALE_OF_MESSAGES, LevelFilter::OFF)
     }
 }
 
@@ -347,6 +352,18 @@ mod tests {
                 "lapin::channels=trace",
                 "lapin::channels",
                 Level::TRACE,
+                false,
+            ),
+            (
+                "info,lapin=debug",
+                "lapin::returned_messages",
+                Level::WARN,
+                false,
+            ),
+            (
+                "lapin::returned_messages=trace",
+                "lapin::returned_messages",
+                Level::ERROR,
                 false,
             ),
             ("orders::domain=trace", "orders::domain", Level::TRACE, true),

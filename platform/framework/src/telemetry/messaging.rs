@@ -1,19 +1,24 @@
-//! What is measured and traced of events that are consumed, by the OpenTelemetry conventions for
-//! messaging.
+//! What is measured and traced of events, by the OpenTelemetry conventions for messaging.
 //!
 //! ```text
+//! create(…) ──▶ Creating ── within(writing), end(ok)
+//! Producer ──of(topic)──▶ Sends ──send(…)──▶ Sending ── within(publishing), end(error)
 //! Consumer ──of(topic)──▶ Topic ──process(…)──▶ Process ──settle(…)──▶ Settling ──end(ok)
 //!                                                  └─ context(), within(handler), ends(error)
 //! ```
 //!
-//! Handling an event belongs to the trace of the call that it was created for, and its span also links
-//! to where that was. One that was a dead letter begins a trace of its own, which links to the first.
+//! Sending and handling an event belong to the trace of the call that it was created for, and their
+//! spans also link to where that was. One that was a dead letter begins a trace of its own, which links to the first.
 //! Neither keys nor bodies are written.
+
+mod produce;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field::Empty};
+
+pub use produce::{Creating, Producer, SendError, Sending, Sends, Sent, create};
 
 use super::{
     metric::{Counter, Family, Histogram, Value, series},
@@ -75,7 +80,6 @@ super::label! {
 pub struct Consumer {
     system: &'static str,
     group: Arc<str>,
-    settled: Family<Histogram, (Settled, Answer)>,
 }
 
 /// Events of one type, as a consumer takes them.
@@ -86,6 +90,7 @@ pub struct Topic {
     /// What log lines and calls of the handler say they are for.
     method: &'static Method,
     duration: Family<Histogram, ErrorType>,
+    settled: Family<Histogram, (Settled, Answer)>,
     consumed: Counter,
 }
 
@@ -108,12 +113,9 @@ impl Consumer {
     /// The consumer `group` of a broker of `system`, by its OpenTelemetry name, as in `rabbitmq`.
     #[must_use]
     pub fn new(system: &'static str, group: &str) -> Self {
-        let group: Arc<str> = group.into();
-        let fixed: [Value; 2] = [system.into(), Arc::clone(&group).into()];
         Self {
             system,
-            group,
-            settled: Family::register(&metric::MESSAGING_OPERATION_DURATION, &fixed),
+            group: group.into(),
         }
     }
 
@@ -143,16 +145,21 @@ impl Consumer {
                 role: None,
             })),
             duration,
+            settled: Family::register(&metric::MESSAGING_OPERATION_DURATION, &fixed),
             consumed: series(&metric::MESSAGING_CONSUMED, &fixed),
         }
     }
 }
 
 impl Topic {
-    /// Starts to measure what is done with an event.
+    /// Counts an event that has come.
+    pub fn came(&self) {
+        self.consumed.increment();
+    }
+
+    /// Starts to measure what is done with an event, each time that something is.
     #[must_use]
     pub fn process(&self, came: &Came<'_>) -> Process {
-        self.consumed.increment();
         let span = self.process_span(came);
         let parent = came.created.filter(|_| !came.redriven);
         if !span.is_disabled() {
@@ -246,7 +253,7 @@ impl Process {
     /// Starts to measure how it is settled: what it is worked at ends before.
     #[must_use]
     pub fn settle(&self, how: Settled) -> Settling {
-        let consumer = self.topic.consumer.clone();
+        let consumer = &self.topic.consumer;
         let span = tracing::info_span!(
             target: span::MESSAGING,
             parent: &self.span,
@@ -262,7 +269,7 @@ impl Process {
             { field::OTEL_STATUS } = Empty,
         );
         Settling {
-            consumer,
+            settled: self.topic.settled.clone(),
             span,
             how,
             began: Instant::now(),
@@ -289,7 +296,7 @@ impl Drop for Process {
 /// An event that is being settled.
 #[derive(Debug)]
 pub struct Settling {
-    consumer: Consumer,
+    settled: Family<Histogram, (Settled, Answer)>,
     span: Span,
     how: Settled,
     began: Instant,
@@ -304,7 +311,7 @@ impl Settling {
     /// Ends it; whether the broker has done it.
     pub fn end(self, done: bool) {
         let answer = if done { Answer::Ok } else { Answer::Error };
-        let duration = self.consumer.settled.with((self.how, answer));
+        let duration = self.settled.with((self.how, answer));
         duration.record_duration(self.began.elapsed());
         if !done && !self.span.is_disabled() {
             self.span.in_scope(|| {

@@ -40,11 +40,13 @@ use super::{
 };
 use crate::{config, names::metric};
 
-/// Crates whose spans the export itself makes, or that tell of frames rather than of calls.
-const UNTRACED: [&str; 8] = [
+/// Crates whose spans the export itself makes, or that tell of frames rather than of calls, or of messages
+/// with all that is in them.
+const UNTRACED: [&str; 9] = [
     "h2",
     "hyper",
     "hyper_util",
+    "lapin",
     "opentelemetry",
     "opentelemetry_sdk",
     "rustls",

@@ -7,6 +7,7 @@
 //!
 //! Nothing here depends on chance or on the order of a hash: the same operations give the same state.
 
+mod bounds;
 mod queue;
 mod restore;
 mod settle;
@@ -21,6 +22,8 @@ use std::{
 use bytes::Bytes;
 use gantry_api::broker::bucket;
 
+use bounds::Amount;
+pub(crate) use bounds::Bounds;
 pub(crate) use queue::Fill;
 use queue::{Consumer, Entry, Queue};
 pub(crate) use restore::Saved;
@@ -57,19 +60,6 @@ impl Message {
     }
 }
 
-/// What there may be at most.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Groups.
-    pub(crate) groups: usize,
-    /// Copies of messages, dead letters too.
-    pub(crate) messages: usize,
-    /// Bytes of all of them, roughly.
-    pub(crate) bytes: usize,
-    /// Consumers, waiting ones too.
-    pub(crate) consumers: usize,
-}
-
 /// Who consumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Declaration {
@@ -88,6 +78,8 @@ struct Group {
     queues: Vec<Queue>,
     /// By place.
     dead: BTreeMap<u64, Dead>,
+    /// What its queues and its dead letters have.
+    held: Amount,
 }
 
 /// A message that nobody could do.
@@ -128,9 +120,9 @@ pub(crate) enum Told {
 pub(crate) enum Outcome {
     Confirmed,
     Unroutable,
-    /// A queue of this group has no room.
+    /// This group has no room for it: a queue is full, or the group has as much as it may.
     QueueFull(Arc<str>),
-    /// The broker has no room.
+    /// The broker has no room, though no group has too much.
     NoRoom,
 }
 
@@ -199,8 +191,8 @@ pub(crate) struct Engine {
     /// When delayed messages come again, and where they are.
     due: BTreeMap<(Millis, u64), Address>,
     consumers: HashMap<ConsumerId, Address>,
-    messages: usize,
-    bytes: usize,
+    /// What all groups have together.
+    held: Amount,
     journal: Journal,
     told: Vec<(ConsumerId, Told)>,
 }
@@ -215,8 +207,7 @@ impl Engine {
             wanted: HashMap::new(),
             due: BTreeMap::new(),
             consumers: HashMap::new(),
-            messages: 0,
-            bytes: 0,
+            held: Amount::default(),
             journal: Journal::default(),
             told: Vec::new(),
         }
@@ -242,12 +233,26 @@ impl Engine {
         self.due.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Makes a group, or has one want what is declared.
+    /// Makes a group, or has one want what is declared beside what it wants already.
     ///
     /// # Errors
     ///
     /// If it is there with another number of partitions, or there are too many groups.
-    pub(crate) fn declare(&mut self, name: &str, declared: Declaration) -> Result<(), Refusal> {
+    pub(crate) fn declare(&mut self, name: &str, mut declared: Declaration) -> Result<(), Refusal> {
+        if let Some(group) = self.groups.get(name) {
+            declared
+                .topics
+                .extend(group.declared.topics.iter().cloned());
+        }
+        self.narrow(name, declared)
+    }
+
+    /// As [`Engine::declare`], and has it want nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Engine::declare`].
+    pub(crate) fn narrow(&mut self, name: &str, declared: Declaration) -> Result<(), Refusal> {
         let (name, group) = match self.groups.get_key_value(name) {
             Some((name, group)) => (Arc::clone(name), Some(group)),
             None => (Arc::from(name), None),
@@ -283,6 +288,7 @@ impl Engine {
             queues: queues.collect(),
             declared,
             dead: BTreeMap::new(),
+            held: Amount::default(),
         };
         self.groups.insert(name, group);
     }
@@ -308,12 +314,7 @@ impl Engine {
         let Some(group) = self.groups.remove(name) else {
             return;
         };
-        let queues = group.queues.iter();
-        let kept = queues.flat_map(Queue::messages);
-        for message in kept.chain(group.dead.values().map(|dead| &dead.message)) {
-            self.messages -= 1;
-            self.bytes -= message.cost();
-        }
+        self.held = self.held.minus(group.held);
         self.due.retain(|_, address| &*address.group != name);
         for consumer in group.queues.iter().flat_map(Queue::consumers) {
             self.consumers.remove(&consumer);
@@ -337,12 +338,6 @@ impl Engine {
         let Some(wanting) = self.wanted.get(&message.topic) else {
             return Outcome::Unroutable;
         };
-        let (copies, cost) = (wanting.len(), message.cost());
-        if self.messages + copies > self.bounds.messages
-            || self.bytes + copies * cost > self.bounds.bytes
-        {
-            return Outcome::NoRoom;
-        }
         let bucket = bucket(&message.key);
         let addresses = wanting.iter().filter_map(|name| {
             let partitions = self.groups.get(name)?.declared.partitions;
@@ -351,9 +346,14 @@ impl Engine {
             Some(Address { group, partition })
         });
         let addresses: Vec<_> = addresses.collect();
-        let full = addresses.iter().find(|address| self.is_full(address));
+        let cost = message.cost();
+        // Groups first: what one of them keeps from others is told of it, and not of the broker.
+        let full = addresses.iter().find(|address| self.is_full(address, cost));
         if let Some(address) = full {
             return Outcome::QueueFull(Arc::clone(&address.group));
+        }
+        if !Amount::of(addresses.len(), cost).fits(self.bounds.free(self.held)) {
+            return Outcome::NoRoom;
         }
         for address in &addresses {
             self.add(address, Entry::new(Arc::clone(message)));
@@ -361,22 +361,42 @@ impl Engine {
         Outcome::Confirmed
     }
 
-    fn is_full(&self, address: &Address) -> bool {
+    /// Whether a group has no room for a message of this cost.
+    fn is_full(&self, address: &Address, cost: usize) -> bool {
         self.groups.get(&address.group).is_some_and(|group| {
             let max = group.declared.queue_messages_max;
             let queue = group.queues.get(usize::from(address.partition));
+            let held = group.held.plus(Amount::of(1, cost));
             max > 0 && queue.is_some_and(|queue| queue.len() >= max)
+                || !held.fits(self.bounds.free(self.held))
         })
+    }
+
+    /// A copy has come to a group.
+    fn count(&mut self, group: &str, message: &Message) {
+        let amount = Amount::of(1, message.cost());
+        self.held = self.held.plus(amount);
+        if let Some(group) = self.groups.get_mut(group) {
+            group.held = group.held.plus(amount);
+        }
+    }
+
+    /// A copy has left a group.
+    fn discount(&mut self, group: &str, message: &Message) {
+        let amount = Amount::of(1, message.cost());
+        self.held = self.held.minus(amount);
+        if let Some(group) = self.groups.get_mut(group) {
+            group.held = group.held.minus(amount);
+        }
     }
 
     /// Puts an entry at the end of a queue.
     fn add(&mut self, address: &Address, entry: Entry) {
         let place = self.next();
+        self.count(&address.group, &entry.message);
         let Some((group, queue)) = queue_of(&mut self.groups, address) else {
             return;
         };
-        self.messages += 1;
-        self.bytes += entry.message.cost();
         let kept = Kept {
             partition: address.partition,
             state: KeptState::Ready,
@@ -428,22 +448,23 @@ impl Engine {
     pub(crate) fn wake(&mut self, now: Millis) {
         while let Some(entry) = self.due.first_entry().filter(|it| it.key().0 <= now) {
             let ((_, place), address) = entry.remove_entry();
-            let Some((id, queue)) = queue_of(&mut self.groups, &address) else {
+            let Some((_, queue)) = queue_of(&mut self.groups, &address) else {
                 continue;
             };
             let Some(entry) = queue.take_delayed(place) else {
                 continue;
             };
-            self.forget(id, place, &entry);
+            self.forget(&address.group, place, &entry.message);
             self.add(&address, entry);
         }
     }
 
     /// A copy is gone from where it was.
-    fn forget(&mut self, group: u64, place: u64, entry: &Entry) {
-        self.messages -= 1;
-        self.bytes -= entry.message.cost();
-        self.journal.kept.insert((group, place), None);
+    fn forget(&mut self, group: &str, place: u64, message: &Message) {
+        self.discount(group, message);
+        if let Some(group) = self.groups.get(group) {
+            self.journal.kept.insert((group.id, place), None);
+        }
     }
 
     fn next(&mut self) -> u64 {

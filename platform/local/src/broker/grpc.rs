@@ -25,10 +25,11 @@ use gantry_api::broker::v1::{
     broker_service_server::{BrokerService, BrokerServiceServer},
     settle_dead_letter_request,
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    engine::ConsumerId,
+    engine::{ConsumerId, Engine},
     owner::{Asker, Departures, State},
     tail::Reader,
 };
@@ -48,6 +49,8 @@ struct Shared {
     departures: Departures,
     message_max: usize,
     last_consumer: AtomicU64,
+    /// For bytes of messages in line.
+    line: Arc<Semaphore>,
 }
 
 /// The service over the owner.
@@ -81,6 +84,7 @@ pub(super) fn router(
         departures,
         message_max,
         last_consumer: AtomicU64::new(1),
+        line: Arc::new(Semaphore::new(publish::LINE_BYTES_MAX)),
     }));
     Router::new().add_plain(BrokerServiceServer::new(face), v1::DESCRIPTORS)
 }
@@ -93,9 +97,15 @@ impl BrokerService for Face {
     ) -> Result<Response<DeclareGroupResponse>, Status> {
         let request = request.into_inner();
         checks::declare(&request)?;
+        let narrow = request.narrow;
         let (name, declared) = convert::declaration(request)?;
+        let declare = if narrow {
+            Engine::narrow
+        } else {
+            Engine::declare
+        };
         let declared = self
-            .ask(move |state| state.engine.declare(&name, declared))
+            .ask(move |state| declare(&mut state.engine, &name, declared))
             .await?;
         declared.map_err(refusal::of)?;
         Ok(Response::new(DeclareGroupResponse {}))
@@ -176,7 +186,7 @@ impl BrokerService for Face {
         let SettleDeadLetterRequest { group, place, how } = request.into_inner();
         let headers = match how {
             Some(settle_dead_letter_request::How::Redrive(redrive)) => {
-                Some(checks::headers(redrive.headers)?)
+                Some(checks::headers_of_letter(redrive.headers)?)
             }
             Some(settle_dead_letter_request::How::Drop(_)) => None,
             None => return Err(refusal::invalid("how: expected redrive or drop")),

@@ -17,6 +17,7 @@ use super::{
     engine::{ConsumerId, Engine, Message, Outcome, Refusal, Told},
     store::Store,
     tail::{Reader, Tails},
+    telemetry::Metrics,
     time::Clock,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct State {
     pub(super) clock: Clock,
     consumers: HashMap<ConsumerId, mpsc::Sender<Told>>,
     tails: Tails,
+    metrics: Metrics,
     /// What was taken, for those who read along, until it is on disk.
     taken: Vec<Arc<Message>>,
 }
@@ -144,6 +146,7 @@ impl State {
             clock,
             consumers: HashMap::new(),
             tails: Tails::new(tails_max),
+            metrics: Metrics::new(),
             taken: Vec::new(),
         }
     }
@@ -172,6 +175,7 @@ impl State {
     pub(super) fn publish(&mut self, message: Message) -> Outcome {
         let message = Arc::new(message);
         let outcome = self.engine.publish(&message);
+        self.metrics.published(&outcome);
         if outcome == Outcome::Confirmed && !self.tails.is_empty() {
             self.taken.push(message);
         }
@@ -195,6 +199,9 @@ impl State {
             }
             for (id, told) in told {
                 let removed = told == Told::Removed;
+                if matches!(told, Told::Delivered { .. }) {
+                    self.metrics.delivered();
+                }
                 let heard = self.consumers.get(&id).map(|it| it.try_send(told));
                 // One that settles what it has not seen yet may have no room; it is left behind,
                 // as one is whose stream has just ended.
@@ -260,22 +267,40 @@ impl Owner {
                 answer();
             }
             self.state.tell();
+            self.state.metrics.changed(&self.state.engine);
         }
     }
 
     fn next_look(&self) -> Instant {
-        let State { engine, clock, .. } = &self.state;
-        match engine.next_due() {
+        let State {
+            engine,
+            clock,
+            metrics,
+            ..
+        } = &self.state;
+        let next = match engine.next_due() {
             Some(due) => clock.instant(due),
             None => Instant::now() + TICK,
-        }
+        };
+        metrics.count_at().map_or(next, |at| next.min(at))
     }
 
     async fn write(&mut self) -> Result<(), StoreError> {
-        let State { engine, store, .. } = &mut self.state;
+        let State {
+            engine,
+            store,
+            metrics,
+            ..
+        } = &mut self.state;
         let journal = engine.take_journal();
         match store {
-            Some(store) if !journal.is_empty() => store.write(journal, engine.last()).await,
+            Some(store) if !journal.is_empty() => {
+                metrics.writes(&journal);
+                let began = Instant::now();
+                let written = store.write(journal, engine.last()).await;
+                metrics.written(began.elapsed());
+                written
+            }
             _ => Ok(()),
         }
     }
@@ -285,8 +310,14 @@ impl Owner {
 mod tests {
     use std::collections::BTreeSet;
 
+    use gantry::testing::telemetry::capture;
+    use tokio::time::sleep;
+
     use super::{
-        super::engine::{Bounds, Declaration},
+        super::{
+            engine::{Bounds, Declaration},
+            telemetry::COUNT_INTERVAL,
+        },
         *,
     };
 
@@ -365,6 +396,49 @@ mod tests {
             ),
             "{delivered:?}"
         );
+    }
+
+    /// Goal: what goes through and what is kept is measured; the queues are counted after it went quiet, and
+    /// not at every change.
+    /// Method: messages over the task, to a consumer that settles none, on a paused clock.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_measured() {
+        let capture = capture();
+        let (owner, asker, departures) = Owner::new(state());
+        let mut running = std::pin::pin!(owner.run());
+        let value = |name: &str, labels: &[(&str, &str)]| capture.value(name, labels);
+        let asking = async {
+            let mut seat = join(&asker, &departures, 1, wish()).await.unwrap().unwrap();
+            for topic in ["x", "x", "x", "y"] {
+                let message = Message {
+                    topic: topic.to_owned(),
+                    ..Message::default()
+                };
+                asker
+                    .ask(move |state| state.publish(message))
+                    .await
+                    .unwrap();
+            }
+            for _ in 0..2 {
+                seat.next().await.unwrap();
+            }
+            sleep(2 * COUNT_INTERVAL).await;
+            for (state, count) in [("ready", 2.0), ("unsettled", 1.0), ("dead", 0.0)] {
+                let counted = value("gantry_broker_messages", &[("state", state)]);
+                assert_eq!(Some(count), counted, "{state}");
+            }
+            assert_eq!(Some(1.0), value("gantry_broker_queues", &[]));
+            assert_eq!(Some(1.0), value("gantry_broker_delivered_total", &[]));
+            for (outcome, count) in [("confirmed", 3.0), ("unroutable", 1.0)] {
+                let name = "gantry_broker_published_total";
+                let published = value(name, &[("outcome", outcome)]);
+                assert_eq!(Some(count), published, "{outcome}");
+            }
+        };
+        tokio::select! {
+            ended = running.as_mut() => panic!("it ended: {ended:?}"),
+            () = asking => {}
+        }
     }
 
     /// Goal: the end of a stream reaches the owner, which gives the queue to the next consumer.

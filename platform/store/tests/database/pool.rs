@@ -37,7 +37,7 @@ async fn writers_in_line_keep_no_reader_out() {
 }
 
 /// Goal: of two processes that write all the time, neither waits for more than a few of the other's
-/// writes; transactions and statements by themselves alike.
+/// writes, though each does several in its turn; transactions and statements by themselves alike.
 /// Method: four writers of each, each on a database of its own over one file; who was had in which
 /// order, while both had writers left.
 #[tokio::test(flavor = "multi_thread")]
@@ -87,6 +87,25 @@ async fn processes_take_turns_to_write() {
     let longest = runs.map(<[i32]>::len).max();
     // Else it is nearly all of them.
     assert!(longest <= Some(16), "{longest:?} in a row: {both:?}");
+}
+
+/// Goal: a turn that is left to a writer of the same process keeps the others waiting no longer than that
+/// is tried, whatever becomes of that writer.
+/// Method: two databases over one file; one writer of the first waits and never looks again, and another
+/// leaves its turn to it; the second writes meanwhile.
+#[tokio::test]
+async fn a_turn_that_is_left_is_not_lost() {
+    let files = Files::new();
+    let [one, other] = [files.open().await, files.open().await];
+    let held = one.begin("test.held").await.unwrap();
+    let mut waits = pin!(add_one(&one));
+    let looked = poll_fn(|context| Poll::Ready(waits.as_mut().poll(context))).await;
+    assert!(looked.is_pending(), "{looked:?}");
+    held.commit().await.unwrap();
+    let passed = time::timeout(Duration::from_secs(10), add_one(&other)).await;
+    passed.expect("in time").unwrap();
+    waits.await.unwrap();
+    assert_eq!(2, read(&other).await);
 }
 
 /// Goal: a process that stands still while it waits for its turn holds nobody up for long.

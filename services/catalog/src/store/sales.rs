@@ -9,12 +9,14 @@ use crate::domain::{Day, Money, SoldLine, StockLevel};
 
 const SOLD: Statement = Statement::new(
     "catalog.insert_sold_line",
-    "INSERT INTO sold_lines (order_id, sku, quantity, cancelled) VALUES ($1, $2, $3, 0)
-     ON CONFLICT (order_id, sku) DO NOTHING",
+    "INSERT INTO sold_lines (order_id, sku, quantity, cancelled)
+     SELECT $1, sku, $3, 0 FROM products WHERE sku = $2
+     ON CONFLICT (order_id, sku) DO UPDATE SET quantity = $3",
 );
 const RETURNED: Statement = Statement::new(
-    "catalog.return_sold_lines",
-    "UPDATE sold_lines SET cancelled = 1 WHERE order_id = $1",
+    "catalog.return_sold_line",
+    "INSERT INTO sold_lines (order_id, sku, quantity, cancelled) VALUES ($1, $2, $3, 1)
+     ON CONFLICT (order_id, sku) DO UPDATE SET cancelled = 1",
 );
 const PLACED: Statement = Statement::new(
     "catalog.insert_sale",
@@ -51,22 +53,26 @@ const REVENUES: Statement = Statement::new(
      GROUP BY day, currency_code ORDER BY day DESC, currency_code",
 );
 
-/// Notes what a confirmed order took out.
+/// Notes what a confirmed order took out, unless it was cancelled before: one that was a dead letter for
+/// a while is told of late. Answers with the SKU of a product that there is none of, if any; then
+/// nothing may be kept of the rest.
 ///
 /// # Errors
 ///
 /// If the database fails.
-pub async fn sold(
+pub async fn sold<'a>(
     transaction: &mut Transaction,
     order_id: &str,
-    lines: &[SoldLine],
-) -> Result<(), Error> {
+    lines: &'a [SoldLine],
+) -> Result<Option<&'a str>, Error> {
     for line in lines {
         let sold = transaction.statement(&SOLD).bind(order_id);
         let sold = sold.bind(&line.sku).bind(line.quantity);
-        sold.execute().await?;
+        if sold.execute().await? == 0 {
+            return Ok(Some(&line.sku));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Notes that what an order took out, if it did, is back.
@@ -74,9 +80,17 @@ pub async fn sold(
 /// # Errors
 ///
 /// If the database fails.
-pub async fn returned(transaction: &mut Transaction, order_id: &str) -> Result<(), Error> {
-    let returned = transaction.statement(&RETURNED).bind(order_id);
-    returned.execute().await.map(drop)
+pub async fn returned(
+    transaction: &mut Transaction,
+    order_id: &str,
+    lines: &[SoldLine],
+) -> Result<(), Error> {
+    for line in lines {
+        let returned = transaction.statement(&RETURNED).bind(order_id);
+        let returned = returned.bind(&line.sku).bind(line.quantity);
+        returned.execute().await?;
+    }
+    Ok(())
 }
 
 /// Notes an order of a day.

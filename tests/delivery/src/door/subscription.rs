@@ -9,14 +9,14 @@ use std::{
 use gantry_events::broker::{BrokerError, Delivery, Settle, Settler, Subscription, Tag, Work};
 use tokio::time::{self, Instant};
 
-use super::{Numbers, Tricks, event_id, told};
+use super::{Numbers, Tricks, event_id, now, told};
 use crate::{
     evidence::End,
     log::{Line, Log},
 };
 
 /// How long one that is to come behind another waits for it.
-const SWAP_MAX: Duration = Duration::from_millis(20);
+const SWAP_MAX: Duration = Duration::from_millis(100);
 
 /// Most deliveries after which a copy comes.
 const COPY_AFTER_MAX: u64 = 5;
@@ -37,6 +37,8 @@ pub(super) struct Watched {
     count: u64,
     /// The one that another is to pass, and until when it waits for that.
     passed: Option<(Delivery, Instant)>,
+    /// The one that was passed, until it is handed out.
+    overtaken: Option<Tag>,
     /// What is to be handed out before all else.
     next: VecDeque<Delivery>,
     /// Copies, the number of the delivery after which they come, and by when they do anyway.
@@ -79,6 +81,7 @@ impl Watched {
             tricks,
             count: 0,
             passed: None,
+            overtaken: None,
             next: VecDeque::new(),
             copies: VecDeque::new(),
         }
@@ -130,6 +133,7 @@ impl Watched {
                 Some(passed)
             }
             Some((passed, _)) => {
+                self.overtaken = Some(passed.tag);
                 self.next.push_back(passed);
                 Some(delivery)
             }
@@ -143,10 +147,13 @@ impl Watched {
 
     fn handed_on(&mut self, delivery: Delivery) -> Delivery {
         self.count += 1;
+        let overtaken = self.overtaken.take_if(|tag| *tag == delivery.tag);
         self.log.add(&Line::Delivery {
             number: delivery.tag.0,
             event_id: event_id(&delivery.message),
             redelivered: delivery.redelivered,
+            overtaken: overtaken.is_some(),
+            at: now(),
         });
         delivery
     }
@@ -205,10 +212,13 @@ impl Settler for Settling {
                 return Ok(());
             };
             let settled = self.inner.settle(inner, how).await;
-            if let Err(error) = &settled {
-                let error = told(error);
-                self.log.add(&Line::NotSettled { number, error });
-            }
+            self.log.add(&match &settled {
+                Ok(()) => Line::Settled { number },
+                Err(error) => {
+                    let error = told(error);
+                    Line::NotSettled { number, error }
+                }
+            });
             settled
         })
     }

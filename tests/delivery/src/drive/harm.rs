@@ -31,15 +31,19 @@ pub enum Harm {
     Crash(&'static str),
     /// A process is killed.
     ProcessKilled,
+    /// One more process comes and takes its share, one of the others is killed and comes back, and the
+    /// new one goes.
+    Scaled,
     /// The broker is killed, and is gone for a while.
     BrokerKilled,
     /// The broker stands still.
     BrokerStopped,
     /// The database is killed, and is gone for a while; where it is a file, whoever has it open is.
     DatabaseKilled,
-    /// One of two relays stands still for longer than its claims hold, and goes on.
+    /// One of two relays stands still in the midst of a publication for longer than its claims hold, and
+    /// goes on.
     RelayStopped,
-    /// Messages come twice, and others come before them.
+    /// A process is replaced by one to which messages come twice, and others come before them.
     Tricks,
 }
 
@@ -50,6 +54,7 @@ impl Harm {
         let points = POINTS.iter().map(|(point, _)| Self::Crash(point));
         let others = [
             Self::ProcessKilled,
+            Self::Scaled,
             Self::BrokerKilled,
             Self::BrokerStopped,
             Self::DatabaseKilled,
@@ -69,6 +74,7 @@ impl Harm {
             Self::Nothing => "nothing",
             Self::Crash(point) => point,
             Self::ProcessKilled => "process-killed",
+            Self::Scaled => "scaled",
             Self::BrokerKilled => "broker-killed",
             Self::BrokerStopped => "broker-stopped",
             Self::DatabaseKilled => "database-killed",
@@ -83,6 +89,14 @@ impl Harm {
         Self::all().into_iter().find(|harm| harm.name() == name)
     }
 
+    /// Whether it is done to one process, of which what must happen by it is told.
+    pub(super) fn is_of_one(self) -> bool {
+        matches!(
+            self,
+            Self::Crash(_) | Self::ProcessKilled | Self::RelayStopped | Self::Tricks
+        )
+    }
+
     /// What must have happened by it.
     #[must_use]
     pub fn must(self) -> Must {
@@ -91,7 +105,10 @@ impl Harm {
                 let known = POINTS.iter().find(|(name, _)| *name == point);
                 known.map_or(Must::NOTHING, |(_, must)| *must)
             }
-            Self::Tricks => Must::DOUBLED,
+            Self::RelayStopped => Must::DOUBLED,
+            // By the one that comes.
+            Self::Scaled => Must::APPLIED,
+            Self::Tricks => Must::TRICKED,
             _ => Must::NOTHING,
         }
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use gantry::contract::tonic::{Code, Status};
+use gantry_events::bucket;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time,
@@ -26,14 +27,17 @@ use crate::{
 /// How many ask at once.
 const ASKERS: u64 = 6;
 
-/// Whose balances change: few, so that many events have one key.
-const ACCOUNTS: u64 = 12;
+/// Whose balances change: few, so that many events have one key, and as many in each queue.
+const ACCOUNTS: u16 = 12;
 
-/// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_secs(3);
+/// Queues of the consumer.
+pub(super) const PARTITIONS: u16 = 4;
+
+/// Longest wait for an answer: short, so that a replica that stands still does not keep everybody.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How long an asker waits before it asks again, in milliseconds.
-const PAUSE_MILLIS: std::ops::Range<u64> = 10..50;
+const PAUSE_MILLIS: std::ops::Range<u64> = 80..240;
 
 /// What is asked for, in percent.
 const REFUSED: u8 = 4;
@@ -58,7 +62,7 @@ impl Load {
         let (stop, asked) = (CancellationToken::new(), Arc::<AtomicU64>::default());
         let mut askers = JoinSet::new();
         let mut random = fastrand::Rng::with_seed(seed);
-        let accounts = (0..ACCOUNTS).map(|_| format!("{:016x}", random.u64(..)));
+        let accounts = (0..ACCOUNTS).map(|number| account(&mut random, number % PARTITIONS));
         let accounts: Arc<[String]> = accounts.collect();
         for _ in 0..ASKERS {
             let one = Asker {
@@ -86,6 +90,16 @@ impl Load {
     pub(super) async fn end(self) {
         self.stop.cancel();
         self.askers.join_all().await;
+    }
+}
+
+/// An account whose events are in that queue.
+fn account(random: &mut fastrand::Rng, partition: u16) -> String {
+    loop {
+        let name = format!("{:016x}", random.u64(..));
+        if bucket(&name) % PARTITIONS == partition {
+            return name;
+        }
     }
 }
 

@@ -2,22 +2,17 @@
 
 use std::{
     fmt, io,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    str::FromStr,
 };
 
 use clap::ValueEnum;
-use gantry_harness::{
-    postgres::Postgres,
-    process::{built, free_address, pid},
-    rabbitmq::RabbitMq,
-};
-use rustix::process::Signal;
+use gantry::config::Secret;
+use gantry_events::broker;
+use gantry_harness::{broker::Broker, postgres::Postgres, rabbitmq};
 
 /// Which broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum BrokerKind {
     /// The one of `gantry up`.
     Local,
@@ -26,7 +21,7 @@ pub enum BrokerKind {
 }
 
 /// Which database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum DatabaseKind {
     /// A file.
     Sqlite,
@@ -52,130 +47,75 @@ impl fmt::Display for DatabaseKind {
     }
 }
 
-/// A broker that runs.
-#[derive(Debug)]
-pub(super) enum Broker {
-    Local(Local),
-    Rabbit(RabbitMq),
+/// A broker and a database: `local+sqlite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Combination {
+    /// The broker.
+    pub broker: BrokerKind,
+    /// The database.
+    pub database: DatabaseKind,
 }
 
-impl Broker {
-    /// Starts one; none where it cannot be had on this machine.
-    pub(super) async fn start(kind: BrokerKind, folder: &Path) -> Option<Self> {
-        match kind {
-            BrokerKind::Local => Some(Self::Local(Local::start(folder))),
-            BrokerKind::Rabbitmq => RabbitMq::start().await.map(Self::Rabbit),
-        }
+impl fmt::Display for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.broker, self.database)
     }
+}
 
-    pub(super) fn url(&self) -> String {
-        match self {
-            Self::Local(local) => format!("grpc://{}", local.address),
-            Self::Rabbit(rabbit) => rabbit.url(),
-        }
-    }
+impl FromStr for Combination {
+    type Err = String;
 
-    pub(super) async fn kill(&mut self) {
-        match self {
-            Self::Local(local) => local.kill(),
-            Self::Rabbit(rabbit) => rabbit.kill().await,
-        }
-    }
-
-    pub(super) async fn restart(&mut self) {
-        match self {
-            Self::Local(local) => local.restart(),
-            Self::Rabbit(rabbit) => rabbit.restart().await,
-        }
-    }
-
-    pub(super) fn freeze(&self) {
-        match self {
-            Self::Local(local) => local.signal(Signal::STOP),
-            Self::Rabbit(rabbit) => rabbit.freeze(),
-        }
-    }
-
-    pub(super) fn thaw(&self) {
-        match self {
-            Self::Local(local) => local.signal(Signal::CONT),
-            Self::Rabbit(rabbit) => rabbit.thaw(),
-        }
-    }
-
-    /// Messages of a group that were handed out and not settled, to whomever, where the broker's
-    /// clients are not told of others.
-    pub(super) fn unsettled(&self, group: &str) -> Option<u64> {
-        let Self::Rabbit(rabbit) = self else {
-            return None;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = |(broker, database)| {
+            let broker = BrokerKind::from_str(broker, false).ok()?;
+            let database = DatabaseKind::from_str(database, false).ok()?;
+            Some(Self { broker, database })
         };
-        let listed = rabbit.must(&["list_queues", "name", "messages_unacknowledged"]);
-        let counts = listed.lines().filter_map(|line| {
-            let (name, count) = line.split_once('\t')?;
-            let of = name.strip_prefix(group)?;
-            of.starts_with('.')
-                .then(|| count.trim().parse::<u64>().ok())?
-        });
-        Some(counts.sum())
+        let known = text.split_once('+').and_then(named);
+        known.ok_or_else(|| "expected local or rabbitmq, +, and sqlite or postgres".to_owned())
     }
 }
 
-/// The local broker as a process of its own.
+/// The servers of a round, which may be those of the next.
 #[derive(Debug)]
-pub(super) struct Local {
-    child: Child,
-    address: SocketAddr,
-    folder: PathBuf,
+pub(super) struct Stage {
+    pub(super) broker: Broker,
+    pub(super) place: Place,
 }
 
-impl Local {
-    fn start(folder: &Path) -> Self {
-        let (address, folder) = (free_address(), folder.join("broker"));
-        let child = Self::spawn(address, &folder);
-        Self {
-            child,
-            address,
-            folder,
+impl Stage {
+    /// Starts them, with what they keep in `folder`; none where one cannot be had on this machine.
+    pub(super) async fn start(on: Combination, folder: &Path) -> io::Result<Option<Self>> {
+        let Some(place) = Place::start(on.database, folder).await? else {
+            return Ok(None);
+        };
+        let broker = start(on.broker, folder).await;
+        Ok(broker.map(|broker| Self { broker, place }))
+    }
+}
+
+/// Starts a broker; none where it cannot be had on this machine.
+async fn start(kind: BrokerKind, folder: &Path) -> Option<Broker> {
+    match kind {
+        BrokerKind::Local => Some(Broker::local(folder)),
+        BrokerKind::Rabbitmq => {
+            // It tells what was not settled as it was a moment ago, not as five seconds ago.
+            let tick = ("{quorum_tick_interval", "500");
+            Broker::rabbit(&[tick]).await
         }
     }
-
-    /// Ends once it listens.
-    fn spawn(address: SocketAddr, folder: &Path) -> Child {
-        let mut child = Command::new(built("delivery-broker"))
-            .arg(address.to_string())
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("start a broker");
-        let output = child.stdout.take().expect("standard output is piped");
-        let mut line = String::new();
-        let read = BufReader::new(output).read_line(&mut line);
-        assert!(
-            read.is_ok_and(|bytes| bytes > 0),
-            "the broker does not listen"
-        );
-        child
-    }
-
-    fn kill(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-
-    fn restart(&mut self) {
-        self.kill();
-        self.child = Self::spawn(self.address, &self.folder);
-    }
-
-    fn signal(&self, signal: Signal) {
-        rustix::process::kill_process(pid(self.child.id()), signal).expect("signal a broker");
-    }
 }
 
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.kill();
+/// How clients reach a broker.
+pub(super) fn config(broker: &Broker) -> broker::Config {
+    let config = broker::Config::to(broker.url().parse().expect("the URL of a broker"));
+    match broker {
+        Broker::Local(_) => config,
+        Broker::Rabbit(_) => broker::Config {
+            user: Some(rabbitmq::USER.to_owned()),
+            password: Secret::new(rabbitmq::PASSWORD),
+            ..config
+        },
     }
 }
 

@@ -1,9 +1,9 @@
 //! Publications, deliveries and what is counted of them: produced, at rest, and told as they were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Case, Kind};
-use crate::evidence::{End, Measure, State};
+use crate::evidence::{Must, State};
 
 impl Case<'_> {
     pub(super) fn wire(&mut self) {
@@ -14,25 +14,47 @@ impl Case<'_> {
         self.drained();
     }
 
-    /// A run that was to produce duplicates and did not proves nothing of how they are handled.
+    /// A run that was to produce duplicates and did not proves nothing of how they are handled; nor does
+    /// what was done to the system and had not come to what it must.
     fn produced(&mut self) {
-        let (must, summary) = (self.all.must, self.all.summary());
+        let summary = self.all.summary();
+        let seen = Must {
+            doubled: summary.doubled > 0,
+            redelivered: summary.redelivered > 0,
+            deduplicated: summary.deduplicated > 0,
+            overtaken: self.all.deliveries.iter().any(|it| it.overtaken),
+            applied: self.all.deliveries.iter().any(|it| it.applied),
+        };
+        self.seen("run", self.all.must, seen);
+        for strike in &self.all.strikes {
+            if let Some(missed) = &strike.missed {
+                self.faults.push(Kind::Vacuous.of([&strike.name], missed));
+                continue;
+            }
+            let seen = strike.seen(&self.all.publications, &self.all.deliveries);
+            self.seen(&strike.name, strike.must, seen);
+        }
+    }
+
+    fn seen(&mut self, name: &str, must: Must, seen: Must) {
         let wanted = [
-            (
-                must.doubled,
-                summary.doubled,
-                "no event was published twice",
-            ),
-            (must.redelivered, summary.redelivered, "nothing came again"),
+            (must.doubled, seen.doubled, "no event was published twice"),
+            (must.redelivered, seen.redelivered, "nothing came again"),
             (
                 must.deduplicated,
-                summary.deduplicated,
+                seen.deduplicated,
                 "no delivery met an event that was done",
             ),
+            (
+                must.overtaken,
+                seen.overtaken,
+                "no message came behind one that followed it",
+            ),
+            (must.applied, seen.applied, "nothing was applied"),
         ];
-        for (wanted, count, found) in wanted {
-            if wanted && count == 0 {
-                self.faults.push(Kind::Vacuous.of(["run"], found));
+        for (wanted, seen, found) in wanted {
+            if wanted && !seen {
+                self.faults.push(Kind::Vacuous.of([name], found));
             }
         }
     }
@@ -50,51 +72,24 @@ impl Case<'_> {
         }
     }
 
-    /// What each process counted, against its log.
+    /// What each process counted, against its log. A process that tells anything tells all that it counted.
     fn metrics(&mut self) {
-        // Of each, what is sure, and what may be counted beside it.
-        let mut counts = BTreeMap::<(&str, Measure), [u64; 2]>::new();
-        let mut add = |process, measure, surely: bool| {
-            let count: &mut [u64; 2] = counts.entry((process, measure)).or_default();
-            count[usize::from(!surely)] += 1;
-        };
-        for publication in self.all.publications.iter().filter(|it| it.confirmed) {
-            add(publication.process.as_str(), Measure::Confirmed, true);
-        }
-        for delivery in &self.all.deliveries {
-            let process = delivery.process.as_str();
-            // One that nobody began with before it went back is seen by some and not by others.
-            let begun = delivery.end != End::Open || delivery.applied;
-            add(process, Measure::Delivered, begun);
-            if delivery.redelivered {
-                add(process, Measure::Redelivered, begun);
-            }
-            if delivery.is_deduplicated() {
-                add(process, Measure::Deduplicated, true);
-            }
-            match delivery.end {
-                End::Acked => add(process, Measure::Acked, true),
-                End::PutOff => add(process, Measure::PutOff, true),
-                End::Rejected => add(process, Measure::Dead, true),
-                End::Requeued | End::Open => {}
-            }
-        }
-        for (name, process) in &self.all.processes {
-            for (measure, told) in &process.told {
-                let counted = counts.get(&(name.as_str(), *measure));
-                let [is, more] = if *measure == Measure::Backlog {
-                    [self.all.left.pending, 0]
-                } else {
-                    counted.copied().unwrap_or_default()
+        let processes = self.all.processes.iter();
+        for (name, process) in processes.filter(|(_, it)| !it.told.is_empty()) {
+            for (measure, range) in self.all.to_tell(name, process) {
+                let (least, most) = range.clone().into_inner();
+                let told = match process.told.get(&measure) {
+                    Some(told) if range.contains(told) => continue,
+                    None if least == 0 => continue,
+                    Some(told) => format!("told as {told}"),
+                    None => "not told".to_owned(),
                 };
-                if !(is..=is + more).contains(told) {
-                    let more = match more {
-                        0 => String::new(),
-                        more => format!(", or up to {more} more"),
-                    };
-                    let found = format!("{measure:?} is told as {told}, and is {is}{more}");
-                    self.faults.push(Kind::Metric.of([name], found));
-                }
+                let more = match most - least {
+                    0 => String::new(),
+                    more => format!(", or up to {more} more"),
+                };
+                let found = format!("{measure:?} is {told}, and is {least}{more}");
+                self.faults.push(Kind::Metric.of([name], found));
             }
         }
     }
@@ -118,6 +113,10 @@ impl Case<'_> {
                     .push(Kind::NotAtRest.of(pending.iter().copied(), found));
             }
         }
+        if left.moving {
+            let found = "something still changed when nobody waited any longer";
+            self.faults.push(Kind::NotAtRest.of(["run"], found));
+        }
         let given_up = self.all.committed.iter();
         for event in given_up.filter(|it| it.state == State::Unroutable) {
             let found = "it was given up, and everything published here is wanted";
@@ -128,19 +127,23 @@ impl Case<'_> {
 
     /// What had gathered went away in time.
     fn drained(&mut self) {
-        let Some(drain) = self.all.drain else { return };
-        if drain
-            .millis
-            .is_some_and(|millis| millis <= drain.millis_max)
-        {
-            return;
+        for strike in &self.all.strikes {
+            let Some(drain) = strike.drain else { continue };
+            if drain.backlog == 0 {
+                let found = "nothing had gathered meanwhile";
+                self.faults.push(Kind::Vacuous.of([&strike.name], found));
+            }
+            let in_time = drain.millis.is_some_and(|it| it <= drain.millis_max);
+            if in_time {
+                continue;
+            }
+            let took = drain.millis.map_or_else(
+                || "they were not gone in the end".to_owned(),
+                |millis| format!("it took {millis} ms until none was older than a second"),
+            );
+            let (backlog, max) = (drain.backlog, drain.millis_max);
+            let found = format!("{backlog} events had gathered, {max} ms were allowed, and {took}");
+            self.faults.push(Kind::Slow.of([&strike.name], found));
         }
-        let took = drain.millis.map_or_else(
-            || "they were not gone in the end".to_owned(),
-            |millis| format!("it took {millis} ms until none was older than a second"),
-        );
-        let (backlog, max) = (drain.backlog, drain.millis_max);
-        let found = format!("{backlog} events had gathered, {max} ms were allowed, and {took}");
-        self.faults.push(Kind::Slow.of(["run"], found));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_delivery::{
     Balance, Committed, Delivery, Drain, Effect, End, Entry, Evidence, Measure, Must, Outcome,
-    Process, Publication, Request, State,
+    Process, Publication, Request, State, Strike,
 };
 
 /// The one account.
@@ -27,6 +27,7 @@ pub(crate) fn committed(event_id: &str, request_id: &str, sequence: u64, amount:
         sequence,
         amount,
         state: State::Delivered,
+        at: 0,
     }
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn publication(process: &str, event_id: &str, confirmed: bool) -> Pub
         process: process.to_owned(),
         event_id: event_id.to_owned(),
         confirmed,
+        at: 0,
     }
 }
 
@@ -49,8 +51,10 @@ pub(crate) fn delivery(
         process: process.to_owned(),
         event_id: event_id.to_owned(),
         redelivered,
+        overtaken: false,
         applied,
         end,
+        at: 0,
     }
 }
 
@@ -107,7 +111,10 @@ fn publications() -> Vec<Publication> {
 
 fn deliveries() -> Vec<Delivery> {
     vec![
-        delivery("one", "e1", false, true, End::Open),
+        Delivery {
+            overtaken: true,
+            ..delivery("one", "e1", false, true, End::Open)
+        },
         delivery("two", "e1", true, false, End::Acked),
         delivery("two", "e2", false, true, End::Acked),
         delivery("two", "e2", false, false, End::Acked),
@@ -127,7 +134,9 @@ pub(crate) fn good() -> Evidence {
         ("r4", entry(80)),
     ];
     let told = [
+        (Measure::Added, 2),
         (Measure::Confirmed, 3),
+        (Measure::Dropped, 0),
         (Measure::Delivered, 5),
         (Measure::Redelivered, 1),
         (Measure::Deduplicated, 2),
@@ -136,14 +145,16 @@ pub(crate) fn good() -> Evidence {
         (Measure::PutOff, 0),
         (Measure::Backlog, 0),
     ];
+    let (told, least) = (BTreeMap::from(told), None);
+    // It was asked, and wrote one more down after that.
+    let before_leaving = Process {
+        told: BTreeMap::from([(Measure::Added, 1), (Measure::Confirmed, 0)]),
+        least: Some(BTreeMap::from([(Measure::Added, 1)])),
+    };
     let processes = [
         ("one", Process::default()),
-        (
-            "two",
-            Process {
-                told: BTreeMap::from(told),
-            },
-        ),
+        ("two", Process { told, least }),
+        ("three", before_leaving),
     ];
     Evidence {
         requests: requests(),
@@ -154,6 +165,7 @@ pub(crate) fn good() -> Evidence {
             committed("e3", "r3", 3, 40),
             committed("e4", "r4", 4, 80),
         ],
+        added: named([("one", 1), ("two", 2), ("three", 2)]),
         publications: publications(),
         deliveries: deliveries(),
         effects: vec![
@@ -170,18 +182,52 @@ pub(crate) fn good() -> Evidence {
         )]),
         dead: vec!["e3".to_owned()],
         processes: named(processes),
-        drain: Some(Drain {
-            backlog: 3,
-            millis_max: 100,
-            millis: Some(100),
-        }),
         must: Must {
             doubled: true,
             redelivered: true,
             deduplicated: true,
+            overtaken: true,
+            applied: true,
         },
+        strikes: strikes(),
         ..Evidence::default()
     }
+}
+
+/// Process `one` ended as it did, the broker was gone for a while, and process `two` had come.
+fn strikes() -> Vec<Strike> {
+    let end = Strike {
+        name: "end".to_owned(),
+        process: Some("one".to_owned()),
+        time: 0..10,
+        must: Must {
+            doubled: true,
+            redelivered: true,
+            deduplicated: true,
+            overtaken: true,
+            applied: false,
+        },
+        ..Strike::default()
+    };
+    let drain = Drain {
+        backlog: 3,
+        millis_max: 100,
+        millis: Some(100),
+    };
+    let gone = Strike {
+        name: "gone".to_owned(),
+        time: 10..20,
+        drain: Some(drain),
+        ..Strike::default()
+    };
+    let come = Strike {
+        name: "come".to_owned(),
+        process: Some("two".to_owned()),
+        time: 0..20,
+        must: Must::APPLIED,
+        ..Strike::default()
+    };
+    vec![end, gone, come]
 }
 
 pub(crate) fn named<T, const N: usize>(rows: [(&str, T); N]) -> BTreeMap<String, T> {

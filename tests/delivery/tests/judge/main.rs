@@ -7,7 +7,7 @@ mod good;
 
 use std::collections::BTreeSet;
 
-use gantry_delivery::{Balance, Evidence, Fault, Kind, Measure, Outcome, State};
+use gantry_delivery::{Balance, End, Evidence, Fault, Kind, Measure, Outcome, State};
 
 use good::{KEY, committed, effect, entry, good};
 
@@ -31,6 +31,12 @@ fn balance(it: &mut Evidence, account: &str, count: u64, amount: i64) {
 fn tell(it: &mut Evidence, measure: Measure, count: u64) {
     let process = it.processes.get_mut("two").unwrap();
     process.told.insert(measure, count);
+}
+
+/// Has a process say nothing of something.
+fn forget(it: &mut Evidence, process: &str, measure: Measure) {
+    let process = it.processes.get_mut(process).unwrap();
+    process.told.remove(&measure);
 }
 
 /// Mistakes, with the kinds of fault that are found of each, the one that is meant first; what that
@@ -170,14 +176,14 @@ const PLANTED: &[(Spoil, &[Kind], &str, &str)] = &[
     ),
     // 4: duplicates were produced.
     (
-        |it| it.deliveries[2].redelivered = true,
-        &[Kind::Vacuous, Kind::Metric],
+        |it| it.deliveries[3].redelivered = true,
+        &[Kind::Vacuous, Kind::Vacuous, Kind::Metric],
         "run",
         "no event was published twice",
     ),
     (
         |it| it.deliveries[1].redelivered = false,
-        &[Kind::Vacuous, Kind::Metric],
+        &[Kind::Vacuous, Kind::Vacuous, Kind::Metric],
         "run",
         "nothing came again",
     ),
@@ -186,9 +192,51 @@ const PLANTED: &[(Spoil, &[Kind], &str, &str)] = &[
             it.deliveries[1].applied = true;
             it.deliveries[3].applied = true;
         },
-        &[Kind::Vacuous, Kind::Metric],
+        &[Kind::Vacuous, Kind::Vacuous, Kind::Metric],
         "run",
         "no delivery met an event that was done",
+    ),
+    (
+        |it| it.deliveries[0].overtaken = false,
+        &[Kind::Vacuous; 2],
+        "run",
+        "no message came behind one that followed it",
+    ),
+    (
+        |it| it.deliveries[0].end = End::Acked,
+        &[Kind::Vacuous],
+        "end",
+        "nothing came again",
+    ),
+    (
+        |it| it.strikes[0].time = 1..10,
+        &[Kind::Vacuous; 4],
+        "end",
+        "no event was published twice",
+    ),
+    (
+        |it| it.strikes[0].process = Some("three".to_owned()),
+        &[Kind::Vacuous; 4],
+        "end",
+        "no delivery met an event that was done",
+    ),
+    (
+        |it| it.strikes[0].missed = Some("the point was not reached".to_owned()),
+        &[Kind::Vacuous],
+        "end",
+        "not reached",
+    ),
+    (
+        |it| it.strikes[2].process = Some("three".to_owned()),
+        &[Kind::Vacuous],
+        "come",
+        "nothing was applied",
+    ),
+    (
+        |it| it.strikes[1].drain.as_mut().unwrap().backlog = 0,
+        &[Kind::Vacuous],
+        "gone",
+        "nothing had gathered",
     ),
     // 5: order.
     (
@@ -237,6 +285,36 @@ const PLANTED: &[(Spoil, &[Kind], &str, &str)] = &[
         "two",
         "Backlog is told as 1, and is 0",
     ),
+    (
+        |it| tell(it, Measure::Added, 3),
+        &[Kind::Metric],
+        "two",
+        "Added is told as 3, and is 2",
+    ),
+    (
+        |it| tell(it, Measure::Dropped, 1),
+        &[Kind::Metric],
+        "two",
+        "Dropped is told as 1, and is 0",
+    ),
+    (
+        |it| forget(it, "two", Measure::Delivered),
+        &[Kind::Metric],
+        "two",
+        "Delivered is not told, and is 5",
+    ),
+    (
+        |it| forget(it, "three", Measure::Added),
+        &[Kind::Metric],
+        "three",
+        "Added is not told, and is 1",
+    ),
+    (
+        |it| *it.added.get_mut("three").unwrap() = 0,
+        &[Kind::Metric],
+        "three",
+        "Added is told as 1, and is 0",
+    ),
     // 7: at rest, and soon.
     (
         |it| {
@@ -266,21 +344,27 @@ const PLANTED: &[(Spoil, &[Kind], &str, &str)] = &[
         "4 messages are to come again",
     ),
     (
+        |it| it.left.moving = true,
+        &[Kind::NotAtRest],
+        "run",
+        "something still changed",
+    ),
+    (
         |it| it.committed[3].state = State::Unroutable,
         &[Kind::NotAtRest],
         "e4",
         "given up",
     ),
     (
-        |it| it.drain.as_mut().unwrap().millis = Some(101),
+        |it| it.strikes[1].drain.as_mut().unwrap().millis = Some(101),
         &[Kind::Slow],
-        "run",
+        "gone",
         "3 events had gathered, 100 ms were allowed, and it took 101 ms",
     ),
     (
-        |it| it.drain.as_mut().unwrap().millis = None,
+        |it| it.strikes[1].drain.as_mut().unwrap().millis = None,
         &[Kind::Slow],
-        "run",
+        "gone",
         "not gone",
     ),
 ];
@@ -323,8 +407,8 @@ fn every_kind_is_planted() {
     assert_eq!((1..=7).collect::<BTreeSet<_>>(), assertions);
 }
 
-/// Goal: what was produced is counted, and shown.
-/// Method: the good run in numbers; a fault in words.
+/// Goal: what was produced is counted, and shown, and a fault is told of what was done at its time.
+/// Method: the good run in numbers, and a part of it; faults in it; one in words.
 #[test]
 fn runs_are_told_in_numbers() {
     let summary = good().summary();
@@ -338,6 +422,28 @@ fn runs_are_told_in_numbers() {
         (summary.doubled, summary.redelivered, summary.deduplicated)
     );
     assert_eq!(1, summary.dead);
+    let mut evidence = good();
+    evidence.committed[1].at = 12;
+    evidence.deliveries[3].at = 11;
+    let gone = evidence.summary_of(&evidence.strikes[1]);
+    let counts = [
+        gone.committed,
+        gone.deliveries,
+        gone.duplicates,
+        gone.doubled,
+    ];
+    assert_eq!([1, 1, 1, 1], counts);
+    lose(&mut evidence, "e2");
+    let faults = evidence.faults();
+    let lost = faults.iter().find(|it| it.kind == Kind::Lost).unwrap();
+    assert_eq!("gone", evidence.strike_of(lost).unwrap().name);
+    evidence.strikes[0].missed = Some("not done".to_owned());
+    let vacuous = evidence.faults().into_iter();
+    let vacuous: Vec<_> = vacuous.filter(|it| it.kind == Kind::Vacuous).collect();
+    assert_eq!(
+        "end",
+        evidence.strike_of(vacuous.last().unwrap()).unwrap().name
+    );
     let mut evidence = good();
     evidence.left.delayed = 1;
     let fault = evidence.faults().remove(0).to_string();

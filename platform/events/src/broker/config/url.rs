@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use gantry::config::{Given, Mismatch, Setting};
+use gantry::config::{Given, Mismatch, Secret, Setting};
 use http::uri::Authority;
 
 /// Where the broker of `gantry up` is without more words.
@@ -48,6 +48,41 @@ impl Scheme {
             Self::Amqp => 5_672,
             Self::Amqps => 5_671,
         }
+    }
+}
+
+/// Who logs in, as URLs of AMQP may say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password; empty where the URL has none.
+    pub password: Secret,
+}
+
+impl Login {
+    /// Takes who logs in out of `amqp://USER[:PASSWORD]@HOST`: the URL without it, and who. Whatever is
+    /// no such URL stays as it is.
+    ///
+    /// A [`Url`] of the configuration names nobody, as it is shown; this is for what people paste.
+    #[must_use]
+    pub fn taken_from(text: &str) -> (String, Option<Self>) {
+        let amqp = [Scheme::Amqp, Scheme::Amqps];
+        let split = text.split_once("://").and_then(|(scheme, rest)| {
+            amqp.into_iter().find(|it| it.as_str() == scheme)?;
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (login, _) = rest[..end].rsplit_once('@')?;
+            Some((scheme, login, &rest[login.len() + 1..]))
+        });
+        let Some((scheme, login, rest)) = split else {
+            return (text.to_owned(), None);
+        };
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        let login = Self {
+            user: plain(user),
+            password: Secret::new(plain(password)),
+        };
+        (format!("{scheme}://{rest}"), Some(login))
     }
 }
 
@@ -183,6 +218,22 @@ impl Setting for Url {
     }
 }
 
+/// A part of a URL without its escapes; what is no escape stays as it is.
+pub(in crate::broker) fn plain(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let escaped = behind.get(..2).and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        let escaped = escaped.filter(|_| *first == b'%');
+        bytes.push(escaped.unwrap_or(*first));
+        rest = escaped.map_or(behind, |_| &behind[2..]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +265,35 @@ mod tests {
             ("amqp://rabbit?heartbeat=1", UrlError::Path),
         ] {
             assert_eq!(Err(fault), text.parse::<Url>(), "{text}");
+        }
+    }
+
+    /// Goal: who logs in is taken out of URLs of AMQP, escapes undone, and out of no others.
+    /// Method: URLs with and without somebody.
+    #[test]
+    fn who_logs_in_is_taken_out() {
+        for (text, url, expected) in [
+            (
+                "amqp://me:pw@it:1/shop",
+                "amqp://it:1/shop",
+                Some(("me", "pw")),
+            ),
+            ("amqps://me@it", "amqps://it", Some(("me", ""))),
+            (
+                "amqp://a%40b:p%2Fq%3A@it",
+                "amqp://it",
+                Some(("a@b", "p/q:")),
+            ),
+            ("amqp://me:p@ss:w@it/", "amqp://it/", Some(("me", "p@ss:w"))),
+            ("amqp://it/a@b", "amqp://it/a@b", None),
+            ("grpc://me:pw@it:1", "grpc://me:pw@it:1", None),
+            ("me:pw@it", "me:pw@it", None),
+        ] {
+            let (rest, login) = Login::taken_from(text);
+            let login = login
+                .as_ref()
+                .map(|it| (it.user.as_str(), it.password.expose()));
+            assert_eq!((url, expected), (rest.as_str(), login), "{text}");
         }
     }
 }

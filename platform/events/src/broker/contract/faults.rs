@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::broker::{
-    Settle,
-    contract::{Case, Scope, case, headers_of, number, until},
+    PublishError, Settle,
+    contract::{Case, Scope, case, headers_of, number, soon, until},
 };
 
 pub(super) const CASES: &[Case] = &[
     case!(a_broken_connection_gives_back_what_was_not_settled),
     case!(what_is_confirmed_survives_broken_connections),
+    case!(what_belongs_to_a_lost_connection_goes_by_no_other),
     case!(all_that_is_kept_survives_a_restart),
     case!(what_is_confirmed_survives_restarts),
 ];
@@ -52,6 +53,38 @@ async fn a_broken_connection_gives_back_what_was_not_settled(scope: &Scope<'_>) 
 async fn what_is_confirmed_survives_broken_connections(scope: &Scope<'_>) {
     let cut = async || scope.stand.cut().await;
     sent_through(scope, 60, cut).await;
+}
+
+async fn what_belongs_to_a_lost_connection_goes_by_no_other(scope: &Scope<'_>) {
+    let group = scope.simple().await;
+    let broker = &scope.broker;
+    let epoch = soon("a connection", broker.epoch()).await;
+    let epoch = epoch.expect("a connection");
+    assert!(epoch > 0);
+    let publish = async |epoch, number| {
+        let published = broker.publish_by(Some(epoch), scope.told("a", number));
+        soon("an end", published).await
+    };
+    publish(epoch, 0).await.expect("a confirmed message");
+    assert_eq!(Some(epoch), broker.epoch().await.ok());
+    if left_out(scope.stand.cut().await) {
+        return;
+    }
+    // Whether anybody has noticed yet or not.
+    let at_once = publish(epoch, 1).await;
+    let another = async || {
+        let another = broker.epoch().await.ok();
+        another.filter(|another| *another != epoch)
+    };
+    let another = until("another connection", another).await;
+    let late = publish(epoch, 2).await;
+    for refused in [at_once, late] {
+        let gone = matches!(refused, Err(PublishError::Disconnected(_)));
+        assert!(gone, "{refused:?}");
+    }
+    publish(another, 3).await.expect("a confirmed message");
+    let mut reader = scope.subscribe_again(&group, 0, 5).await;
+    assert_eq!(vec![0, 3], reader.finish(2).await);
 }
 
 async fn what_is_confirmed_survives_restarts(scope: &Scope<'_>) {

@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     case!(a_message_arrives_as_it_was_sent),
     case!(a_key_decides_on_the_partition),
     case!(what_nobody_wants_is_unroutable),
+    case!(what_others_want_is_not_let_go),
     case!(topics_are_let_go_that_are_not_wanted_any_more),
     case!(a_full_queue_refuses_until_there_is_room),
     case!(to_declare_again_keeps_messages),
@@ -57,7 +58,7 @@ async fn a_message_arrives_as_it_was_sent(scope: &Scope<'_>) {
     let headers = [
         ("sequence", "18446744073709551615"),
         ("time", "2026-11-30T08:00:00.123456789Z"),
-        ("dataschema", "shop.orders.v1.OrderPlaced/1"),
+        ("dataschema", "protobuf:shop.orders.v1.OrderPlaced/1"),
         (
             "traceparent",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -113,12 +114,42 @@ async fn what_nobody_wants_is_unroutable(scope: &Scope<'_>) {
     assert_eq!(vec![2], reader.finish(1).await);
 }
 
+async fn what_others_want_is_not_let_go(scope: &Scope<'_>) {
+    let both = scope.group("news", 1, &["Told", "Sold"]);
+    scope.declare(&both).await;
+    // As by an instance of another version, which handles others of them.
+    let client = scope.stand.client();
+    let other = scope.group("news", 1, &["Told", "Held"]);
+    soon("an answer", client.declare(&other))
+        .await
+        .expect("a group that is there");
+    for (number, topic) in (1..).zip(["Told", "Sold", "Held"]) {
+        let sent = message(scope.topic(topic), "a", number);
+        scope.publish(sent).await;
+    }
+    let mut reader = scope.subscribe(&both, 10).await;
+    assert_eq!(vec![1, 2, 3], reader.finish(3).await);
+    // Who lets go does so of all that was added.
+    let narrowed = soon(
+        "an answer",
+        client.narrow(&scope.group("news", 1, &["Held"])),
+    )
+    .await;
+    narrowed.expect("a group that is there");
+    for topic in ["Told", "Sold"] {
+        let unwanted = message(scope.topic(topic), "a", 4);
+        let published = soon("an answer", scope.broker.publish(unwanted)).await;
+        assert!(is_unroutable(&published), "{topic}: {published:?}");
+    }
+}
+
 async fn topics_are_let_go_that_are_not_wanted_any_more(scope: &Scope<'_>) {
     let mut group = scope.group("news", 2, &["Told", "Sold"]);
     scope.declare(&group).await;
     scope.publish(message(scope.topic("Sold"), "a", 1)).await;
     group.topics = vec![scope.topic("Told"), scope.topic("Held")];
-    scope.declare(&group).await;
+    let narrowed = soon("an answer", scope.broker.narrow(&group)).await;
+    narrowed.expect("a group that is there");
     let sold = message(scope.topic("Sold"), "a", 2);
     let published = soon("an answer", scope.broker.publish(sold)).await;
     assert!(is_unroutable(&published), "{published:?}");
@@ -202,9 +233,17 @@ async fn what_is_not_there_is_missing(scope: &Scope<'_>) {
     assert!(is_missing(&letters), "{letters:?}");
     let removed = soon("an answer", broker.remove(&nobody)).await;
     assert!(removed.is_ok(), "{removed:?}");
+    assert!(!known(scope, &nobody).await);
     let group = scope.simple().await;
+    assert!(known(scope, &group.name).await);
     let subscribed = soon("an answer", broker.subscribe(&group.name, 1, 1)).await;
     assert!(is_missing(&subscribed), "{subscribed:?}");
+}
+
+/// Whether the broker says that a group is there.
+async fn known(scope: &Scope<'_>, group: &str) -> bool {
+    let known = soon("an answer", scope.broker.knows(group)).await;
+    known.expect("an answer")
 }
 
 async fn a_removed_group_is_gone(scope: &Scope<'_>) {
@@ -214,6 +253,7 @@ async fn a_removed_group_is_gone(scope: &Scope<'_>) {
     reader.take(1).await;
     let removed = soon("a removal", scope.broker.remove(&group.name)).await;
     removed.expect("a removed group");
+    assert!(!known(scope, &group.name).await);
     reader.ends().await;
     let subscribed = soon("an answer", scope.broker.subscribe(&group.name, 0, 1)).await;
     assert!(is_missing(&subscribed), "{subscribed:?}");
@@ -252,7 +292,9 @@ async fn how_full_a_group_is_can_be_read(scope: &Scope<'_>) {
             ready: ready.clone(),
             unsettled: 2,
             delayed: 1,
+            strays: 0,
             dead_letters: 1,
+            consumers: 1,
         };
         (fill == expected).then_some(())
     };
@@ -261,7 +303,7 @@ async fn how_full_a_group_is_can_be_read(scope: &Scope<'_>) {
     ready[usize::from(partition)] = 2;
     let expected = async || {
         let fill = scope.broker.fill(&group.name).await.expect("a group");
-        (fill.ready == ready && fill.unsettled == 0).then_some(())
+        (fill.ready == ready && fill.unsettled == 0 && fill.consumers == 0).then_some(())
     };
     until("two that wait", expected).await;
 }

@@ -22,10 +22,10 @@ pub(super) fn error(what: &str, status: Status) -> BrokerError {
             what: what.to_owned(),
             difference: told,
         },
-        Code::InvalidArgument
-        | Code::ResourceExhausted
-        | Code::PermissionDenied
-        | Code::Unauthenticated => BrokerError::Denied(told),
+        Code::ResourceExhausted => BrokerError::NoRoom(told),
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated => {
+            BrokerError::Denied(told)
+        }
         Code::DeadlineExceeded => BrokerError::TimedOut,
         _ => BrokerError::Disconnected(status.into()),
     }
@@ -37,7 +37,10 @@ pub(super) fn outcome(answer: v1::PublishResponse) -> Result<(), PublishError> {
     match PublishOutcome::try_from(answer.outcome) {
         Ok(PublishOutcome::Confirmed) => Ok(()),
         Ok(PublishOutcome::Unroutable) => Err(PublishError::Unroutable),
-        Ok(PublishOutcome::NoRoom) => Err(PublishError::Blocked(reason)),
+        Ok(PublishOutcome::NoRoom) => Err(PublishError::Blocked {
+            why: reason,
+            sent: false,
+        }),
         Ok(PublishOutcome::QueueFull | PublishOutcome::Refused) => {
             Err(PublishError::Refused(reason))
         }
@@ -97,8 +100,11 @@ pub(super) fn fill(group: &v1::Group) -> Fill {
     Fill {
         ready: queues.clone().map(|queue| queue.ready).collect(),
         unsettled: queues.clone().map(|queue| queue.unsettled).sum(),
-        delayed: queues.map(|queue| queue.delayed).sum(),
+        delayed: queues.clone().map(|queue| queue.delayed).sum(),
+        consumers: queues.map(|queue| u64::from(queue.consumers)).sum(),
         dead_letters: group.dead_letters,
+        // Nobody takes away one queue of a group.
+        strays: 0,
     }
 }
 

@@ -73,6 +73,11 @@ impl Queue {
         )
     }
 
+    /// Who wants its messages, those who wait for their turn too.
+    pub(super) fn subscribers(&self) -> u64 {
+        u64::try_from(self.subscribers.len()).unwrap_or(u64::MAX)
+    }
+
     /// Puts those whose time has come at the end.
     pub(super) fn wake(&mut self, now: Instant) {
         while let Some(entry) = self.delayed.first_entry()

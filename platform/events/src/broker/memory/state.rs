@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
-use super::{Chances, OnDelivery, OnPublish, queue::Queue};
+use super::{Chances, OnDelivery, OnPublish, OnSettle, queue::Queue};
 use crate::{
     BUCKETS, Message,
     broker::{BrokerError, DeadLetter, Fill, Group, PublishError},
@@ -14,7 +14,7 @@ use crate::{
 /// How long a publication waits for a confirmation that is lost, unless said otherwise.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Which queue, as in `notifications.news` and 3.
+/// Which queue, as in `notifications.notices` and 3.
 pub(super) type At = (String, u16);
 
 /// The whole of it.
@@ -23,12 +23,17 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<String, Kept>,
     pub(super) publications: VecDeque<OnPublish>,
     pub(super) deliveries: VecDeque<OnDelivery>,
+    pub(super) settling: VecDeque<OnSettle>,
     pub(super) chances: Chances,
     random: fastrand::Rng,
     pub(super) latency: Duration,
     pub(super) confirm_timeout: Duration,
     pub(super) connected: bool,
+    /// Which connection it is.
+    pub(super) epoch: u64,
     pub(super) blocked: bool,
+    /// Whether nothing is said of groups.
+    pub(super) silent: bool,
     pub(super) subscriptions: u64,
     pub(super) asked: u64,
     pub(super) taken: Vec<Message>,
@@ -51,12 +56,15 @@ impl State {
             groups: BTreeMap::new(),
             publications: VecDeque::new(),
             deliveries: VecDeque::new(),
+            settling: VecDeque::new(),
             chances: Chances::default(),
             random: fastrand::Rng::with_seed(seed),
             latency: Duration::ZERO,
             confirm_timeout: CONFIRM_TIMEOUT,
             connected: true,
+            epoch: 1,
             blocked: false,
+            silent: false,
             subscriptions: 0,
             asked: 0,
             taken: Vec::new(),
@@ -64,10 +72,11 @@ impl State {
         }
     }
 
-    /// Makes a group, or has it want what `group` says.
-    pub(super) fn declare(&mut self, group: &Group) -> Result<(), BrokerError> {
+    /// Makes a group, or has it want what `group` says; beside what it wants already, where it `keeps`
+    /// that.
+    pub(super) fn declare(&mut self, group: &Group, keeps: bool) -> Result<(), BrokerError> {
         if let Some(kept) = self.groups.get_mut(&group.name) {
-            return kept.declare(group);
+            return kept.declare(group, keeps);
         }
         assert!(
             (1..=BUCKETS).contains(&group.partitions),
@@ -93,6 +102,7 @@ impl State {
 
     pub(super) fn break_off(&mut self, connected: bool) {
         self.connected = connected;
+        self.epoch += 1;
         for queue in self.groups.values_mut().flat_map(|it| &mut it.queues) {
             queue.unsubscribe_all();
         }
@@ -160,15 +170,20 @@ impl State {
     }
 
     /// What is answered to a publication, and after how long.
-    pub(super) fn publish(&mut self, message: &Message) -> (Duration, Result<(), PublishError>) {
+    pub(super) fn publish(
+        &mut self,
+        epoch: Option<u64>,
+        message: &Message,
+    ) -> (Duration, Result<(), PublishError>) {
         if !self.connected {
             return (Duration::ZERO, Err(broken_off()));
         }
+        if epoch.is_some_and(|epoch| epoch != self.epoch) {
+            let another = PublishError::of_another_connection();
+            return (Duration::ZERO, Err(another));
+        }
         if self.blocked {
-            return (
-                Duration::ZERO,
-                Err(PublishError::Blocked("as scripted".to_owned())),
-            );
+            return (Duration::ZERO, Err(blocked()));
         }
         let answer = match self.on_publish() {
             _ if self.refused.contains(&message.key) => {
@@ -177,7 +192,7 @@ impl State {
             OnPublish::Take => self.take(message),
             OnPublish::Refuse => Err(PublishError::Refused("as scripted".to_owned())),
             OnPublish::Unroutable => Err(PublishError::Unroutable),
-            OnPublish::Block => Err(PublishError::Blocked("as scripted".to_owned())),
+            OnPublish::Block => Err(blocked()),
             OnPublish::LoseMessage => Err(PublishError::TimedOut),
             OnPublish::LoseConfirmation => self.take(message).and(Err(PublishError::TimedOut)),
             OnPublish::DisconnectBefore => {
@@ -212,8 +227,19 @@ fn broken_off() -> PublishError {
     PublishError::Disconnected("as scripted".into())
 }
 
+fn blocked() -> PublishError {
+    PublishError::Blocked {
+        why: "as scripted".to_owned(),
+        sent: false,
+    }
+}
+
 impl Kept {
-    fn declare(&mut self, group: &Group) -> Result<(), BrokerError> {
+    pub(super) fn topics(&self) -> &[String] {
+        &self.group.topics
+    }
+
+    fn declare(&mut self, group: &Group, keeps: bool) -> Result<(), BrokerError> {
         if self.group.partitions != group.partitions {
             return Err(BrokerError::OtherShape {
                 what: format!("the group {}", group.name),
@@ -223,7 +249,13 @@ impl Kept {
                 ),
             });
         }
-        self.group = group.clone();
+        let before = std::mem::replace(&mut self.group, group.clone());
+        for topic in before.topics.into_iter().filter(|_| keeps) {
+            if !self.group.topics.contains(&topic) {
+                self.group.topics.push(topic);
+            }
+        }
+        self.group.topics.sort();
         Ok(())
     }
 
@@ -247,6 +279,7 @@ impl Kept {
             fill.ready.push(ready);
             fill.unsettled += unsettled;
             fill.delayed += delayed;
+            fill.consumers += queue.subscribers();
         }
         fill
     }

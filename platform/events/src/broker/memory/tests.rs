@@ -101,6 +101,8 @@ async fn messages_are_settled() {
         unsettled: 1,
         delayed: 1,
         dead_letters: 1,
+        strays: 0,
+        consumers: 1,
     };
     assert_eq!(expected, fill);
     let began = Instant::now();
@@ -146,7 +148,7 @@ async fn publications_fail_as_scripted() {
     broker.reconnect();
     broker.block(true);
     let error = broker.publish(message("a", "3")).await.unwrap_err();
-    assert!(matches!(error, PublishError::Blocked(_)), "{error}");
+    assert!(matches!(error, PublishError::Blocked { .. }), "{error}");
     broker.block(false);
     publish(&broker, &["3"]).await;
 }

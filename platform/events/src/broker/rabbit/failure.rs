@@ -64,7 +64,7 @@ impl Failure {
             Self::Other(text) => BrokerError::OtherShape {
                 what: what.to_owned(),
                 difference: format!(
-                    "{text}; remove the group, once nothing of it is wanted any more, or take another name"
+                    "{text}; remove the group with gantry events remove, once nothing of it is wanted any more, or take another name"
                 ),
             },
             Self::TimedOut => BrokerError::TimedOut,
@@ -75,9 +75,26 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The settings to look at where this is why there is no connection.
+    pub(super) fn settings(&self) -> &'static str {
+        match self {
+            Self::Denied(text) if text.contains("vhost") => {
+                "the virtual host at the end of broker.url"
+            }
+            Self::Denied(_) => "broker.user and broker.password",
+            Self::Unsecured(_) => "broker.tls",
+            _ => "broker.url",
+        }
+    }
+}
+
 impl From<Failure> for PublishError {
     fn from(failure: Failure) -> Self {
-        Self::Disconnected(Box::new(failure))
+        match failure {
+            Failure::Denied(why) => Self::Denied(why),
+            failure => Self::Disconnected(Box::new(failure)),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Whoever wants it makes it, one at a time; those that waited meanwhile have what came of it, good or
 //! bad. Between two tries there is a pause that grows, also where connections come about and break off
-//! at once. That it is gone is told once, and once that it is back.
+//! at once. That it is gone is told once, again where another setting is to be looked at, and once that it is
+//! back.
 
 use std::{
     fmt,
@@ -24,7 +25,10 @@ use lapin::{Connection, Event};
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
-use crate::broker::rabbit::{connect::connect, failure::Failure, place::Place};
+use crate::broker::{
+    self, ConnectionState,
+    rabbit::{connect::connect, failure::Failure, place::Place},
+};
 
 /// How long a connection has to last to count as a good one.
 const LASTING: Duration = Duration::from_secs(30);
@@ -47,6 +51,17 @@ pub(super) struct Link {
     /// Tries so far.
     tries: AtomicU64,
     state: tokio::sync::Mutex<State>,
+    /// What is told of it; for those who do not wait while it is made.
+    known: Mutex<Known>,
+}
+
+/// A connection as operators see it.
+#[derive(Debug, Default)]
+struct Known {
+    live: Option<Arc<Live>>,
+    /// Since when there is none any more.
+    lost: Option<Instant>,
+    failure: Option<Failure>,
 }
 
 struct State {
@@ -60,6 +75,8 @@ struct State {
 
 /// One connection.
 pub(super) struct Live {
+    /// Which of those of its link, from 1 on.
+    epoch: u64,
     connection: Connection,
     since: Instant,
     seen: Mutex<Seen>,
@@ -72,8 +89,8 @@ struct Seen {
     broken: Option<Failure>,
     /// What went wrong last, be it with all of it or with one channel.
     failure: Option<Failure>,
-    /// Why the broker takes nothing, at the time.
-    blocked: Option<String>,
+    /// Why the broker takes nothing, and since when, as far as somebody has looked.
+    blocked: Option<(String, Instant)>,
 }
 
 impl Link {
@@ -89,6 +106,50 @@ impl Link {
                 not_before: None,
                 failure: None,
             }),
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the broker takes nothing on it; none as long as it does, or there is no connection.
+    pub(super) fn blocked(&self) -> Option<String> {
+        let live = self.known().live.clone()?;
+        live.blocked()
+    }
+
+    /// Why there is no connection; none where there is one, or nobody has wanted it.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.known().failure.clone()
+    }
+
+    /// How it is, as the connection for `purpose`.
+    pub(super) fn shown(&self, purpose: &'static str) -> broker::Connection {
+        let (live, lost, failure) = {
+            let known = self.known();
+            (known.live.clone(), known.lost, known.failure.clone())
+        };
+        let (state, since, error) = match (live, failure) {
+            (Some(live), _) => live.shown(),
+            (None, None) => (ConnectionState::Unused, None, None),
+            (None, Some(failure)) => {
+                let denied = matches!(failure, Failure::Denied(_));
+                let state = if denied {
+                    ConnectionState::Denied
+                } else {
+                    ConnectionState::Disconnected
+                };
+                (state, lost, Some(failure.to_string()))
+            }
+        };
+        broker::Connection {
+            purpose,
+            state,
+            since,
+            error,
+            tries: self.tries.load(Ordering::Relaxed),
         }
     }
 
@@ -147,8 +208,14 @@ impl Link {
             self.journal
                 .record(Kind::Broker, self.name.clone(), "connected");
         }
-        let live = Arc::new(Live::new(connection));
+        // Nobody else tries while we have the state.
+        let epoch = self.tries.load(Ordering::Acquire);
+        let live = Arc::new(Live::new(epoch, connection));
         state.live = Some(Arc::clone(&live));
+        *self.known() = Known {
+            live: Some(Arc::clone(&live)),
+            ..Known::default()
+        };
         live
     }
 
@@ -163,17 +230,24 @@ impl Link {
     }
 
     fn tell(&self, state: &mut State, failure: Failure) {
-        if state.failure.is_none() {
-            warn!(broker = %self.place, connection = %self.name, error = %failure, "no connection to the broker");
+        let settings = failure.settings();
+        let told = state.failure.as_ref().map(Failure::settings);
+        if told != Some(settings) {
+            let user = &self.place.user;
+            warn!(broker = %self.place, %user, connection = %self.name, error = %failure, settings, "no connection to the broker");
             self.journal
                 .record(Kind::Broker, self.name.clone(), failure.to_string());
         }
+        let mut known = self.known();
+        known.live = None;
+        known.lost.get_or_insert_with(Instant::now);
+        known.failure = Some(failure.clone());
         state.failure = Some(failure);
     }
 }
 
 impl Live {
-    fn new(connection: Connection) -> Self {
+    fn new(epoch: u64, connection: Connection) -> Self {
         let seen = Seen {
             events: Box::pin(connection.events_listener()),
             broken: None,
@@ -181,10 +255,15 @@ impl Live {
             blocked: None,
         };
         Self {
+            epoch,
             connection,
             since: Instant::now(),
             seen: Mutex::new(seen),
         }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -201,8 +280,23 @@ impl Live {
         if !self.connection.status().blocked() {
             return None;
         }
-        let why = self.seen().blocked.clone();
+        let why = self.seen().blocked.clone().map(|(why, _)| why);
         Some(why.unwrap_or_else(|| "it does not say why".to_owned()))
+    }
+
+    /// How it is, since when, and what is wrong with it.
+    fn shown(&self) -> (ConnectionState, Option<Instant>, Option<String>) {
+        if let Some(failure) = self.failure() {
+            let error = Some(failure.to_string());
+            return (ConnectionState::Disconnected, None, error);
+        }
+        match self.blocked() {
+            Some(why) => {
+                let since = self.seen().blocked.as_ref().map(|(_, since)| *since);
+                (ConnectionState::Blocked, since, Some(why))
+            }
+            None => (ConnectionState::Connected, Some(self.since), None),
+        }
     }
 
     /// Why it is of no use any more; none as long as it is.
@@ -218,7 +312,7 @@ impl Live {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Some(event)) = seen.events.next().now_or_never() {
             match event {
-                Event::ConnectionBlocked(why) => seen.blocked = Some(why),
+                Event::ConnectionBlocked(why) => seen.blocked = Some((why, Instant::now())),
                 Event::ConnectionUnblocked => seen.blocked = None,
                 Event::Error(error) => seen.failure = Some(error.into()),
                 _ => {}

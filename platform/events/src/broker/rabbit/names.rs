@@ -1,17 +1,21 @@
 //! What is where in RabbitMQ: names and shapes of exchanges and queues, and the keys between them.
 //!
 //! ```text
-//! gantry.events ─ <topic>.* ─▶ <group> ─ #.<bucket> ─▶ <group>.<n> ─▶ consumers
-//!      ▲                                                  │  ▲    └ too often handed out
-//!   publish                        again later: a copy    ▼  │                  ▼
-//!  <topic>.<bucket>     gantry.wait ─ <pause>.<group>.* ─▶ <group>.wait.<pause> gantry.dead ─▶ <group>.dead
-//!                                                            │ after its pause            rejected: a copy ─┘
-//!                                      gantry.return ◀───────┘ *.<group>.<n>
+//! gantry.events ─ <topic>.* ─▶ <group> ─▶ <group>.parts ─ #.<bucket> ─▶ <group>.<n> ─▶ consumers
+//!      ▲                                    │ no such queue               │  ▲    └ too often handed out
+//!   publish                                 ▼      again later: a copy    ▼  │                  ▼
+//!  <topic>.<bucket>                   <group>.strays      <group>.wait.<pause> gantry.dead ─▶ <group>.dead
+//!                                           │ once it is there               │            rejected: a copy ─┘
+//!                                           └────────▶ gantry.return ◀───────┘ after its pause
 //! ```
 //!
-//! All are durable, and all queues are quorum queues. Each `<group>` hands on to `gantry.seen`, too, where
-//! those who [look](super::tail) have queues of their own, which are neither. `<group>.about` holds one message: which topics
-//! the group is bound to, which RabbitMQ tells nobody.
+//! All are durable, and all queues are quorum queues. Copies that wait go by `gantry.wait` as
+//! `<pause>.<group>.<n>`, and come back by `gantry.return` with that key. `<group>.strays` is an exchange, the
+//! alternate one of `<group>.parts`, and the queue behind it: what [strays](super::strays) come from.
+//!
+//! Each `<group>` hands on to `gantry.seen`, too, where those who [look](super::tail) have queues of their own, which are
+//! neither: before `<group>.parts`, which would else never be without a place to hand something on to.
+//! `<group>.about` holds one message: which topics the group is bound to, which RabbitMQ tells nobody.
 
 use std::time::Duration;
 
@@ -34,12 +38,13 @@ pub(super) const SEEN: &str = "gantry.seen";
 /// What all groups share.
 pub(super) const EXCHANGES: [&str; 5] = [EVENTS, WAIT, RETURN, DEAD, SEEN];
 
-/// How long messages wait, the shortest first, and what their queues are called by.
+/// How long messages wait, the shortest first, and what their queues are called by: what `pause` and
+/// `pause_max` of `events.consumer` come to by default.
 pub(super) const PAUSES: [(Duration, &str); 5] = [
     (Duration::from_secs(1), "1s"),
     (Duration::from_secs(5), "5s"),
-    (Duration::from_secs(30), "30s"),
-    (Duration::from_mins(2), "2min"),
+    (Duration::from_secs(25), "25s"),
+    (Duration::from_secs(125), "125s"),
     (Duration::from_mins(10), "10min"),
 ];
 
@@ -50,12 +55,24 @@ const MESSAGES_MAX: u64 = 1_000_000;
 pub(super) const LOOKING_MAX: u64 = 10_000;
 
 /// How often a message is handed out and comes back before it becomes a dead letter without anybody
-/// having said so: what kills whoever has it would go around for ever. It is the default of RabbitMQ 4;
-/// 3 has none. What is asked to come again later is counted in a header, and begins anew here.
-const DELIVERIES_MAX: i64 = 20;
+/// having said so: what kills whoever has it would go around for ever. More than the 20 that RabbitMQ 4
+/// has by default: 3 counts as well what is given back untouched, at a drain or when instances share anew.
+/// What is asked to come again later is counted in a header, and begins anew here.
+const DELIVERIES_MAX: i64 = 50;
 
 /// The same where messages are only looked at; there is no other word for "never" in RabbitMQ 3.
 const DELIVERIES_ENDLESS: i64 = 2_000_000_000;
+
+/// Those lengths alone.
+pub(super) const LENGTHS: [Duration; PAUSES.len()] = {
+    let mut lengths = [Duration::ZERO; PAUSES.len()];
+    let mut at = 0;
+    while at < PAUSES.len() {
+        lengths[at] = PAUSES[at].0;
+        at += 1;
+    }
+    lengths
+};
 
 /// The word for the pause that is at least as long, or the longest.
 pub(super) fn pause(after: Duration) -> &'static str {
@@ -78,6 +95,16 @@ pub(super) fn wait(group: &str, pause: &str) -> String {
     format!("{group}.wait.{pause}")
 }
 
+/// The exchange that spreads the events of a group over its partitions.
+pub(super) fn parts(group: &str) -> String {
+    format!("{group}.parts")
+}
+
+/// The queue of events whose partition has none, and the exchange through which they come there.
+pub(super) fn strays(group: &str) -> String {
+    format!("{group}.strays")
+}
+
 /// The queue of what is written down about the group.
 pub(super) fn about(group: &str) -> String {
     format!("{group}.about")
@@ -96,6 +123,11 @@ pub(super) fn topic_pattern(topic: &str) -> String {
 /// The key of a copy that waits; by it the copy finds its way back.
 pub(super) fn wait_key(pause: &str, group: &str, partition: u16) -> String {
     format!("{pause}.{group}.{partition}")
+}
+
+/// The key of a stray on the way to its partition.
+pub(super) fn stray_key(group: &str, partition: u16) -> String {
+    format!("stray.{group}.{partition}")
 }
 
 /// The key of a dead letter that somebody rejected.
@@ -147,13 +179,41 @@ pub(super) fn queues(group: &Group) -> Vec<Queue> {
         )]),
         bindings: Vec::new(),
     };
-    partitions.chain(waiting).chain([dead, about]).collect()
+    let strays = Queue {
+        name: strays(&group.name),
+        arguments: arguments([
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            (
+                "x-delivery-limit",
+                AMQPValue::LongLongInt(DELIVERIES_ENDLESS),
+            ),
+            ("x-overflow", text("reject-publish")),
+            ("x-max-length", count(MESSAGES_MAX)),
+        ]),
+        bindings: vec![binding(&strays(&group.name), "#".to_owned())],
+    };
+    let others = [dead, about, strays];
+    partitions.chain(waiting).chain(others).collect()
+}
+
+/// The bindings by which partitions have what is published, with the queue of each.
+pub(super) fn spread(group: &Group) -> impl Iterator<Item = (String, Binding)> {
+    let parts = parts(&group.name);
+    (0..BUCKETS).map(move |bucket| {
+        let queue = partition(&group.name, bucket % group.partitions);
+        (queue, binding(&parts, format!("#.{bucket}")))
+    })
+}
+
+/// What is said of the exchange that spreads events: where those go that it cannot hand on.
+pub(super) fn of_parts(group: &str) -> FieldTable {
+    let mut table = FieldTable::default();
+    table.insert("alternate-exchange".into(), text(&strays(group)));
+    table
 }
 
 fn of_partition(group: &Group, number: u16) -> Queue {
     let name = &group.name;
-    let buckets = (0..BUCKETS).filter(|bucket| bucket % group.partitions == number);
-    let events = buckets.map(|bucket| binding(name, format!("#.{bucket}")));
     let returned = binding(RETURN, format!("*.{name}.{number}"));
     // RabbitMQ compares this key and refuses another one: so it refuses another number of partitions,
     // which would have keys change their queue.
@@ -173,7 +233,7 @@ fn of_partition(group: &Group, number: u16) -> Queue {
             ("x-dead-letter-routing-key", text(&dead_key)),
             ("x-dead-letter-strategy", text("at-least-once")),
         ]),
-        bindings: events.chain([returned]).collect(),
+        bindings: vec![returned],
     }
 }
 
@@ -236,13 +296,46 @@ mod tests {
             (0, "1s"),
             (1_000, "1s"),
             (1_001, "5s"),
-            (29_999, "30s"),
-            (120_000, "2min"),
-            (120_001, "10min"),
+            (24_999, "25s"),
+            (125_000, "125s"),
+            (125_001, "10min"),
             (3_600_000, "10min"),
         ];
         for (millis, word) in cases {
             assert_eq!(word, pause(Duration::from_millis(millis)), "{millis} ms");
+        }
+    }
+
+    /// Goal: no queue drops what it has no room for, and none loses what becomes a dead letter on its way.
+    /// Method: what is said of the queues of a group as it is declared; nothing else shows it, as a broker
+    /// that stands by itself loses nothing.
+    #[test]
+    fn queues_are_told_to_lose_nothing() {
+        let group = Group {
+            name: "a.b".to_owned(),
+            partitions: 2,
+            topics: Vec::new(),
+            queue_messages_max: None,
+        };
+        let said = |queue: &Queue, name: &str| queue.arguments.inner().get(name).cloned();
+        for queue in queues(&group) {
+            let name = queue.name.as_str();
+            assert_eq!(Some(text("quorum")), said(&queue, "x-queue-type"), "{name}");
+            let expected = |wanted: bool, value: AMQPValue| wanted.then_some(value);
+            let (is_dead, is_about) = (name == "a.b.dead", name == "a.b.about");
+            let is_strays = name == "a.b.strays";
+            let refuses = expected(!is_about, text("reject-publish"));
+            assert_eq!(refuses, said(&queue, "x-overflow"), "{name}");
+            let passes_on = expected(!is_dead && !is_about && !is_strays, text("at-least-once"));
+            assert_eq!(passes_on, said(&queue, "x-dead-letter-strategy"), "{name}");
+            let limit = if name.contains(".wait.") {
+                None
+            } else if is_dead || is_about || is_strays {
+                Some(AMQPValue::LongLongInt(DELIVERIES_ENDLESS))
+            } else {
+                Some(AMQPValue::LongLongInt(DELIVERIES_MAX))
+            };
+            assert_eq!(limit, said(&queue, "x-delivery-limit"), "{name}");
         }
     }
 
@@ -258,12 +351,13 @@ mod tests {
                 queue_messages_max: None,
             };
             let mut seen = vec![None; usize::from(BUCKETS)];
-            for (number, queue) in (0..partitions).zip(queues(&group)) {
-                for binding in queue.bindings.iter().filter(|it| it.exchange == "a.b") {
-                    let bucket = binding.pattern.strip_prefix("#.").expect("a pattern");
-                    let bucket: usize = bucket.parse().expect("a bucket");
-                    assert_eq!(None, seen[bucket].replace(number), "twice: {bucket}");
-                }
+            for (queue, binding) in spread(&group) {
+                assert_eq!("a.b.parts", binding.exchange);
+                let number = queue.strip_prefix("a.b.").expect("a partition");
+                let number = number.parse().expect("a partition");
+                let bucket = binding.pattern.strip_prefix("#.").expect("a pattern");
+                let bucket: usize = bucket.parse().expect("a bucket");
+                assert_eq!(None, seen[bucket].replace(number), "twice: {bucket}");
             }
             for (bucket, partition) in (0..BUCKETS).zip(seen) {
                 assert_eq!(Some(bucket % partitions), partition);

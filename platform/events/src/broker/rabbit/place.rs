@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use gantry::{client::Tls, config::Secret};
 
-use crate::broker::{Config, Url};
+use crate::broker::{Config, Url, plain};
 
 /// Who logs in where nobody is named: whom a RabbitMQ knows that was set up by nobody, and lets in from
 /// its own machine alone.
@@ -63,22 +63,6 @@ impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Place({self})")
     }
-}
-
-/// A part of a URL without its escapes; what is no escape stays as it is.
-fn plain(part: &str) -> String {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let escaped = behind.get(..2).and_then(|digits| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u8::from_str_radix(digits, 16).ok()
-        });
-        let escaped = escaped.filter(|_| *first == b'%');
-        bytes.push(escaped.unwrap_or(*first));
-        rest = escaped.map_or(behind, |_| &behind[2..]);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -1,81 +1,121 @@
 //! Publishes messages, and believes nothing but the confirmation of each.
 //!
-//! A message that no queue wants is *confirmed* by RabbitMQ, after it was sent back: whoever looks at
-//! confirmations alone takes it for delivered. What comes back is told apart by nothing but the order
-//! in which it comes, and confirmations of other messages may come between. So a channel has one message
-//! at a time: what comes back is that one. Many channels make up for it.
+//! Each exchange has a [channel](super::lane) of its own, with many messages on it: the broker closes a
+//! channel for one message that it refuses, with all that are on it. What it does not let us do with one
+//! exchange is none of the others' business.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use gantry::{
     config::Live,
     journal::{Journal, Kind},
+    shutdown::Tasks,
 };
-use lapin::{
-    Channel, Confirmation,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::{self, Instant},
 };
-use tokio::{sync::Semaphore, time};
 use tracing::{info, warn};
 
 use crate::{
     Message,
     broker::{
-        Config, PublishError,
+        self, Config, PublishError,
         rabbit::{
             failure::Failure,
+            lane::{self, Job, Lane, Outcome},
             link::{self, Link},
-            topology, wire,
+            wire,
         },
     },
 };
 
-/// Most messages on their way at once; others wait for one to be confirmed.
-const CHANNELS: usize = 128;
+/// Most messages on their way at once, as many as in the widest window of a relay; others wait for one to
+/// be confirmed.
+const UNDER_WAY_MAX: usize = 4_096;
 
 /// Longest key by which a message is routed, in bytes.
 const KEY_MAX: usize = 255;
 
+/// How often somebody who waits looks whether the broker takes nothing any more.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Publishes messages over one connection.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    link: Link,
+    link: Arc<Link>,
     journal: Journal,
     config: Live<Config>,
-    room: Semaphore,
-    idle: Mutex<Idle>,
+    tasks: Tasks,
+    room: Arc<Semaphore>,
+    /// By exchange, of which there are a few.
+    ways: Mutex<BTreeMap<String, Arc<Way>>>,
     /// Whether it was told that the broker takes nothing.
     blocked: AtomicBool,
 }
 
-/// Channels of one connection on which nothing is on its way.
+/// How far the publication of a message is.
 #[derive(Debug, Default)]
-struct Idle {
-    live: Option<Arc<link::Live>>,
-    channels: Vec<Channel>,
-    /// Whether the exchanges that all share are known to be there.
-    prepared: bool,
+struct Stage {
+    /// Whether it may be on its way.
+    sent: AtomicBool,
+}
+
+/// The way to an exchange.
+#[derive(Debug, Default)]
+struct Way {
+    lane: tokio::sync::Mutex<Option<Lane>>,
+    /// Whether the broker closed a channel, and nothing was confirmed since.
+    careful: Arc<AtomicBool>,
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link, config: Live<Config>, journal: Journal) -> Self {
+    pub(super) fn new(link: Link, config: Live<Config>, tasks: Tasks, journal: Journal) -> Self {
         Self {
-            link,
+            link: Arc::new(link),
             journal,
             config,
-            room: Semaphore::new(CHANNELS),
-            idle: Mutex::default(),
+            tasks,
+            room: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            ways: Mutex::default(),
             blocked: AtomicBool::new(false),
         }
     }
 
+    /// How the connection is.
+    pub(super) fn shown(&self) -> broker::Connection {
+        self.link.shown("publishing")
+    }
+
+    /// Which connection it is that messages are published over, made where there is none.
+    pub(super) async fn epoch(&self) -> Result<u64, Failure> {
+        Ok(self.link.live().await?.epoch())
+    }
+
     /// Sends a message to an exchange; ends once it is confirmed by each queue it went to. `place` is
-    /// where dead letters are sorted by, for one that is to be.
+    /// where dead letters are sorted by, for one that is to be. Dropped meanwhile, it may have been sent or
+    /// not, and keeps its place among those on their way until it is confirmed or late.
     pub(super) async fn publish(
         &self,
+        way: (&str, &str),
+        message: &Message,
+        place: Option<u64>,
+    ) -> Result<(), PublishError> {
+        self.publish_by(None, way, message, place).await
+    }
+
+    /// The same, by the connection of that epoch and no other, where one is given.
+    pub(super) async fn publish_by(
+        &self,
+        epoch: Option<u64>,
         (exchange, key): (&str, &str),
         message: &Message,
         place: Option<u64>,
@@ -84,129 +124,117 @@ impl Publisher {
             let why = format!("a name in it has more than {KEY_MAX} bytes");
             return Err(PublishError::Refused(why));
         }
-        let bound = self.config.read(|config| config.confirm_timeout);
-        let published = time::timeout(bound, self.confirmed((exchange, key), message, place));
-        published.await.unwrap_or(Err(PublishError::TimedOut))
-    }
-
-    async fn confirmed(
-        &self,
-        (exchange, key): (&str, &str),
-        message: &Message,
-        place: Option<u64>,
-    ) -> Result<(), PublishError> {
-        let _room = self.room.acquire().await.expect("nobody closes it");
-        let live = self.link.live().await?;
-        if let Some(why) = live.blocked() {
-            self.tell_blocked(&why);
-            return Err(PublishError::Blocked(why));
-        }
-        let sent = self.sent(&live, (exchange, key), message, place).await;
-        let (channel, confirmation) = match sent {
-            Ok(sent) => sent,
-            Err(error) => return Err(self.not_sent(&live, error.into()).await),
+        let until = Instant::now() + self.config.read(|config| config.confirm_timeout);
+        let stage = Stage::default();
+        let confirmed = async {
+            loop {
+                let sent = self.sent(epoch, (exchange, key), message, place, (until, &stage));
+                if let Outcome::Sent(judged) = sent.await? {
+                    return judged;
+                }
+                stage.sent.store(false, Ordering::Relaxed);
+            }
         };
-        self.put_back(&live, channel);
-        self.tell_taken();
-        match confirmation {
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-                Err(PublishError::Unroutable)
+        let mut confirmed = pin!(confirmed);
+        loop {
+            let look_at = until.min(Instant::now() + LOOK);
+            let over = match time::timeout_at(look_at, &mut confirmed).await {
+                // It is looked at below why.
+                Ok(Err(PublishError::TimedOut)) => true,
+                Ok(published) => return published,
+                Err(_) => Instant::now() >= until,
+            };
+            match self.link.blocked() {
+                // It takes nothing, also not what is on its way; which it takes once it can.
+                Some(why) => {
+                    self.tell_blocked(&why);
+                    let sent = stage.sent.load(Ordering::Relaxed);
+                    if over || !sent {
+                        return Err(PublishError::Blocked { why, sent });
+                    }
+                }
+                None if over => {
+                    let sent = stage.sent.load(Ordering::Relaxed);
+                    let unsent = self.link.failure().filter(|_| !sent);
+                    return Err(unsent.map_or(PublishError::TimedOut, PublishError::from));
+                }
+                None => {}
             }
-            Confirmation::Nack(None) => {
-                let why = "a queue is full, or cannot write it down".to_owned();
-                Err(PublishError::Refused(why))
-            }
-            // Only a channel that was never asked to confirm says so: a mistake of ours.
-            Confirmation::NotRequested => Err(Failure::Lost.into()),
         }
     }
 
-    /// What becomes of a message whose channel was closed.
-    async fn not_sent(&self, live: &Arc<link::Live>, failure: Failure) -> PublishError {
-        if !live.connection().status().connected() {
-            self.link.note(live, failure.clone()).await;
-            return failure.into();
-        }
-        // Nothing else was on the channel: what the broker says of it, it says of this message.
-        match failure {
-            Failure::Missing(_) => {
-                self.idle().prepared = false;
-                PublishError::Unroutable
-            }
-            Failure::Denied(why) | Failure::Other(why) => PublishError::Refused(why),
-            failure => failure.into(),
-        }
-    }
-
-    /// Sends a message on a channel that nothing else is on; the channel is closed with all that is on
-    /// it when this fails or is dropped.
+    /// Hands a message to a channel, and waits for what becomes of it.
     async fn sent(
         &self,
-        live: &Arc<link::Live>,
+        epoch: Option<u64>,
         (exchange, key): (&str, &str),
         message: &Message,
         place: Option<u64>,
-    ) -> lapin::Result<(Channel, Confirmation)> {
-        let channel = match self.take(live) {
-            Some(channel) => channel,
-            None => self.open(live).await?,
+        (until, stage): (Instant, &Stage),
+    ) -> Result<Outcome, PublishError> {
+        let room = Arc::clone(&self.room).acquire_owned().await;
+        let room = room.expect("nobody closes it");
+        let live = self.link.live().await?;
+        if epoch.is_some_and(|epoch| epoch != live.epoch()) {
+            return Err(PublishError::of_another_connection());
+        }
+        if let Some(why) = live.blocked() {
+            self.tell_blocked(&why);
+            return Err(PublishError::Blocked { why, sent: false });
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            exchange: exchange.into(),
+            key: key.into(),
+            properties: wire::properties(message, place),
+            body: message.body.clone(),
+            until,
+            room,
+            reply,
         };
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let properties = wire::properties(message, place);
-        let confirmation = channel
-            .basic_publish(
-                exchange.into(),
-                key.into(),
-                options,
-                &message.body,
-                properties,
-            )
-            .await?
-            .await?;
-        Ok((channel, confirmation))
+        self.hand_over(&live, &self.way(exchange), job).await?;
+        stage.sent.store(true, Ordering::Relaxed);
+        // Only a task that was stopped leaves it without one.
+        let outcome = answer.await.map_err(|_| Failure::Lost)?;
+        if matches!(outcome, Outcome::Sent(Ok(()))) {
+            self.tell_taken();
+        }
+        Ok(outcome)
     }
 
-    fn take(&self, live: &Arc<link::Live>) -> Option<Channel> {
-        let mut idle = self.idle();
-        let current = idle.live.as_ref();
-        if !current.is_some_and(|current| Arc::ptr_eq(current, live)) {
-            *idle = Idle {
-                live: Some(Arc::clone(live)),
-                ..Idle::default()
-            };
+    fn way(&self, exchange: &str) -> Arc<Way> {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = ways.get(exchange) {
+            return Arc::clone(way);
         }
-        loop {
-            let channel = idle.channels.pop()?;
-            if channel.status().connected() {
-                return Some(channel);
+        Arc::clone(ways.entry(exchange.to_owned()).or_default())
+    }
+
+    /// Hands a message to the channel of an exchange, opened where there is none.
+    async fn hand_over(
+        &self,
+        live: &Arc<link::Live>,
+        way: &Way,
+        job: Job,
+    ) -> Result<(), PublishError> {
+        let mut lane = way.lane.lock().await;
+        if let Some(lane) = lane.as_ref().filter(|lane| lane.serves(live)) {
+            lane.hand_over(job);
+            return Ok(());
+        }
+        *lane = None;
+        let place = (&self.link, live);
+        match Lane::open(place, &way.careful, &self.tasks, UNDER_WAY_MAX).await {
+            Ok(opened) => {
+                lane.insert(opened).hand_over(job);
+                Ok(())
             }
-        }
-    }
-
-    /// Opens a channel that confirms what is published on it.
-    async fn open(&self, live: &Arc<link::Live>) -> lapin::Result<Channel> {
-        let channel = live.connection().create_channel().await?;
-        if !self.idle().prepared {
-            topology::declare_exchanges(&channel).await?;
-            self.idle().prepared = true;
-        }
-        let confirm = ConfirmSelectOptions::default();
-        channel.confirm_select(confirm).await?;
-        Ok(channel)
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put_back(&self, live: &Arc<link::Live>, channel: Channel) {
-        let mut idle = self.idle();
-        if idle.live.as_ref().is_some_and(|it| Arc::ptr_eq(it, live)) {
-            idle.channels.push(channel);
+            Err(error) if live.connection().status().connected() => Err(lane::alone(error.into())),
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.link.note(live, failure.clone()).await;
+                Err(failure.into())
+            }
         }
     }
 

@@ -67,6 +67,17 @@ impl Reader {
         prefetch: u16,
     ) -> Result<Self, Failure> {
         let channel = live.connection().create_channel().await?;
+        // Before the consumer is there: given up from now on, the channel is closed all the same. Else the
+        // consumer would come about with nobody to read it, and keep the queue from all others.
+        let hand = Arc::new(Hand {
+            shared,
+            group: group.to_owned(),
+            partition,
+            open: Mutex::new(Open {
+                channel: Some(channel.clone()),
+                unsettled: BTreeMap::new(),
+            }),
+        });
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await?;
@@ -79,19 +90,7 @@ impl Reader {
                 FieldTable::default(),
             )
             .await?;
-        let hand = Hand {
-            shared,
-            group: group.to_owned(),
-            partition,
-            open: Mutex::new(Open {
-                channel: Some(channel),
-                unsettled: BTreeMap::new(),
-            }),
-        };
-        Ok(Self {
-            consumer,
-            hand: Arc::new(hand),
-        })
+        Ok(Self { consumer, hand })
     }
 
     async fn take(&mut self) -> Option<Delivery> {
@@ -237,9 +236,16 @@ impl Subscription for Reader {
     }
 }
 
+// Whoever settles has it too, and may be there for longer.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.hand.end();
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

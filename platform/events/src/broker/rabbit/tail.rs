@@ -1,7 +1,8 @@
 //! Looking at what is published: copies of what groups have, in a queue of one's own.
 //!
 //! The exchange of each group hands on to `gantry.seen`, and that to the queues of those who look. So what
-//! no group wants does not come here, and stays unroutable; what several want comes once. The queue
+//! no group wants does not come here, and stays unroutable; what several want comes once; and what a group
+//! has no queue for is among its [strays](super::strays), whoever looks. The queue
 //! drops its oldest where it is full, and does not tell of it: nobody waits for who looks.
 
 use std::{fmt, time::Duration};

@@ -20,23 +20,22 @@ use crate::{
 /// Makes the exchanges that all groups share.
 pub(super) async fn declare_exchanges(channel: &Channel) -> lapin::Result<()> {
     for exchange in names::EXCHANGES {
-        declare_exchange(channel, exchange).await?;
+        declare_exchange(channel, exchange, FieldTable::default()).await?;
     }
     Ok(())
 }
 
-async fn declare_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
     let options = ExchangeDeclareOptions {
         durable: true,
         ..ExchangeDeclareOptions::default()
     };
     channel
-        .exchange_declare(
-            name.into(),
-            ExchangeKind::Topic,
-            options,
-            FieldTable::default(),
-        )
+        .exchange_declare(name.into(), ExchangeKind::Topic, options, arguments)
         .await
 }
 
@@ -51,14 +50,22 @@ async fn bind_exchange(
         .await
 }
 
-/// Makes the queues of a group, with their bindings; topics are not bound yet.
+/// Makes the exchanges of a group, and has them hand on to each other; what leads to queues is not bound yet.
+async fn declare_exchanges_of(channel: &Channel, group: &str) -> lapin::Result<()> {
+    declare_exchanges(channel).await?;
+    let (parts, strays) = (names::parts(group), names::strays(group));
+    declare_exchange(channel, group, FieldTable::default()).await?;
+    declare_exchange(channel, &strays, FieldTable::default()).await?;
+    declare_exchange(channel, &parts, names::of_parts(group)).await?;
+    bind_exchange(channel, (group, &parts), "#").await?;
+    bind_exchange(channel, (group, names::SEEN), "#").await
+}
+
+/// Makes the queues of a group, with their bindings; topics are not bound yet. Partitions of one that was
+/// whole before are left as they are bound: one that is made again has what is moved into it by who
+/// [moves strays](super::strays), and then has what is published.
 pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), BrokerError> {
-    let all = async {
-        declare_exchanges(channel).await?;
-        declare_exchange(channel, &group.name).await?;
-        bind_exchange(channel, (&group.name, names::SEEN), "#").await
-    };
-    let made: lapin::Result<()> = all.await;
+    let made = declare_exchanges_of(channel, &group.name).await;
     made.map_err(|error| Failure::from(error).about(&group.name))?;
     let options = QueueDeclareOptions {
         durable: true,
@@ -74,18 +81,38 @@ pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), Brok
     }
     for queue in &queues {
         for binding in &queue.bindings {
-            let bound = channel.queue_bind(
-                queue.name.as_str().into(),
-                binding.exchange.as_str().into(),
-                binding.pattern.as_str().into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            let bound = bound.await;
+            let bound = bind(channel, &queue.name, binding).await;
             bound.map_err(|error| Failure::from(error).about(&queue.name))?;
         }
     }
+    let about = names::about(&group.name);
+    let bound = async {
+        if ready(channel, &about).await? == 0 {
+            bind_partitions(channel, group).await?;
+        }
+        Ok(())
+    };
+    let bound: lapin::Result<()> = bound.await;
+    bound.map_err(|error| Failure::from(error).about(&group.name))
+}
+
+/// Has the partitions of a group have what is published.
+pub(super) async fn bind_partitions(channel: &Channel, group: &Group) -> lapin::Result<()> {
+    for (queue, binding) in names::spread(group) {
+        bind(channel, &queue, &binding).await?;
+    }
     Ok(())
+}
+
+async fn bind(channel: &Channel, queue: &str, binding: &names::Binding) -> lapin::Result<()> {
+    let bound = channel.queue_bind(
+        queue.into(),
+        binding.exchange.as_str().into(),
+        binding.pattern.as_str().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await
 }
 
 /// Has a group want a topic, or not any more.
@@ -110,24 +137,39 @@ pub(super) async fn want(
 
 /// Messages that wait in a queue.
 pub(super) async fn ready(channel: &Channel, queue: &str) -> lapin::Result<u64> {
+    Ok(seen(channel, queue).await?.0)
+}
+
+/// Messages that wait in a queue, and its consumers.
+pub(super) async fn seen(channel: &Channel, queue: &str) -> lapin::Result<(u64, u64)> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
     let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
-    Ok(u64::from(declared.await?.message_count()))
+    let declared = declared.await?;
+    Ok((
+        u64::from(declared.message_count()),
+        u64::from(declared.consumer_count()),
+    ))
 }
 
 /// Removes a group with all that it has; what is not there is not missed.
 pub(super) async fn remove(channel: &Channel, group: &str) -> lapin::Result<()> {
     // First what has messages come, so that publishers are told.
-    let options = ExchangeDeleteOptions::default();
-    channel.exchange_delete(group.into(), options).await?;
+    for exchange in [group, &names::parts(group), &names::strays(group)] {
+        let options = ExchangeDeleteOptions::default();
+        channel.exchange_delete(exchange.into(), options).await?;
+    }
     let waiting = names::PAUSES
         .iter()
         .map(|(_, word)| names::wait(group, word));
     let partitions = (0..BUCKETS).map(|number| names::partition(group, number));
-    let others = [names::dead(group), names::about(group)];
+    let others = [
+        names::dead(group),
+        names::about(group),
+        names::strays(group),
+    ];
     for queue in waiting.chain(partitions).chain(others) {
         let options = QueueDeleteOptions::default();
         channel.queue_delete(queue.as_str().into(), options).await?;

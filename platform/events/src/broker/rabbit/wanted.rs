@@ -1,6 +1,8 @@
 //! Which topics a group is bound to. RabbitMQ tells nobody, so it is written down in a queue of the
 //! group: what was wanted before, and is not any more, has to be let go.
 
+use std::collections::BTreeSet;
+
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicGetOptions},
@@ -17,7 +19,8 @@ use crate::{
 /// Most notes that are read; there is one, and one more after each crash in the middle of this.
 const NOTES_MAX: usize = 100;
 
-/// Binds a group to what it wants, and to nothing else.
+/// Binds a group to what it wants; to what it wanted before, too, where it `keeps` that, and else to
+/// nothing else.
 ///
 /// What is wanted is bound before it is written down, and what is not is let go of last, so a crash
 /// leaves too much behind and the next time is told of it: two notes at once, both of which hold.
@@ -25,6 +28,7 @@ pub(super) async fn bring_to(
     shared: &Shared,
     channel: &Channel,
     group: &Group,
+    keeps: bool,
 ) -> Result<(), BrokerError> {
     let name = &group.name;
     let failed = |error| Failure::from(error).about(name);
@@ -41,7 +45,17 @@ pub(super) async fn bring_to(
         };
         notes.push(note.delivery);
     }
-    let note = group.topics.join("\n");
+    let mut before = BTreeSet::new();
+    for note in &notes {
+        let text = String::from_utf8_lossy(&note.data);
+        before.extend(text.lines().map(str::to_owned));
+    }
+    let mut wanted: BTreeSet<_> = group.topics.iter().cloned().collect();
+    if keeps {
+        wanted.extend(before.iter().cloned());
+    }
+    let lines: Vec<_> = wanted.iter().map(String::as_str).collect();
+    let note = lines.join("\n");
     // Left as it is, it goes back when the channel is closed.
     if let [only] = notes.as_slice()
         && only.data == note.as_bytes()
@@ -49,13 +63,9 @@ pub(super) async fn bring_to(
         return Ok(());
     }
     write_down(shared, &queue, note).await?;
-    for old in &notes {
-        for topic in String::from_utf8_lossy(&old.data).lines() {
-            if !group.topics.iter().any(|wanted| wanted == topic) {
-                let let_go = topology::want(channel, name, topic, false).await;
-                let_go.map_err(failed)?;
-            }
-        }
+    for topic in before.difference(&wanted) {
+        let let_go = topology::want(channel, name, topic, false).await;
+        let_go.map_err(failed)?;
     }
     for old in &notes {
         let acked = channel.basic_ack(old.delivery_tag, BasicAckOptions::default());
@@ -83,8 +93,9 @@ pub(super) fn refused(what: &str, error: PublishError) -> BrokerError {
         PublishError::Unroutable => BrokerError::Missing(what.to_owned()),
         PublishError::TimedOut => BrokerError::TimedOut,
         PublishError::Disconnected(source) => BrokerError::Disconnected(source),
-        error @ (PublishError::Refused(_) | PublishError::Blocked(_)) => {
-            BrokerError::Refused(error)
-        }
+        PublishError::Denied(why) => BrokerError::Denied(why),
+        error @ (PublishError::Refused(_)
+        | PublishError::Blocked { .. }
+        | PublishError::Awaiting(_)) => BrokerError::Refused(error),
     }
 }

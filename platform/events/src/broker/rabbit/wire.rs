@@ -1,10 +1,10 @@
-//! A message as AMQP 0-9-1 carries it, by the binding of CloudEvents, and back.
+//! A message as AMQP 0-9-1 carries it, after the binding of CloudEvents for AMQP 1.0, and back.
 //!
 //! Headers of ours keep their name; all others are attributes of the event, with the prefix of the
-//! binding. Beside them are the properties that tools of RabbitMQ show: type, message id, content type,
+//! binding, but for `datacontenttype`, which is the property content type. Beside them are the properties that tools of RabbitMQ show: type, message id, content type,
 //! time. What others publish without our headers is read as well as it can be.
 
-use std::{fmt::Write as _, time::UNIX_EPOCH};
+use std::fmt::Write as _;
 
 use lapin::{
     BasicProperties,
@@ -14,7 +14,8 @@ use lapin::{
 use crate::{
     Message,
     broker::Headers,
-    headers::{DATACONTENTTYPE, ID, SUBJECT, TIME, TYPE},
+    envelope::read_rfc3339,
+    headers::{CLOUD_EVENTS, DATACONTENTTYPE, ID, LEFT_OUT, SUBJECT, TIME, TYPE},
 };
 
 /// What attributes of the event begin with.
@@ -37,20 +38,47 @@ const RETURNS: &str = "x-delivery-count";
 /// Longest name that a header has in AMQP, in bytes.
 const NAME_MAX: usize = 255;
 
+/// Most bytes of headers that a message of ours has. All of them are one frame, and a larger one than
+/// `frame_max` (128 KiB) ends the connection.
+const HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of its key, many times as many as any key has that can be kept.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+/// What a header takes besides its name and value: lengths and a type, and the prefix.
+const HEADER_BYTES: usize = 1 + 1 + 4 + PREFIX.len();
+
 /// Makes the properties of a message: on disk, and with all that is known of it; with its place, where it
 /// becomes a dead letter.
 pub(super) fn properties(message: &Message, place: Option<u64>) -> BasicProperties {
     let headers = &message.headers;
     let mut table = FieldTable::default();
-    for (name, value) in headers {
+    let mut insert = |name: &str, value: &str| {
+        if name == DATACONTENTTYPE {
+            return;
+        }
         let name = if name.starts_with(OURS) {
-            name.clone()
+            short(name)
         } else {
-            format!("{PREFIX}{name}")
+            short_of(format!("{PREFIX}{name}"))
         };
-        table.insert(short(&name), text(value));
+        table.insert(name, text(value));
+    };
+    let mut left_out = 0;
+    if headers.iter().map(bytes).sum::<usize>() <= HEADERS_BYTES_MAX {
+        for (name, value) in headers {
+            insert(name, value);
+        }
+    } else {
+        let fitting = fitting(headers);
+        left_out = headers.len() - fitting.len();
+        for (name, value) in fitting {
+            insert(name, value);
+        }
     }
-    table.insert(KEY.into(), text(&message.key));
+    if left_out > 0 {
+        table.insert(LEFT_OUT.into(), text(&left_out.to_string()));
+    }
+    let key_end = message.key.floor_char_boundary(KEY_BYTES_MAX);
+    table.insert(KEY.into(), text(&message.key[..key_end]));
     if let Some(place) = place.and_then(|place| i64::try_from(place).ok()) {
         table.insert(PLACE.into(), AMQPValue::LongLongInt(place));
     }
@@ -71,6 +99,30 @@ pub(super) fn properties(message: &Message, place: Option<u64>) -> BasicProperti
         Some(seconds) => properties.with_timestamp(seconds),
         None => properties,
     }
+}
+
+/// What a header takes of a message's room.
+fn bytes((name, value): (&String, &String)) -> usize {
+    name.len() + value.len() + HEADER_BYTES
+}
+
+/// Those of too many `headers` that a message has room for: what we and CloudEvents call for comes first,
+/// and the short before the long.
+fn fitting(headers: &Headers) -> Vec<(&String, &String)> {
+    let mut all: Vec<_> = headers.iter().collect();
+    all.sort_by_key(|header| {
+        let name = header.0.as_str();
+        let is_known = name.starts_with(OURS) || CLOUD_EVENTS.contains(&name);
+        (!is_known, bytes(*header))
+    });
+    // Room for how many are left out: a copy of it leaves out no more.
+    let mut room = HEADERS_BYTES_MAX - 64;
+    all.retain(|header| {
+        let left = room.checked_sub(bytes(*header));
+        room = left.unwrap_or(room);
+        left.is_some()
+    });
+    all
 }
 
 /// A message as it was read.
@@ -110,6 +162,9 @@ pub(super) fn read(properties: &BasicProperties, routing_key: &str, body: Vec<u8
             let stripped = stripped.or_else(|| name.strip_prefix(PREFIX_OTHER));
             headers.insert(stripped.unwrap_or(name).to_lowercase(), value);
         }
+    }
+    if let Some(kind) = properties.content_type() {
+        headers.insert(DATACONTENTTYPE.to_owned(), kind.as_str().to_owned());
     }
     let key = key.or_else(|| headers.get(SUBJECT).cloned());
     let kind = properties
@@ -183,9 +238,7 @@ fn spelt(value: &AMQPValue) -> Option<String> {
 
 /// Seconds since 1970 of a time as CloudEvents have it.
 fn seconds(time: &str) -> Option<u64> {
-    let time = humantime::parse_rfc3339(time).ok()?;
-    let since = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(since.as_secs())
+    u64::try_from(read_rfc3339(time)?.seconds()).ok()
 }
 
 fn text(text: &str) -> AMQPValue {
@@ -196,6 +249,11 @@ fn text(text: &str) -> AMQPValue {
 fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(NAME_MAX);
     text[..end].into()
+}
+
+fn short_of(mut text: String) -> ShortString {
+    text.truncate(text.floor_char_boundary(NAME_MAX));
+    text.into()
 }
 
 #[cfg(test)]

@@ -6,8 +6,16 @@ fn rows(owners: &[&str]) -> Vec<(u16, String, i64)> {
         .collect()
 }
 
-fn alive(members: &[&str]) -> BTreeSet<String> {
-    members.iter().map(|it| (*it).to_owned()).collect()
+fn alive(members: &[&str]) -> BTreeMap<String, Member> {
+    let member = |instance: &&str| {
+        let member = Member {
+            beat: 1,
+            shares: true,
+            topics: "A".to_owned(),
+        };
+        ((*instance).to_owned(), member)
+    };
+    members.iter().map(member).collect()
 }
 
 /// Goal: however many instances there are, their shares differ by one at most and add up.
@@ -57,4 +65,20 @@ fn whoever_is_not_listed_has_no_share() {
             view.free.iter().filter(|it| it.1 == "you").count()
         )
     );
+}
+
+/// Goal: an instance that takes no share leaves what it would have to the others, and keeps what it still
+/// has; what it handles counts.
+/// Method: one of two takes none, and has one partition.
+#[test]
+fn who_takes_no_share_keeps_what_it_has() {
+    let mut members = alive(&["me", "you"]);
+    let you = members.get_mut("you").unwrap();
+    (you.shares, you.topics) = (false, "A\nB".to_owned());
+    let view = view(&members, "me", rows(&["me", "you", "", ""]));
+    assert_eq!(4, view.share);
+    let free: Vec<_> = view.free.iter().map(|(part, ..)| *part).collect();
+    assert_eq!(vec![2, 3], free);
+    let topics = BTreeSet::from(["A".to_owned(), "B".to_owned()]);
+    assert_eq!((true, topics), (view.is_first, view.topics));
 }

@@ -2,33 +2,42 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gantry_store::Transaction;
+use gantry::app::testing::Service;
+use gantry_store::{Timestamp, Transaction};
 use tokio::{sync::Semaphore, time};
 
 use super::{
-    super::{Failure, Handle, Received, inbox::Inbox},
+    super::{
+        Failure, Handle, Received,
+        inbox::{Held, Inbox, PRUNE_PAGE},
+        lanes::Lane,
+    },
     Plain,
     world::{Counted, SOON, World, effect},
 };
 use crate::broker::memory::Memory;
 
 gantry_harness::on_both!(
+    what_is_at_hand_and_not_begun_comes_again,
     a_process_that_dies_leaves_no_half_effect,
+    what_is_settled_does_not_come_again,
     what_is_done_and_not_settled_is_known,
     a_drain_finishes_what_is_in_flight,
+    a_drain_begins_nothing_that_waits_for_its_turn,
     nothing_is_begun_while_the_service_is_not_ready,
     what_was_forgotten_has_its_effect_again,
+    what_is_forgotten_at_once_is_bounded,
 );
 
 /// Writes its effect, says so, and waits to be let go.
 #[derive(Debug, Clone)]
-struct Gated {
+pub(super) struct Gated {
     entered: Arc<Semaphore>,
     gate: Arc<Semaphore>,
 }
 
 impl Gated {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             entered: Arc::new(Semaphore::new(0)),
             gate: Arc::new(Semaphore::new(0)),
@@ -54,13 +63,54 @@ impl Handle<Counted> for Gated {
     }
 }
 
+/// A service with these settings in the midst of an event.
+async fn one_is_handled(world: &World, settings: &str) -> (Service, Gated) {
+    let gated = Gated::new();
+    let service = world.serve(settings, gated.clone()).await;
+    world.publish("a", 1, 0).await;
+    gated.entered().await;
+    (service, gated)
+}
+
+/// The same, with an event of another key at hand that waits for its turn.
+async fn one_waits(world: &World) -> (Service, Gated) {
+    let one = one_is_handled(world, "handlers_max = 1\n").await;
+    world.publish("b", 1, 0).await;
+    world.handed_out(2).await;
+    one
+}
+
+/// Goal: what a process has at hand and has not begun when it ends (point c1) comes again.
+/// Method: end a service that handles one event at once, and has another one at hand, of another key.
+async fn what_is_at_hand_and_not_begun_comes_again(world: World) {
+    let (service, _gated) = one_waits(&world).await;
+    drop(service);
+    assert_eq!(0, world.effects().await.len());
+    let service = world.serve("", Plain).await;
+    world.quiet(2).await;
+    service.stop().await;
+}
+
+/// Goal: after a process that ends when all is settled (point c4), nothing comes again.
+/// Method: end a service without a drain once nothing is unsettled; the next one has a handler that would
+/// have an effect each time, and has one event more.
+async fn what_is_settled_does_not_come_again(world: World) {
+    let service = world.serve("", Plain).await;
+    world.publish("a", 1, 0).await;
+    world.quiet(1).await;
+    drop(service);
+    let inbox = Inbox::new(world.database().await, "counts");
+    assert_eq!(1, inbox.prune(Duration::ZERO).await.unwrap());
+    let service = world.serve("", Plain).await;
+    world.publish("a", 2, 0).await;
+    world.quiet(2).await;
+    service.stop().await;
+}
+
 /// Goal: a process that ends in the midst of an event leaves nothing of it, and the next one does it.
 /// Method: end a service whose handler has written and not returned (point c2), start another.
 async fn a_process_that_dies_leaves_no_half_effect(world: World) {
-    let gated = Gated::new();
-    let service = world.serve("", gated.clone()).await;
-    world.publish("a", 1, 0).await;
-    gated.entered().await;
+    let (service, _gated) = one_is_handled(&world, "").await;
     drop(service);
     let service = world.serve("", Plain).await;
     world.quiet(1).await;
@@ -96,15 +146,8 @@ async fn what_is_done_and_not_settled_is_known(world: World) {
     service.stop().await;
 }
 
-/// Goal: a process that drains begins nothing more, waits for what is in flight, and leaves the rest to
-/// others, its partitions with it.
-/// Method: drain a service with one event in its handler and one behind it, let the handler go.
-async fn a_drain_finishes_what_is_in_flight(world: World) {
-    let gated = Gated::new();
-    let service = world.serve("", gated.clone()).await;
-    world.publish("a", 1, 0).await;
-    gated.entered().await;
-    world.publish("a", 2, 0).await;
+/// Has a service drain, and lets its handlers go once all have heard of it.
+async fn drained(service: Service, gated: &Gated) {
     let health = service.health();
     let stopped = service.stop();
     let let_go = async {
@@ -121,11 +164,31 @@ async fn a_drain_finishes_what_is_in_flight(world: World) {
         gated.gate.add_permits(2);
     };
     tokio::join!(stopped, let_go);
+}
+
+/// Goal: a process that drains begins nothing more, waits for what is in flight, and leaves the rest to
+/// others, its partitions with it.
+/// Method: drain a service with one event in its handler and one behind it, let the handler go.
+async fn a_drain_finishes_what_is_in_flight(world: World) {
+    let (service, gated) = one_is_handled(&world, "").await;
+    world.publish("a", 2, 0).await;
+    drained(service, &gated).await;
     assert_eq!(1, world.effects().await.len(), "the second was not begun");
     assert_eq!((0, 0), world.shares().await, "nothing is left of it");
     let service = world.serve("", Plain).await;
     world.quiet(2).await;
     world.each_once_in_order().await;
+    service.stop().await;
+}
+
+/// Goal: a drain begins no event that is at hand and waits for others to be handled.
+/// Method: one event is handled at once and another, of another key, waits; the service drains.
+async fn a_drain_begins_nothing_that_waits_for_its_turn(world: World) {
+    let (service, gated) = one_waits(&world).await;
+    drained(service, &gated).await;
+    assert_eq!(1, world.effects().await.len(), "the second was not begun");
+    let service = world.serve("", Plain).await;
+    world.quiet(2).await;
     service.stop().await;
 }
 
@@ -161,4 +224,37 @@ async fn what_was_forgotten_has_its_effect_again(world: World) {
     world.publish("a", 1, 0).await;
     world.quiet(2).await;
     service.stop().await;
+}
+
+/// Goal: however much is old, it is forgotten a bounded number at a time, of every table.
+/// Method: more keys and held events than that, all old; prune until there is nothing.
+async fn what_is_forgotten_at_once_is_bounded(world: World) {
+    let service = world.serve("", Plain).await;
+    world.publish("a", 1, 0).await;
+    world.quiet(1).await;
+    service.stop().await;
+    let inbox = Inbox::new(world.database().await, "counts");
+    let old = Timestamp::now().before(Duration::from_hours(1));
+    let mut transaction = inbox.database.begin("test.old").await.unwrap();
+    for number in 0..PRUNE_PAGE + 10 {
+        let lane = Lane {
+            source: "/test".to_owned(),
+            key: format!("key-{number}"),
+        };
+        let advanced = inbox.advance(&mut transaction, &lane, 1);
+        advanced.await.unwrap();
+        let held = Held {
+            lane: Arc::new(lane),
+            sequence: 1,
+            due_at: old,
+        };
+        let noted = inbox.hold(&mut transaction, 0, "old", &held);
+        noted.await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    assert_eq!(PRUNE_PAGE, inbox.prune(Duration::ZERO).await.unwrap());
+    assert_eq!(10, world.held().await);
+    assert_eq!(10, inbox.prune(Duration::ZERO).await.unwrap());
+    assert_eq!(0, world.held().await);
+    assert_eq!(0, inbox.prune(Duration::ZERO).await.unwrap());
 }

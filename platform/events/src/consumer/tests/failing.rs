@@ -1,19 +1,29 @@
 //! What cannot be handled, and what becomes of it.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
-use gantry_store::Transaction;
+use gantry_harness::database::Place;
+use gantry_store::{Statement, Transaction};
 use tokio::time;
 
 use super::{
     super::{Failure, Handle, Received},
-    Plain,
+    FOUR, Plain,
     world::{Counted, World, effect, event},
 };
 use crate::headers;
+
+/// Has the database end the connection of an event.
+const BREAK_OFF: Statement = Statement::new(
+    "test.break_off",
+    "SELECT CAST(pg_terminate_backend(pg_backend_pid()) AS TEXT) AS ended",
+);
 
 gantry_harness::on_both!(
     what_cannot_be_read_is_a_dead_letter_at_once,
@@ -21,8 +31,8 @@ gantry_harness::on_both!(
     a_dead_letter_that_is_put_back_has_its_effect_once,
 );
 
-/// Goal: what cannot be told from others, is of a type nobody handles, or none at all, is a dead letter
-/// at once, by its reason, and holds up nothing.
+/// Goal: what cannot be told from others, or is no event at all, is a dead letter at once, by its reason,
+/// and holds up nothing; of a type nobody handles, once its attempts are used up.
 /// Method: one of each, and good ones of the same key behind them.
 async fn what_cannot_be_read_is_a_dead_letter_at_once(world: World) {
     let service = world.serve("", Plain).await;
@@ -40,10 +50,12 @@ async fn what_cannot_be_read_is_a_dead_letter_at_once(world: World) {
 
     // The queues outlive the handler of a type.
     world.publish("a", 4, 0).await;
-    let service = world.serve_others("").await;
+    let service = world.serve_others(FOUR).await;
     world.quiet(1).await;
-    let reasons = world.dead_reasons().await;
-    assert_eq!(Some("unknown_type"), reasons.last().map(String::as_str));
+    let letters = world.dead_letters().await;
+    let said = &letters.last().unwrap().message.headers;
+    assert_eq!("unknown_type", said[headers::DEAD_REASON]);
+    assert_eq!("4", said[headers::DEAD_ATTEMPTS]);
     service.stop().await;
 }
 
@@ -75,7 +87,7 @@ impl Handle<Counted> for Variously {
 /// are tried again, and told apart in the end. What is rejected is not tried again.
 /// Method: one event that meets each in turn, then one for each that always does.
 async fn panics_and_hangs_are_attempts_that_failed(world: World) {
-    let settings = "attempts_max = 4\npause = '10ms'\nhandler_timeout = '50ms'\n";
+    let settings = "attempts_max = 4\npause = '10ms'\nhandler_timeout = '500ms'\n";
     let service = world.serve(settings, Variously::default()).await;
     world.publish("a", 1, 1).await;
     world.quiet(1).await;
@@ -112,4 +124,55 @@ async fn a_dead_letter_that_is_put_back_has_its_effect_once(world: World) {
     world.quiet(2).await;
     assert!(world.dead_letters().await.is_empty());
     service.stop().await;
+}
+
+/// Has the database break off the transaction of one event, whatever it does about that.
+struct BreakingOff {
+    tried: Arc<AtomicU32>,
+    hides_it: bool,
+}
+
+impl Handle<Counted> for BreakingOff {
+    async fn handle(
+        &self,
+        event: &Received<Counted>,
+        transaction: &mut Transaction,
+    ) -> Result<(), Failure> {
+        effect(event, transaction).await?;
+        if event.number == 1 {
+            self.tried.fetch_add(1, Ordering::Relaxed);
+            let ended = transaction.statement(&BREAK_OFF).fetch_one().await;
+            if !self.hides_it {
+                ended?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Goal: an event that has the database break off its transaction each time becomes a dead letter, and
+/// those behind it go on: the database was not away.
+/// Method: one whose handler says so, and one whose does not, each in front of another of its key.
+#[tokio::test]
+async fn what_the_database_breaks_off_each_time_is_a_dead_letter() {
+    for hides_it in [false, true] {
+        let Some(place) = Place::server().await else {
+            return;
+        };
+        let world = World::from(place);
+        let tried = Arc::new(AtomicU32::new(0));
+        let handler = BreakingOff {
+            tried: Arc::clone(&tried),
+            hides_it,
+        };
+        let service = world
+            .serve("attempts_max = 2\npause = '10ms'\n", handler)
+            .await;
+        world.publish("a", 1, 1).await;
+        world.publish("a", 2, 0).await;
+        world.quiet(1).await;
+        assert_eq!(["attempts_used_up"], *world.dead_reasons().await);
+        assert_eq!(6, tried.load(Ordering::Relaxed), "three times each");
+        service.stop().await;
+    }
 }

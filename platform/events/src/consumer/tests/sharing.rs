@@ -163,6 +163,13 @@ const SEEDS: u64 = 4;
 const KEYS: u64 = 6;
 const EACH: u64 = 15;
 
+/// What fails is tried again at hand, or by the broker.
+const AT_HAND: &str = "attempts_max = 1000\nattempts_in_place = 2\npause = '5ms'\n\
+                       pause_max = '50ms'\npartitions = 4\ngap_wait = '1m'\n";
+const AT_THE_BROKER: &str = "attempts_max = 1000\nattempts_in_place = 2\npause = '5ms'\n\
+                             pause_max = '50ms'\npartitions = 4\ngap_wait = '1m'\n\
+                             rest_max = '0s'\n";
+
 /// Goal: the invariants of delivery, whatever happens: no event is lost or has two effects, those of a
 /// key have them in their order, nothing is left behind.
 /// Method: by seeds, a broker that doubles, swaps, ends subscriptions and loses its connection, handlers
@@ -180,8 +187,11 @@ async fn invariants_hold_by_seeds(world: World) {
 
 async fn one_seed(world: &World, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let settings = "attempts_max = 1000\nattempts_in_place = 2\npause = '5ms'\npause_max = '50ms'\n\
-                    partitions = 4\ngap_wait = '1m'\n";
+    let settings = if random.bool() {
+        AT_HAND
+    } else {
+        AT_THE_BROKER
+    };
     let mut fleet = Fleet::new(world, 40, settings);
     fleet.add().await;
     world.broker.chances(Chances {

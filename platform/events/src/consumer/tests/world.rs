@@ -7,7 +7,7 @@ use gantry::{
     contract::prost::{self, Message as _, Name},
 };
 use gantry_harness::database::Place;
-use gantry_store::{Config, Database, Migration, Statement, Transaction};
+use gantry_store::{Config, Database, Migration, Statement, Timestamp, Transaction};
 use tokio::{sync::OnceCell, time};
 
 use crate::{
@@ -36,6 +36,15 @@ impl Name for Counted {
     const PACKAGE: &'static str = "test.v1";
 }
 
+/// Another one, which a later version handles as well.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Told {}
+
+impl Name for Told {
+    const NAME: &'static str = "Told";
+    const PACKAGE: &'static str = "test.v1";
+}
+
 const EFFECTS: Migration = Migration {
     version: 1,
     name: "effects",
@@ -59,12 +68,25 @@ const EFFECTS_OF: Statement = Statement::new(
 );
 const SHARES: Statement = Statement::new(
     "test.shares",
-    "SELECT (SELECT COUNT(*) FROM event_members) AS members,
+    "SELECT (SELECT COUNT(*) FROM event_members WHERE shares = 1) AS members,
             (SELECT COUNT(DISTINCT owner) FROM event_partitions WHERE owner <> '') AS owners",
+);
+const MEMBERS: Statement = Statement::new(
+    "test.members",
+    "SELECT COUNT(*) AS members FROM event_members",
 );
 const FENCE: Statement = Statement::new(
     "test.fence",
     "SELECT MIN(fence) AS least FROM event_partitions",
+);
+const TAKE_OVER: Statement = Statement::new(
+    "test.take_over",
+    "UPDATE event_partitions SET owner = '', fence = fence + 1",
+);
+const HOLD: Statement = Statement::new(
+    "test.hold",
+    "INSERT INTO event_held (consumer, source, event_key, sequence, part, event_id, due_at)
+     VALUES ('counts', '/test', $1, $2, $3, 'gone', $4)",
 );
 const HELD: Statement = Statement::new("test.held", "SELECT COUNT(*) AS held FROM event_held");
 
@@ -79,8 +101,8 @@ gantry::config::section! {
 }
 
 /// Writes the effect of an event.
-pub(crate) async fn effect(
-    event: &Received<Counted>,
+pub(crate) async fn effect<E>(
+    event: &Received<E>,
     transaction: &mut Transaction,
 ) -> Result<(), Failure> {
     let position = transaction.statement(&NEXT).fetch_one().await?;
@@ -152,15 +174,18 @@ impl World {
         self.serve_with(consumer, start).await
     }
 
-    async fn serve_with(&self, consumer: &str, start: impl FnOnce(Consumer<'_>)) -> Service {
-        let lease = if consumer.contains("lease") {
-            ""
-        } else {
-            "lease = '300ms'\n"
-        };
+    /// An instance whose consumer is started by `start`, or not at all.
+    pub(super) async fn serve_with(
+        &self,
+        consumer: &str,
+        start: impl FnOnce(Consumer<'_>),
+    ) -> Service {
+        let unless = |name, said| if consumer.contains(name) { "" } else { said };
+        let lease = unless("lease", "lease = '300ms'\n");
+        let pause = unless("pause_in_place", "pause_in_place = '1ms'\n");
         let toml = format!(
             "[database]\nurl = '{}'\npool_max = 8\n\
-             [events.consumer]\npause_in_place = '1ms'\n{lease}{consumer}",
+             [events.consumer]\n{pause}{lease}{consumer}",
             self.place.url()
         );
         let broker = self.broker.clone();
@@ -224,6 +249,16 @@ impl World {
         row.integer("held").unwrap()
     }
 
+    /// Waits until so many events are held.
+    pub(crate) async fn held_is(&self, count: i64) {
+        let there = async {
+            while self.held().await != count {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(SOON, there).await.unwrap();
+    }
+
     pub(crate) async fn dead_letters(&self) -> Vec<DeadLetter> {
         self.broker.dead_letters(GROUP, 0, 1_000).await.unwrap()
     }
@@ -247,7 +282,7 @@ impl World {
         }
     }
 
-    /// Instances there are, and those of them that have partitions.
+    /// Instances that take a share, and those that have partitions.
     pub(crate) async fn shares(&self) -> (i64, i64) {
         let database = self.database().await;
         let row = database.statement(&SHARES).fetch_one().await.unwrap();
@@ -255,6 +290,13 @@ impl World {
             row.integer("members").unwrap(),
             row.integer("owners").unwrap(),
         )
+    }
+
+    /// Instances there are.
+    pub(crate) async fn members(&self) -> i64 {
+        let database = self.database().await;
+        let row = database.statement(&MEMBERS).fetch_one().await.unwrap();
+        row.integer("members").unwrap()
     }
 
     /// Waits until so many instances share all partitions.
@@ -288,6 +330,32 @@ impl World {
             }
         };
         time::timeout(SOON, taken).await.unwrap();
+    }
+
+    /// Waits until so many events are handed out and not settled.
+    pub(crate) async fn handed_out(&self, count: u64) {
+        let there = async {
+            while self.broker.fill(GROUP).await.unwrap().unsettled < count {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(SOON, there).await.unwrap();
+    }
+
+    /// Has every partition taken by somebody else, who gives it back at once.
+    pub(crate) async fn take_over(&self) {
+        let database = self.database().await;
+        let taken = database.statement(&TAKE_OVER).execute().await.unwrap();
+        assert!(taken > 0);
+    }
+
+    /// Notes that an event comes again, and was due a time ago.
+    pub(crate) async fn hold(&self, key: &str, sequence: i64, overdue: Duration) {
+        let database = self.database().await;
+        let hold = database.statement(&HOLD).bind(key).bind(sequence);
+        let partition = i32::from(crate::bucket(key) % 8);
+        let hold = hold.bind(partition).bind(Timestamp::now().before(overdue));
+        hold.execute().await.unwrap();
     }
 
     /// Waits for so many effects.
@@ -344,6 +412,15 @@ impl World {
         for (key, sequences) in keys {
             assert_eq!(all, sequences, "{key}");
         }
+    }
+}
+
+/// As [`event`], of the other type.
+pub(crate) fn told(key: &str, sequence: u64) -> Message {
+    Message {
+        topic: Told::full_name(),
+        body: Told {}.encode_to_vec().into(),
+        ..event(key, sequence, 0)
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use gantry_store::{Error, Timestamp};
 use tokio::time::{self, Duration, Instant};
 
-use super::{Backlog, Claimed, Event, Ledger, Outcome, Release, Settled};
-use crate::Message;
+use super::{BEHIND_MAX, Backlog, Claimed, Event, Ledger, Most, Outcome, Release, Settled};
+use crate::{Message, broker::memory::Memory as Broker};
 
 /// When its clock begins.
 const BEGAN: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -33,6 +33,16 @@ struct State {
     failing: f64,
     /// How often it was asked anything.
     asked: u64,
+    /// How often it was asked for the backlog.
+    counted: u64,
+    /// Events that can be claimed at once; more take too long.
+    claimed_max: usize,
+    /// How long the upkeep takes, which then fails; none where it does not.
+    upkeep: Option<Duration>,
+    /// The broker whose publications are counted whenever something is written down, and how many those
+    /// were.
+    beside: Option<Broker>,
+    published: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -55,6 +65,11 @@ impl Memory {
             random: fastrand::Rng::with_seed(seed),
             failing: 0.0,
             asked: 0,
+            counted: 0,
+            claimed_max: usize::MAX,
+            upkeep: None,
+            beside: None,
+            published: Vec::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -74,9 +89,42 @@ impl Memory {
         self.lock().asked
     }
 
+    /// How often it was asked for the backlog.
+    pub(in crate::relay) fn counted(&self) -> u64 {
+        self.lock().counted
+    }
+
+    /// Claims of more events take too long.
+    pub(in crate::relay) fn claims_at_most(&self, events: usize) {
+        self.lock().claimed_max = events;
+    }
+
+    /// Whatever is done beside fails after so long.
+    pub(in crate::relay) fn upkeep_fails_after(&self, time: Duration) {
+        self.lock().upkeep = Some(time);
+    }
+
+    /// Notes how many publications `broker` has whenever something begins to be written down.
+    pub(in crate::relay) fn beside(&self, broker: &Broker) {
+        self.lock().beside = Some(broker.clone());
+    }
+
+    /// How many there were each time.
+    pub(in crate::relay) fn published(&self) -> Vec<u64> {
+        self.lock().published.clone()
+    }
+
+    /// Writes an event down by a clock that is that much ahead.
+    pub(in crate::relay) fn add_ahead(&self, key: &str, ahead: Duration) {
+        self.add_at(key, self.now().after(ahead));
+    }
+
     /// Writes an event down.
     pub(in crate::relay) fn add(&self, key: &str) {
-        let now = self.now();
+        self.add_at(key, self.now());
+    }
+
+    fn add_at(&self, key: &str, now: Timestamp) {
         let mut state = self.lock();
         let key = state.keys.entry(key.to_owned()).or_insert(Key {
             last: 0,
@@ -107,6 +155,16 @@ impl Memory {
         self.lock().keys[key].dropped.clone()
     }
 
+    /// Fails after long, where the upkeep does.
+    async fn upkeep(&self) -> Result<(), Error> {
+        let time = self.lock().upkeep;
+        if let Some(time) = time {
+            time::sleep(time).await;
+            return Err(Error::broken("test.upkeep", "as scripted"));
+        }
+        Ok(())
+    }
+
     /// Does `work` after a moment, or fails, or does both.
     async fn ask<T>(&self, work: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         let (moment, fails, done) = {
@@ -122,12 +180,17 @@ impl Memory {
         time::sleep(moment).await;
         match outcome {
             Some(outcome) if !fails => Ok(outcome),
-            _ => Err(Error::broken("test.memory")),
+            _ => Err(Error::broken("test.memory", "it is away")),
         }
     }
 }
 
 impl State {
+    fn count_beside(&mut self) {
+        let published = self.beside.as_ref().map(Broker::publications);
+        self.published.extend(published);
+    }
+
     fn is_free(&self, key: &Key) -> bool {
         let relay = key.claimed_by.as_ref();
         key.sent < key.last && relay.is_none_or(|relay| !self.relays.contains_key(relay))
@@ -177,40 +240,72 @@ impl Ledger for Memory {
         self.ask(|state| state.free().first().map(|it| it.0)).await
     }
 
-    async fn claim(
-        &self,
-        relay: &str,
-        _: i64,
-        keys_max: usize,
-        events_max: usize,
-    ) -> Result<Vec<Claimed>, Error> {
-        self.ask(|state| {
+    async fn claim(&self, relay: &str, _: i64, most: Most) -> Result<Vec<Claimed>, Error> {
+        let claimed = self.ask(|state| {
             let now = self.now();
             let due = state
                 .free()
                 .into_iter()
                 .filter(|(due_at, _)| *due_at <= now);
-            let due: Vec<_> = due.take(keys_max).collect();
-            let each = events_max / due.len().max(1);
+            let due: Vec<_> = due.take(most.keys).collect();
+            let each = most.events.div_ceil(due.len().max(1));
             let claim = |(_, name): (Timestamp, String)| {
                 let key = state.keys.get_mut(&name)?;
                 key.claimed_by = Some(relay.to_owned());
+                let pending = key.events.iter().filter(|(_, ended)| ended.is_none());
+                let pending = pending.map(|(sequence, _)| *sequence);
                 Some(Claimed {
                     sent: key.sent,
                     tries: key.tries,
-                    events: (key.sent + 1..=key.last)
+                    events: pending
                         .take(each)
                         .map(|sequence| event(&name, sequence))
                         .collect(),
+                    unread: false,
                     key: name,
                 })
             };
-            due.into_iter().filter_map(claim).collect()
+            due.into_iter().filter_map(claim).collect::<Vec<_>>()
+        });
+        let claimed = claimed.await?;
+        let events: usize = claimed.iter().map(|it| it.events.len()).sum();
+        if events > self.lock().claimed_max {
+            return Err(Error::broken("test.claim", "as scripted"));
+        }
+        Ok(claimed)
+    }
+
+    async fn claim_patiently(
+        &self,
+        relay: &str,
+        claim: i64,
+        most: Most,
+    ) -> Result<Vec<Claimed>, Error> {
+        self.claim(relay, claim, Most { keys: 1, ..most }).await
+    }
+
+    async fn settle_patiently(&self, relay: &str, outcome: &Outcome) -> Result<Settled, Error> {
+        let settled = self.settle(relay, std::slice::from_ref(outcome)).await?;
+        Ok(settled[0])
+    }
+
+    async fn bring_near(&self, due_max: Timestamp, known_max: Timestamp) -> Result<u64, Error> {
+        self.ask(|state| {
+            for until in state.relays.values_mut() {
+                *until = known_max.min(*until);
+            }
+            let mut near = 0;
+            for key in state.keys.values_mut().filter(|it| it.due_at > due_max) {
+                key.due_at = due_max;
+                near += 1;
+            }
+            near
         })
         .await
     }
 
     async fn settle(&self, relay: &str, outcomes: &[Outcome]) -> Result<Vec<Settled>, Error> {
+        self.lock().count_beside();
         let busy: Vec<bool> = {
             let mut state = self.lock();
             let chance = state.failing;
@@ -225,11 +320,13 @@ impl Ledger for Memory {
                     .keys
                     .get_mut(&outcome.key)
                     .expect("a key that was claimed");
-                if key.claimed_by.as_deref() != Some(relay) {
-                    return Settled::Lost;
-                }
-                if busy {
-                    return Settled::Busy;
+                if outcome.advances {
+                    if key.claimed_by.as_deref() != Some(relay) {
+                        return Settled::Lost;
+                    }
+                    if busy {
+                        return Settled::Busy;
+                    }
                 }
                 key.settle(outcome, now);
                 Settled::Written
@@ -240,10 +337,13 @@ impl Ledger for Memory {
     }
 
     async fn backlog(&self) -> Result<Backlog, Error> {
+        self.lock().counted += 1;
+        self.upkeep().await?;
         self.ask(|_| Backlog::default()).await
     }
 
     async fn prune(&self, before: Timestamp) -> Result<u64, Error> {
+        self.upkeep().await?;
         self.ask(|state| {
             let mut pruned = 0;
             for key in state.keys.values_mut() {
@@ -260,13 +360,22 @@ impl Ledger for Memory {
 
 impl Key {
     fn settle(&mut self, outcome: &Outcome, now: Timestamp) {
-        assert!(self.sent <= outcome.sent, "{outcome:?} goes back");
         for sequence in outcome.before + 1..=outcome.sent {
-            self.events.insert(sequence, Some(now));
+            let ended = self.events.entry(sequence).or_default();
+            if ended.replace(now).is_none() && outcome.dropped.contains(&sequence) {
+                self.dropped.push(sequence);
+            }
         }
-        self.dropped.extend(&outcome.dropped);
-        self.sent = outcome.sent;
-        self.tries = 0;
+        if outcome.advances {
+            assert!(self.sent <= outcome.sent, "{outcome:?} goes back");
+            self.sent = outcome.sent;
+        }
+        let behind = self.events.range(self.sent + 1..);
+        let behind = behind.filter(|(_, ended)| ended.is_some()).count();
+        assert!(
+            i64::try_from(behind).is_ok_and(|it| it < BEHIND_MAX),
+            "{behind} behind"
+        );
         if let Some(Release { due_at, tries }) = outcome.release {
             self.due_at = due_at;
             self.tries = tries;
@@ -278,11 +387,11 @@ impl Key {
 fn event(key: &str, sequence: i64) -> Event {
     Event {
         sequence,
-        message: Message {
+        message: Arc::new(Message {
             topic: TOPIC.to_owned(),
             key: key.to_owned(),
             headers: BTreeMap::from([("sequence".to_owned(), sequence.to_string())]),
             body: bytes::Bytes::new(),
-        },
+        }),
     }
 }

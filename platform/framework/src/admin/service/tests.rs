@@ -47,6 +47,10 @@ impl Inside for Nothing {
         Vec::new()
     }
 
+    fn events(&self) -> GetEventsResponse {
+        GetEventsResponse::default()
+    }
+
     fn services(&self) -> Vec<String> {
         Vec::new()
     }

@@ -217,6 +217,29 @@ async fn a_panicking_probe_fails_its_check_alone() {
     tasks.stop().await;
 }
 
+/// Goal: whoever looks at the health within a condition of its channel, as `wait_for` has it, does not
+/// stand still with whoever changes the health.
+/// Method: the channel is held as by such a condition, and the health looked at until a change that
+/// another thread begins meanwhile is seen.
+#[test]
+fn conditions_of_the_channel_can_look_at_the_health() {
+    let (health, _, _) = health();
+    let (seen, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let changes = health.changes();
+        let held = changes.borrow();
+        let other = health.clone();
+        let changing = std::thread::spawn(move || other.started());
+        while !health.is_started() {
+            std::thread::yield_now();
+        }
+        drop(held);
+        changing.join().unwrap();
+        seen.send(changes.has_changed().unwrap()).unwrap();
+    });
+    assert_eq!(Ok(true), told.recv_timeout(Duration::from_secs(30)));
+}
+
 /// Goal: who waits is woken by every change of a status, and by nothing else.
 /// Method: look at the mark of the channel after each step.
 #[tokio::test]

@@ -17,6 +17,21 @@ pub const MESSAGING_OPERATION_DURATION: Metric = Metric::new(
 .by(&[
     label::MESSAGING_SYSTEM,
     label::MESSAGING_GROUP,
+    label::MESSAGING_DESTINATION,
+    label::MESSAGING_OPERATION,
+    label::ERROR_TYPE,
+]);
+
+/// Messages that were sent, or not.
+pub const MESSAGING_SENT: Metric = Metric::new(
+    Counter,
+    "messaging_client_sent_messages_total",
+    Unit::Count,
+    "Attempts to send an event to a broker.",
+)
+.by(&[
+    label::MESSAGING_SYSTEM,
+    label::MESSAGING_DESTINATION,
     label::MESSAGING_OPERATION,
     label::ERROR_TYPE,
 ]);
@@ -102,6 +117,15 @@ pub const EVENTS_HELD: Metric = Metric::new(
 )
 .by(&[label::MESSAGING_GROUP]);
 
+/// Events that are held and do not come again.
+pub const EVENTS_GIVEN_UP: Metric = Metric::new(
+    Counter,
+    "gantry_events_given_up_total",
+    Unit::Count,
+    "Events that were put off and did not come again in time, so that others of their keys went on.",
+)
+.by(&[label::MESSAGING_GROUP]);
+
 /// Partitions that a process has.
 pub const EVENTS_PARTITIONS: Metric = Metric::new(
     Gauge,
@@ -142,4 +166,72 @@ pub const EVENTS_OLDEST: Metric = Metric::new(
     "gantry_events_oldest_age_seconds",
     Unit::Seconds,
     "Age of the oldest event in the outbox that no broker has confirmed; 0 where there is none.",
+);
+
+/// What keeps consumers from what they do.
+pub const EVENTS_TROUBLES: Metric = Metric::new(
+    Counter,
+    "gantry_events_consumer_failures_total",
+    Unit::Count,
+    "Times that a consumer could not do what it was about to, beside handling an event, by why.",
+)
+.by(&[label::MESSAGING_GROUP, label::REASON]);
+
+/// How full queues are.
+pub const EVENTS_QUEUED: Metric = Metric::new(
+    Gauge,
+    "gantry_events_queued",
+    Unit::Count,
+    "Events in the queues of a group, by what they wait for, as the broker says; the same at each process of a service.",
+)
+.by(&[label::MESSAGING_GROUP, label::STATE]);
+
+/// Messages that a local broker was to take.
+pub const BROKER_PUBLISHED: Metric = Metric::new(
+    Counter,
+    "gantry_broker_published_total",
+    Unit::Count,
+    "Messages that were published to the local broker, by what became of them.",
+)
+.by(&[label::OUTCOME]);
+
+/// Messages that a local broker handed out.
+pub const BROKER_DELIVERED: Metric = Metric::new(
+    Counter,
+    "gantry_broker_delivered_total",
+    Unit::Count,
+    "Messages that the local broker handed out, each time that it did.",
+);
+
+/// What a local broker keeps.
+pub const BROKER_MESSAGES: Metric = Metric::new(
+    Gauge,
+    "gantry_broker_messages",
+    Unit::Count,
+    "Copies of messages that the local broker keeps, by what they wait for.",
+)
+.by(&[label::STATE]);
+
+/// Queues of a local broker.
+pub const BROKER_QUEUES: Metric = Metric::new(
+    Gauge,
+    "gantry_broker_queues",
+    Unit::Count,
+    "Queues of the local broker.",
+);
+
+/// Rows of a write of a local broker.
+pub const BROKER_BATCH: Metric = Metric::new(
+    Histogram,
+    "gantry_broker_write_rows",
+    Unit::Count,
+    "Copies of messages that the local broker wrote at once.",
+);
+
+/// Duration of such a write.
+pub const BROKER_WRITE: Metric = Metric::new(
+    Histogram,
+    "gantry_broker_write_duration_seconds",
+    Unit::Seconds,
+    "Time for which the local broker waited for the disk, once for all that was written together.",
 );

@@ -62,3 +62,11 @@ pub const PROCESS_START: Metric = Metric::new(
     Unit::Seconds,
     "Start time of the process since the Unix epoch.",
 );
+
+/// Tasks that wait in the runtime's global queue.
+pub const RUNTIME_QUEUE: Metric = Metric::new(
+    Gauge,
+    "gantry_runtime_global_queue_depth",
+    Unit::Count,
+    "Tasks in the tokio runtime's global queue.",
+);

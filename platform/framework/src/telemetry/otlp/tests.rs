@@ -281,6 +281,25 @@ fn an_outage_is_told_once() {
     assert_eq!(["WARN", "INFO", "WARN", "INFO"], levels[..]);
 }
 
+/// Goal: what the client of RabbitMQ tells of messages that came back, with all that is in them, is no part of
+/// a trace.
+/// Method: a span in which it tells of one, and we of something.
+#[test]
+fn what_came_back_is_not_traced() {
+    let capture = capture();
+    tracing::info_span!("io_loop").in_scope(|| {
+        tracing::warn!(
+            target: "lapin::returned_messages",
+            message = "a secret",
+            "Server returned us a message"
+        );
+        tracing::info!("ours");
+    });
+    let spans = capture.spans();
+    assert_eq!(["ours"], spans[0].events[..]);
+    assert!(!capture.text().contains("secret"), "{}", capture.text());
+}
+
 /// Goal: the bound is on spans that wait, not on spans ever made.
 /// Method: fill a queue of ten and export it, three times.
 #[test]

@@ -97,13 +97,6 @@ impl Queue {
         active.flat_map(|consumer| consumer.unsettled.values())
     }
 
-    /// All messages in it.
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let here = self.ready.values().chain(self.delayed.values());
-        let unsettled = self.unsettled().map(|(_, entry)| entry);
-        here.chain(unsettled).map(|entry| &entry.message)
-    }
-
     pub(super) fn consumers(&self) -> impl Iterator<Item = ConsumerId> {
         self.consumers.iter().map(|consumer| consumer.id)
     }

@@ -42,7 +42,7 @@ impl Engine {
     }
 
     fn put_back(&mut self, address: Address, place: u64, kept: Kept, now: Millis) {
-        let cost = kept.message.cost();
+        self.count(&address.group, &kept.message);
         let Some(group) = self.groups.get_mut(&address.group) else {
             return;
         };
@@ -66,7 +66,5 @@ impl Engine {
                 group.dead.insert(place, dead);
             }
         }
-        self.messages += 1;
-        self.bytes += cost;
     }
 }

@@ -44,17 +44,17 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let address = self.consumers.get(&consumer).cloned();
         let address = address.ok_or(Refusal::NoTag)?;
-        let (group, queue) = queue_of(&mut self.groups, &address).ok_or(Refusal::NoTag)?;
+        let (_, queue) = queue_of(&mut self.groups, &address).ok_or(Refusal::NoTag)?;
         let (place, entry) = queue.take(consumer, tag).ok_or(Refusal::NoTag)?;
         match how {
-            How::Ack => self.forget(group, place, &entry),
+            How::Ack => self.forget(&address.group, place, &entry.message),
             How::Requeue => queue.push(place, Entry::again(entry.message)),
             How::Retry { pause, headers } => {
-                let entry = self.with_headers(entry, headers);
+                let entry = self.with_headers(&address.group, entry, headers);
                 self.delay(&address, place, entry, pause, now);
             }
             How::Reject(headers) => {
-                self.forget(group, place, &entry);
+                self.forget(&address.group, place, &entry.message);
                 let message = with(entry.message, headers);
                 self.bury(&address, message, now);
             }
@@ -66,10 +66,10 @@ impl Engine {
     }
 
     /// An entry with headers set, and its cost counted anew.
-    fn with_headers(&mut self, entry: Entry, headers: Headers) -> Entry {
-        self.bytes -= entry.message.cost();
+    fn with_headers(&mut self, group: &str, entry: Entry, headers: Headers) -> Entry {
+        self.discount(group, &entry.message);
         let entry = Entry::again(with(entry.message, headers));
-        self.bytes += entry.message.cost();
+        self.count(group, &entry.message);
         entry
     }
 
@@ -90,11 +90,10 @@ impl Engine {
 
     fn bury(&mut self, address: &Address, message: Arc<Message>, now: Millis) {
         let place = self.next();
+        self.count(&address.group, &message);
         let Some(group) = self.groups.get_mut(&address.group) else {
             return;
         };
-        self.messages += 1;
-        self.bytes += message.cost();
         let kept = Kept {
             partition: address.partition,
             state: KeptState::Dead { time: now },
@@ -154,8 +153,7 @@ impl Engine {
         let name = Arc::clone(name);
         let group = self.groups.get_mut(&name).ok_or(Refusal::NoQueue)?;
         let dead = group.dead.remove(&place).ok_or(Refusal::NoDeadLetter)?;
-        let id = group.id;
-        self.forget(id, place, &Entry::again(Arc::clone(&dead.message)));
+        self.forget(&name, place, &dead.message);
         if let Some(headers) = headers {
             let message = Message {
                 headers,

@@ -149,8 +149,14 @@ impl Run {
         let topics: &[&str] = [&["x"][..], &["x", "y"], &["y", "z"], &[]][self.random.usize(..4)];
         let declared = declaration(self.random.u16(1..3), topics, self.random.u64(..12));
         let name = self.name();
-        let expected = self.model.declare(&name, &declared);
-        assert_eq!(expected, self.engine.declare(&name, declared));
+        let narrow = self.random.bool();
+        let expected = self.model.declare(&name, &declared, narrow);
+        let declared = if narrow {
+            self.engine.narrow(&name, declared)
+        } else {
+            self.engine.declare(&name, declared)
+        };
+        assert_eq!(expected, declared);
     }
 
     fn publish(&mut self) {
@@ -241,25 +247,71 @@ fn the_engine_does_what_a_naive_model_does() {
     }
 }
 
-/// Goal: a broker that is full says so, and has room again for what is settled.
-/// Method: bytes for two messages.
+/// Goal: a group whose consumer is down is refused what it has no room for, by its name, and takes
+/// nobody else's room; it has room again for what is settled.
+/// Method: room for eight messages, and three groups: one that nobody reads, one that one does, and one
+/// that comes last.
 #[test]
-fn bytes_are_bounded() {
+fn a_group_that_nobody_reads_takes_nobody_elses_room() {
     let cost = message("x", "k", 1).cost();
+    for bounds in [
+        Bounds {
+            bytes: 8 * cost,
+            ..bounds()
+        },
+        Bounds {
+            messages: 8,
+            ..bounds()
+        },
+    ] {
+        let mut engine = Engine::new(bounds);
+        for (name, topic) in [("down", "x"), ("read", "y"), ("late", "z")] {
+            engine.declare(name, declaration(1, &[topic], 0)).unwrap();
+        }
+        engine.subscribe(1, "read", 0, 1).unwrap();
+        for id in 1..=4 {
+            assert_eq!(Outcome::Confirmed, engine.publish(&message("x", "k", id)));
+        }
+        let full = |name: &str| Outcome::QueueFull(name.into());
+        assert_eq!(full("down"), engine.publish(&message("x", "k", 5)));
+        for id in 1..=20 {
+            assert_eq!(Outcome::Confirmed, engine.publish(&message("y", "k", id)));
+            engine.settle(1, id, How::Ack, 0).unwrap();
+        }
+        for id in 1..=2 {
+            assert_eq!(Outcome::Confirmed, engine.publish(&message("z", "k", id)));
+        }
+        assert_eq!(full("late"), engine.publish(&message("z", "k", 3)));
+        // What goes to both is held up by the one that is full.
+        engine
+            .declare("read", declaration(1, &["x", "y"], 0))
+            .unwrap();
+        assert_eq!(full("down"), engine.publish(&message("x", "k", 5)));
+        engine.remove("late");
+        engine.subscribe(2, "down", 0, 1).unwrap();
+        engine.settle(2, 1, How::Ack, 0).unwrap();
+        assert_eq!(Outcome::Confirmed, engine.publish(&message("x", "k", 5)));
+        engine.remove("down");
+        engine.remove("read");
+        assert_eq!(Amount::default(), engine.held);
+    }
+}
+
+/// Goal: what is wanted by more groups than there is room for is refused as a whole, and by nobody's name.
+/// Method: room for two, and a message for three groups that have none.
+#[test]
+fn what_all_want_is_taken_by_all_or_by_none() {
     let mut engine = Engine::new(Bounds {
-        bytes: 2 * cost,
+        messages: 2,
         ..bounds()
     });
-    engine.declare("a", declaration(1, &["x"], 0)).unwrap();
-    engine.subscribe(1, "a", 0, 1).unwrap();
-    for id in 1..=2 {
-        assert_eq!(Outcome::Confirmed, engine.publish(&message("x", "k", id)));
+    for name in ["a", "b", "c"] {
+        engine.declare(name, declaration(1, &["x"], 0)).unwrap();
     }
-    assert_eq!(Outcome::NoRoom, engine.publish(&message("x", "k", 3)));
-    engine.settle(1, 1, How::Ack, 0).unwrap();
-    assert_eq!(Outcome::Confirmed, engine.publish(&message("x", "k", 3)));
-    engine.remove("a");
-    assert_eq!((0, 0), (engine.bytes, engine.messages));
+    assert_eq!(Outcome::NoRoom, engine.publish(&message("x", "k", 1)));
+    assert_eq!(Amount::default(), engine.held);
+    engine.remove("c");
+    assert_eq!(Outcome::Confirmed, engine.publish(&message("x", "k", 1)));
 }
 
 /// Goal: a clock that was set back delays nobody longer than was asked.

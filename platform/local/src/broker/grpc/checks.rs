@@ -105,10 +105,23 @@ pub(super) fn message(message: Option<v1::Message>, size_max: usize) -> Result<M
 }
 
 pub(super) fn headers(headers: HashMap<String, String>) -> Result<Headers, Status> {
+    bounded(headers, HEADERS_MAX, HEADERS_BYTES_MAX)
+}
+
+/// Headers that a dead letter is put back with: all that it came with, and what was added since.
+pub(super) fn headers_of_letter(headers: HashMap<String, String>) -> Result<Headers, Status> {
+    bounded(headers, 2 * HEADERS_MAX, 2 * HEADERS_BYTES_MAX)
+}
+
+fn bounded(
+    headers: HashMap<String, String>,
+    max: usize,
+    bytes_max: usize,
+) -> Result<Headers, Status> {
     let bytes: usize = headers.iter().map(|(name, it)| name.len() + it.len()).sum();
-    if headers.len() > HEADERS_MAX || bytes > HEADERS_BYTES_MAX {
+    if headers.len() > max || bytes > bytes_max {
         return Err(invalid(format!(
-            "headers: expected {HEADERS_MAX} at most, of {HEADERS_BYTES_MAX} bytes in all"
+            "headers: expected {max} at most, of {bytes_max} bytes in all"
         )));
     }
     Ok(headers.into_iter().collect())

@@ -29,8 +29,8 @@ pub(super) fn of(refusal: Refusal) -> Status {
         Refusal::NoQueue => Status::not_found("no such group or queue"),
         Refusal::NoDeadLetter => Status::not_found("no dead letter at that place"),
         Refusal::OtherPartitions(there) => Status::failed_precondition(format!(
-            "the group is there with {there} partitions; expected as many, or the group removed \
-             first"
+            "the group is there with {there} partitions; expected as many, or the group removed with gantry events \
+             remove first"
         )),
         Refusal::GroupsMax => exhausted("there are as many groups as may be"),
         Refusal::ConsumersMax => exhausted("there are as many consumers as may be"),

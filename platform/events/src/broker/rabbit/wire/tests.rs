@@ -52,7 +52,6 @@ fn a_message_is_written_by_the_binding() {
         .map(|it| it.as_str().to_owned())
         .collect();
     let expected = [
-        "cloudEvents:datacontenttype",
         "cloudEvents:id",
         "cloudEvents:time",
         "cloudEvents:traceparent",
@@ -80,14 +79,24 @@ fn messages_of_others_are_read() {
         ("x-delivery-count", AMQPValue::LongLongInt(3)),
     ]);
     let properties = BasicProperties::default().with_headers(headers);
+    let properties = properties.with_content_type("text/plain".into());
     let found = read(&properties, "b.Other.17", Vec::new());
+    assert_eq!("text/plain", found.message.headers["datacontenttype"]);
     assert_eq!(
         ("a.Told", "key-1"),
         (&*found.message.topic, &*found.message.key)
     );
     let names: Vec<_> = found.message.headers.keys().map(String::as_str).collect();
     assert_eq!(
-        ["broken", "count", "flag", "subject", "type"].as_slice(),
+        [
+            "broken",
+            "count",
+            "datacontenttype",
+            "flag",
+            "subject",
+            "type"
+        ]
+        .as_slice(),
         names
     );
     assert_eq!("-7", found.message.headers["count"]);
@@ -139,4 +148,46 @@ fn long_names_are_cut() {
     assert_eq!(254, id.len());
     let found = read(&properties, "", Vec::new());
     assert_eq!(name, found.message.headers["id"], "what is read is whole");
+}
+
+/// Goal: what others put into headers never makes a message that no frame has room for, and what we say of
+/// it ourselves is never left out for it.
+/// Method: one long header; many short ones, whose names are longer with our prefix; a key without end.
+#[test]
+fn headers_of_others_are_bounded() {
+    let long = || [("long".to_owned(), "x".repeat(130_000))].into();
+    let many = || (0..9_000).map(|it| (format!("h{it}"), "v".to_owned()));
+    let cases: [(Headers, usize); 2] = [(long(), 1), (many().collect(), 2_000)];
+    for (others, least) in cases {
+        let mut message = message();
+        message.key = "k".repeat(130_000);
+        message.headers.extend(others);
+        let all = message.headers.len();
+        let error = "e".repeat(1_000);
+        message
+            .headers
+            .insert("gantry-dead-error".to_owned(), error.clone());
+        let written = properties(&message, Some(7));
+        let table = written.headers().clone().unwrap();
+        let bytes: usize = table
+            .inner()
+            .iter()
+            .map(|(name, value)| {
+                let AMQPValue::LongString(value) = value else {
+                    return name.as_str().len() + 9;
+                };
+                name.as_str().len() + value.as_bytes().len() + 6
+            })
+            .sum();
+        assert!(bytes < 100_000, "{bytes}");
+        let read = read(&written, "", Vec::new()).message;
+        assert_eq!(error, read.headers["gantry-dead-error"]);
+        assert_eq!("00-ab-cd-01", read.headers["traceparent"]);
+        let left_out: usize = read.headers["gantry-left-out"].parse().unwrap();
+        assert!(left_out >= least && left_out < all, "{left_out}");
+        // A copy of it leaves out no more.
+        let again = properties(&read, Some(7));
+        let again = super::read(&again, "", Vec::new()).message;
+        assert!(read.headers == again.headers, "{}", again.headers.len());
+    }
 }

@@ -69,15 +69,25 @@ impl Model {
         self.last_order
     }
 
-    pub(super) fn declare(&mut self, name: &str, declared: &Declaration) -> Result<(), Refusal> {
+    pub(super) fn declare(
+        &mut self,
+        name: &str,
+        declared: &Declaration,
+        narrow: bool,
+    ) -> Result<(), Refusal> {
+        let mut declared = declared.clone();
         match self.groups.get(name) {
             Some(there) if there.partitions != declared.partitions => {
                 return Err(Refusal::OtherPartitions(there.partitions));
             }
             None if self.groups.len() == self.bounds.groups => return Err(Refusal::GroupsMax),
+            Some(there) if !narrow => {
+                let before = there.topics.iter().cloned();
+                declared.topics.extend(before);
+            }
             _ => {}
         }
-        self.groups.insert(name.to_owned(), declared.clone());
+        self.groups.insert(name.to_owned(), declared);
         Ok(())
     }
 
@@ -108,9 +118,7 @@ impl Model {
         if wanting.is_empty() {
             return Outcome::Unroutable;
         }
-        if self.copies.len() + wanting.len() > self.bounds.messages {
-            return Outcome::NoRoom;
-        }
+        let free = self.bounds.messages.saturating_sub(self.copies.len());
         for (name, declared) in &wanting {
             let partition = bucket(&message.key) % declared.partitions;
             let here = self.copies.iter().filter(|copy| {
@@ -121,6 +129,14 @@ impl Model {
             if declared.queue_messages_max > 0 && here >= declared.queue_messages_max {
                 return Outcome::QueueFull(name.as_str().into());
             }
+            // A group has no more than is free beside it.
+            let of_group = self.copies.iter().filter(|copy| copy.group == *name);
+            if of_group.count() + 1 > free {
+                return Outcome::QueueFull(name.as_str().into());
+            }
+        }
+        if wanting.len() > free {
+            return Outcome::NoRoom;
         }
         for (name, declared) in wanting {
             let partition = bucket(&message.key) % declared.partitions;
