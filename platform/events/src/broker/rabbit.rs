@@ -119,22 +119,32 @@ impl Rabbit {
         what: &str,
         asked: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, BrokerError> {
-        let asked = async { asked.await.map_err(|failure| failure.about(what)) };
-        self.within(answers, asked).await
+        let answered = self.shared.in_time(answers, asked).await;
+        answered.map_err(|failure| failure.about(what))
     }
+}
 
+impl Shared {
+    /// Bounds something that is asked in some steps.
     async fn within<T>(
         &self,
         answers: u32,
         asked: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
-        let bound = self.shared.place.connect_timeout * answers;
-        let answered = time::timeout(bound, asked).await;
+        let answered = time::timeout(self.place.connect_timeout * answers, asked).await;
         answered.unwrap_or(Err(BrokerError::TimedOut))
     }
-}
 
-impl Shared {
+    /// The same for what is not told of yet.
+    async fn in_time<T>(
+        &self,
+        answers: u32,
+        asked: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let answered = time::timeout(self.place.connect_timeout * answers, asked).await;
+        answered.unwrap_or(Err(Failure::TimedOut))
+    }
+
     /// A channel for one thing that is asked; the last handle closes it, and so does any refusal.
     async fn channel(&self) -> Result<Channel, Failure> {
         let live = self.consuming.live().await?;
@@ -208,35 +218,39 @@ impl Shared {
 
     async fn fill(&self, group: &str) -> Result<Fill, Failure> {
         let mut channel = self.channel().await?;
+        let strays = names::strays(group);
         let mut fill = Fill {
             unsettled: self.unsettled(group),
+            // Without it there is no group.
             dead_letters: topology::ready(&channel, &names::dead(group)).await?,
-            strays: topology::ready(&channel, &names::strays(group)).await?,
+            strays: self.unsettled(&strays),
             ..Fill::default()
         };
+        let (ready, _) = self
+            .counts(&mut channel, &strays)
+            .await?
+            .unwrap_or_default();
+        fill.strays += ready;
         for (_, word) in names::PAUSES {
-            fill.delayed += topology::ready(&channel, &names::wait(group, word)).await?;
+            let queue = names::wait(group, word);
+            let (ready, _) = self.counts(&mut channel, &queue).await?.unwrap_or_default();
+            fill.delayed += ready;
         }
         let known = self.partitions().get(group).copied();
         let mut missing = 0;
         for number in 0..known.unwrap_or(BUCKETS) {
-            match topology::seen(&channel, &names::partition(group, number)).await {
-                Ok((ready, consumers)) => {
-                    fill.ready.resize(usize::from(number), 0);
-                    fill.ready.push(ready);
-                    fill.consumers += consumers;
-                    missing = 0;
+            let queue = names::partition(group, number);
+            if let Some((ready, consumers)) = self.counts(&mut channel, &queue).await? {
+                fill.ready.resize(usize::from(number), 0);
+                fill.ready.push(ready);
+                fill.consumers += consumers;
+                missing = 0;
+            } else {
+                missing += 1;
+                // One that was deleted, or the one after the last.
+                if known.is_none() && missing > 1 {
+                    break;
                 }
-                Err(error) => match Failure::from(error) {
-                    // One that was deleted, or the one after the last. Asking for it closes the channel, and is
-                    // an error in the log of the broker.
-                    Failure::Missing(_) if known.is_some() || missing == 0 => {
-                        missing += 1;
-                        channel = self.channel().await?;
-                    }
-                    Failure::Missing(_) => break,
-                    failure => return Err(failure),
-                },
             }
         }
         fill.ready.resize(
@@ -244,6 +258,25 @@ impl Shared {
             0,
         );
         Ok(fill)
+    }
+
+    /// Messages that wait in a queue, and its consumers; none where there is no such queue. Asking for one
+    /// closes the channel, which is another one then, and is an error in the log of the broker.
+    async fn counts(
+        &self,
+        channel: &mut Channel,
+        queue: &str,
+    ) -> Result<Option<(u64, u64)>, Failure> {
+        match topology::seen(channel, queue).await {
+            Ok(seen) => Ok(Some(seen)),
+            Err(error) => match Failure::from(error) {
+                Failure::Missing(_) => {
+                    *channel = self.channel().await?;
+                    Ok(None)
+                }
+                failure => Err(failure),
+            },
+        }
     }
 
     /// Whether a group was declared to its end: what it wants is written down last.
@@ -291,11 +324,17 @@ impl Broker for Rabbit {
     }
 
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group, true)))
+        Box::pin(
+            self.shared
+                .within(ANSWERS_MANY, self.shared.declare(group, true)),
+        )
     }
 
     fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
-        Box::pin(self.within(ANSWERS_MANY, self.shared.declare(group, false)))
+        Box::pin(
+            self.shared
+                .within(ANSWERS_MANY, self.shared.declare(group, false)),
+        )
     }
 
     fn publish_by(
@@ -359,7 +398,7 @@ impl Broker for Rabbit {
         headers: Option<Headers>,
     ) -> Work<'a, Result<(), BrokerError>> {
         let settled = dead::settle(&self.shared, group, letter, headers);
-        Box::pin(self.within(ANSWERS_MANY, settled))
+        Box::pin(self.shared.within(ANSWERS_MANY, settled))
     }
 
     fn remove<'a>(&'a self, group: &'a str) -> Work<'a, Result<(), BrokerError>> {

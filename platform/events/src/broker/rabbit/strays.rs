@@ -31,8 +31,8 @@ use tracing::{debug, info, warn};
 use crate::{
     Message,
     broker::{
-        BrokerError, Group, PublishError,
-        rabbit::{Shared, failure::Failure, names, topology, wire},
+        Group, PublishError,
+        rabbit::{ANSWERS, ANSWERS_MANY, Shared, failure::Failure, names, topology, wire},
     },
     bucket,
 };
@@ -59,7 +59,7 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 /// Moves strays of a group until `stop`, however often the broker is away.
 pub(super) async fn tend(shared: &Arc<Shared>, group: &Group, stop: &CancellationToken) {
     let mut pauses = pauses();
-    while let Some(begun) = stop.run_until_cancelled(Mover::begin(shared, group)).await {
+    while let Some(begun) = stop.run_until_cancelled(begin(shared, group)).await {
         let ended = match begun {
             Ok(mut mover) => {
                 let ended = mover.run(stop).await;
@@ -75,7 +75,7 @@ pub(super) async fn tend(shared: &Arc<Shared>, group: &Group, stop: &Cancellatio
             if let Err(failure) = ended {
                 debug!(group = %group.name, error = %failure, "strays are not moved");
                 if matches!(failure, Failure::Missing(_)) {
-                    declare(shared, group).await;
+                    again(shared, group).await;
                 }
             }
             time::sleep(pauses.next_pause()).await;
@@ -86,19 +86,23 @@ pub(super) async fn tend(shared: &Arc<Shared>, group: &Group, stop: &Cancellatio
     }
 }
 
+async fn begin<'a>(shared: &'a Arc<Shared>, group: &'a Group) -> Result<Mover<'a>, Failure> {
+    let mut mover = shared.in_time(ANSWERS, Mover::begin(shared, group)).await?;
+    // Whoever made queues last may have ended before they were bound; one that is there does it itself.
+    if mover.begins {
+        mover.bind().await?;
+    }
+    Ok(mover)
+}
+
 fn pauses() -> Backoff {
     Backoff::new(PAUSES).expect("the pauses are above zero and grow")
 }
 
 /// Makes the queue of strays again. Why it cannot is told by who consumes from the others.
-async fn declare(shared: &Shared, group: &Group) {
-    let declared = async {
-        let channel = shared.channel().await;
-        let channel = channel.map_err(|failure| failure.about(&group.name))?;
-        topology::declare(&channel, group).await
-    };
-    let declared: Result<(), BrokerError> = declared.await;
-    if let Err(error) = declared {
+async fn again(shared: &Shared, group: &Group) {
+    let declared = shared.declare(group, true);
+    if let Err(error) = shared.within(ANSWERS_MANY, declared).await {
         debug!(group = %group.name, %error, "queues are not made again");
     }
 }
@@ -108,6 +112,29 @@ struct Stray {
     tag: u64,
     partition: u16,
     message: Message,
+    _counted: Counted,
+}
+
+/// Has it be counted as long as it is in hand: the broker does not count it among those that wait.
+struct Counted {
+    shared: Arc<Shared>,
+    queue: Arc<str>,
+}
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, queue: &Arc<str>) -> Self {
+        shared.count_unsettled(queue, 1);
+        Self {
+            shared: Arc::clone(shared),
+            queue: Arc::clone(queue),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.count_unsettled(&self.queue, -1);
+    }
 }
 
 /// How a try ended.
@@ -163,8 +190,11 @@ impl Held {
 struct Mover<'a> {
     shared: &'a Arc<Shared>,
     group: &'a Group,
+    queue: Arc<str>,
     channel: Open,
     consumer: Consumer,
+    /// Whether nobody else moved strays as it came, and none waited.
+    begins: bool,
     /// In hand, by key; the first of each is on its way, or its key waits.
     keys: HashMap<String, VecDeque<Stray>>,
     waiting: VecDeque<String>,
@@ -186,18 +216,20 @@ impl<'a> Mover<'a> {
             .0
             .basic_qos(PREFETCH, BasicQosOptions::default())
             .await?;
-        let queue = names::strays(&group.name);
+        let queue: Arc<str> = names::strays(&group.name).into();
         // Before any is handed out: from then on they are not counted.
-        let unseen = topology::seen(&channel.0, &queue).await?;
+        let begins = topology::seen(&channel.0, &queue).await? == (0, 0);
         let consumed = channel.0.basic_consume(
-            queue.as_str().into(),
+            (&*queue).into(),
             "".into(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let mut mover = Self {
+        Ok(Self {
             consumer: consumed.await?,
+            begins,
             channel,
+            queue,
             shared,
             group,
             keys: HashMap::new(),
@@ -207,12 +239,7 @@ impl<'a> Mover<'a> {
             look_at: None,
             spell: 0,
             count: 0,
-        };
-        // Whoever made queues last may have ended before they were bound; one that is there does it itself.
-        if unseen == (0, 0) {
-            mover.bind().await?;
-        }
-        Ok(mover)
+        })
     }
 
     async fn run(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
@@ -251,7 +278,7 @@ impl<'a> Mover<'a> {
             Some(Ok(delivery)) => self.take(delivery),
             Some(Err(error)) => return Err(error.into()),
             // The broker says so where the queue is deleted.
-            None => return Err(Failure::Missing(names::strays(&self.group.name))),
+            None => return Err(Failure::Missing(self.queue.to_string())),
         }
         Ok(())
     }
@@ -283,6 +310,7 @@ impl<'a> Mover<'a> {
             tag: delivery.delivery_tag,
             partition,
             message,
+            _counted: Counted::new(self.shared, &self.queue),
         };
         let of_key = self.keys.entry(key.clone()).or_default();
         if of_key.is_empty() {
@@ -352,18 +380,28 @@ impl<'a> Mover<'a> {
     /// Has a partition be tried again later.
     fn hold(&mut self, partition: u16, error: &PublishError) {
         let now = Instant::now();
+        let is_first = !self.held.contains_key(&partition);
         let held = self.held.entry(partition);
         if !held.or_insert_with(|| Held::new(now)).refused(now) {
             return;
         }
         let queue = names::partition(&self.group.name, partition);
-        debug!(%queue, %error, "strays stay in hand");
+        if is_first {
+            warn!(%queue, %error, "events whose queue was gone are not taken there yet");
+        } else {
+            debug!(%queue, %error, "strays stay in hand");
+        }
     }
 
-    /// Has queues be handed what is published, where nothing is left that has to come before it.
+    /// Has queues be handed what is published, where nothing is left that has to come before it; looks again
+    /// later where something is.
     async fn bind(&mut self) -> Result<(), Failure> {
-        let queue = names::strays(&self.group.name);
-        if !self.held.is_empty() || topology::ready(&self.channel.0, &queue).await? > 0 {
+        self.look_at.get_or_insert_with(|| Instant::now() + LOOK);
+        let seen = async { Ok(topology::seen(&self.channel.0, &self.queue).await?) };
+        let (ready, consumers) = self.shared.in_time(ANSWERS, seen).await?;
+        // Of a queue that has no leader the broker says that it has neither messages nor consumers, and we
+        // are one.
+        if !self.held.is_empty() || ready > 0 || consumers == 0 {
             return Ok(());
         }
         let long = self.spell > 0 && !self.keys.is_empty();
@@ -372,14 +410,15 @@ impl<'a> Mover<'a> {
             return Ok(());
         }
         // One that is gone closes the channel.
-        let channel = self.shared.channel().await?;
-        match topology::bind_partitions(&channel, self.group).await {
+        let bound = async {
+            let channel = self.shared.channel().await?;
+            Ok(topology::bind_partitions(&channel, self.group).await?)
+        };
+        match self.shared.in_time(ANSWERS_MANY, bound).await {
             Ok(()) => {}
-            Err(error) => match Failure::from(error) {
-                // Whoever consumes from it makes it again, and says that it was gone.
-                Failure::Missing(_) => return Ok(()),
-                failure => return Err(failure),
-            },
+            // Whoever consumes from it makes it again, and says that it was gone.
+            Err(Failure::Missing(_)) => return Ok(()),
+            Err(failure) => return Err(failure),
         }
         self.look_at = None;
         if self.spell > 0 {

@@ -62,8 +62,8 @@ async fn declare_exchanges_of(channel: &Channel, group: &str) -> lapin::Result<(
 }
 
 /// Makes the queues of a group, with their bindings; topics are not bound yet. Partitions of one that was
-/// whole before are left as they are bound: one that is made again has what is moved into it by who
-/// [moves strays](super::strays), and then has what is published.
+/// whole before, or has strays, are left as they are bound: one that is made again has what is moved into it
+/// by who [moves strays](super::strays), and then has what is published.
 pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), BrokerError> {
     let made = declare_exchanges_of(channel, &group.name).await;
     made.map_err(|error| Failure::from(error).about(&group.name))?;
@@ -85,15 +85,20 @@ pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), Brok
             bound.map_err(|error| Failure::from(error).about(&queue.name))?;
         }
     }
-    let about = names::about(&group.name);
-    let bound = async {
-        if ready(channel, &about).await? == 0 {
-            bind_partitions(channel, group).await?;
-        }
-        Ok(())
-    };
-    let bound: lapin::Result<()> = bound.await;
+    let bound = bind_new(channel, group).await;
     bound.map_err(|error| Failure::from(error).about(&group.name))
+}
+
+/// Has the partitions of a group that is new have what is published. Another instance that reads what is
+/// written down about the group hides it; who moves strays of it is there to be seen.
+async fn bind_new(channel: &Channel, group: &Group) -> lapin::Result<()> {
+    let name = &group.name;
+    let is_new = ready(channel, &names::about(name)).await? == 0
+        && seen(channel, &names::strays(name)).await? == (0, 0);
+    if is_new {
+        bind_partitions(channel, group).await?;
+    }
+    Ok(())
 }
 
 /// Has the partitions of a group have what is published.
