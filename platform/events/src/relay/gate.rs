@@ -136,19 +136,17 @@ impl Gate {
             return;
         };
         let mut asking = self.asking();
-        let doubts = match error {
-            PublishError::Unroutable => !self.is_dropped(&asking),
+        match error {
+            // One of many that went out together, perhaps: what is asked because of the first of them holds.
+            PublishError::Unroutable if self.is_dropped(&asking) => return,
+            PublishError::Unroutable => {}
             PublishError::TimedOut | PublishError::Denied(_) | PublishError::Disconnected(_) => {
-                true
+                asking.doubted |= asking.epoch == epoch;
             }
             PublishError::Refused(_) | PublishError::Blocked { .. } | PublishError::Awaiting(_) => {
-                false
+                return;
             }
-        };
-        if !doubts {
-            return;
         }
-        asking.doubted |= asking.epoch == epoch;
         // Of another one it says nothing.
         let _ = self
             .open

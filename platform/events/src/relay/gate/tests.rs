@@ -128,6 +128,24 @@ async fn an_answer_from_before_a_break_opens_nothing() {
     second.await.unwrap_err();
 }
 
+/// Goal: where many at once are told that nobody wants them, what is asked because of the first opens again.
+/// Method: have the broker be slow to answer, and tell of more while it is asked.
+#[tokio::test(start_paused = true)]
+async fn many_that_nobody_wants_have_it_be_asked_once() {
+    let (gate, broker) = world(Unroutable::Keep).await;
+    let epoch = gate.pass(&broker).await.unwrap();
+    gate.learn(epoch, &Err(PublishError::Unroutable));
+    broker.hush(true);
+    let mut pass = Box::pin(gate.pass(&broker));
+    assert!((&mut pass).now_or_never().is_none());
+    for _ in 0..10 {
+        gate.learn(epoch, &Err(PublishError::Unroutable));
+    }
+    broker.hush(false);
+    assert_eq!(epoch, pass.await.unwrap());
+    assert_eq!(epoch, gate.open());
+}
+
 /// Goal: events that are passed over as nobody wants them cost no question each, and one now and then.
 /// Method: tell of some, soon and a while after it was asked.
 #[tokio::test(start_paused = true)]
