@@ -95,7 +95,7 @@ impl Load {
     pub(crate) fn of(rounds: usize) -> Self {
         Self {
             rounds,
-            published: 20_000,
+            published: 60_000,
             published_few: 4_000,
             consumed: 8_000,
             paced: 250,
