@@ -3,7 +3,7 @@
 //! A batch is one transaction of the file, so that after a crash it is there whole or not at all.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use redb::{Database, DatabaseError, WriteTransaction};
+use redb::{
+    CommitError, Database, DatabaseError, StorageError, TableError, TransactionError,
+    WriteTransaction,
+};
 use tokio::{task::spawn_blocking, time::Instant};
 
 use gantry::{BoxError, status::chain};
@@ -117,7 +120,15 @@ impl File {
         };
         fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
         let mut database = open(&path)?;
-        let (found, known) = begin(&database).map_err(damaged)?;
+        // A disk that is full says nothing of what is there.
+        let (found, known) = begin(&database).map_err(|source| {
+            let unwritten = is_of_disk(&source);
+            if unwritten {
+                failed(source)
+            } else {
+                damaged(source)
+            }
+        })?;
         if found != layout {
             return Err(StoreError::Format {
                 path,
@@ -191,6 +202,29 @@ impl File {
     }
 }
 
+/// Whether it is the disk that failed, and not what is written there.
+fn is_of_disk(error: &BoxError) -> bool {
+    let storage = error
+        .downcast_ref::<StorageError>()
+        .or_else(|| match error.downcast_ref()? {
+            TransactionError::Storage(error) => Some(error),
+            _ => None,
+        })
+        .or_else(|| match error.downcast_ref()? {
+            TableError::Storage(error) => Some(error),
+            _ => None,
+        })
+        .or_else(|| match error.downcast_ref()? {
+            CommitError::Storage(error) => Some(error),
+            _ => None,
+        });
+    match storage {
+        Some(StorageError::Io(error)) => error.kind() != io::ErrorKind::InvalidData,
+        Some(StorageError::PreviousIo) => true,
+        _ => false,
+    }
+}
+
 /// Opens the file, which is made where it is missing.
 fn open(path: &Path) -> Result<Database, StoreError> {
     let builder = &mut Database::builder();
@@ -199,8 +233,8 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         let path = path.to_owned();
         match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
-            DatabaseError::Storage(redb::StorageError::Io(error))
-                if error.kind() != std::io::ErrorKind::InvalidData =>
+            DatabaseError::Storage(StorageError::Io(error))
+                if error.kind() != io::ErrorKind::InvalidData =>
             {
                 let source = error.into();
                 StoreError::Open { path, source }
@@ -211,4 +245,38 @@ fn open(path: &Path) -> Result<Database, StoreError> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(error: impl Into<BoxError>) -> StoreError {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begin = |_: &Database| Err::<(i64, ()), _>(error.into());
+        let opened = File::open(folder.path(), "x.redb", 1, begin, |_| Ok(((), 0)));
+        opened.map(drop).expect_err("a beginning that fails")
+    }
+
+    /// Goal: nobody is told to remove what is good because a disk is full.
+    /// Method: have a file begin with failures of the disk, and of what is there.
+    #[test]
+    fn a_disk_that_fails_is_no_damage() {
+        let full = || StorageError::Io(io::ErrorKind::StorageFull.into());
+        let of_disk = [
+            begun(full()),
+            begun(TransactionError::from(full())),
+            begun(TableError::from(full())),
+            begun(CommitError::from(full())),
+            begun(StorageError::PreviousIo),
+        ];
+        for error in of_disk {
+            assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+        }
+        let torn = StorageError::Io(io::ErrorKind::InvalidData.into());
+        for storage in [StorageError::Corrupted("x".to_owned()), torn] {
+            let error = begun(TransactionError::from(storage));
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        }
+    }
 }
