@@ -164,6 +164,9 @@ fn dead_letters_are_seen_and_their_contents_are_not() {
     let stand = Stand::new();
     let (code, _, said) = stand.run(&["dlq", "list"]);
     assert_eq!((0, "nobody has dead letters\n"), (code, &*said));
+    let (code, _, said) = stand.run(&["dlq", "list", "--topic", "x"]);
+    assert_eq!(2, code, "{said}");
+    assert!(said.contains("gantry dlq list GROUP"), "{said}");
     stand.bury(&["one", "two", "three"]);
     stand.publish("waits");
     let groups = stand.json(&["dlq", "list"]);

@@ -54,6 +54,11 @@ pub(super) async fn run(reached: &Reached, args: &DlqList) -> Outcome {
 }
 
 async fn groups(reached: &Reached, args: &DlqList) -> Outcome {
+    if args.filter.topic.is_some() || args.filter.reason.is_some() {
+        return Err(Failure::usage(
+            "--topic and --reason are for the letters of one group: gantry dlq list GROUP; without one, the number of each group is shown",
+        ));
+    }
     let failed = |error| reached.failure(&error);
     let (names, told) = match reached.broker.groups().await.map_err(failed)? {
         Some(names) => (names, Ok(Exit::Fine)),
