@@ -94,6 +94,22 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// If they are there in another shape, or the broker does not answer in time.
     fn declare<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>>;
 
+    /// Makes what the queues of a group share again where it is missing, and the queue of `partition`: what
+    /// who consumes from that does as it finds it gone. Queues of others are left to them: one that is made
+    /// again before its consumer has heard that it is gone may hand out to a consumer that is no more.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Broker::declare`].
+    fn restore<'a>(
+        &'a self,
+        group: &'a Group,
+        partition: u16,
+    ) -> Work<'a, Result<(), BrokerError>> {
+        let _ = partition;
+        self.declare(group)
+    }
+
     /// As [`Broker::declare`], and has them want nothing else. What has come stays.
     ///
     /// # Errors
@@ -407,7 +423,9 @@ pub enum PublishError {
     #[error("not confirmed in time")]
     TimedOut,
     /// A group that is to have it is not there; it was not sent. No broker says so: whoever publishes does.
-    #[error("the group {0} is not there yet, which is to have it")]
+    #[error(
+        "the group {0} of events.relay.groups is not there yet, which is to have it: it is made as its consumer starts"
+    )]
     Awaiting(String),
     /// It does not let us in: who we are, or where to.
     #[error("the broker refuses us: {0}")]

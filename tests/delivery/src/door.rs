@@ -168,6 +168,14 @@ impl Broker for Door {
         })
     }
 
+    fn restore<'a>(
+        &'a self,
+        group: &'a Group,
+        partition: u16,
+    ) -> Work<'a, Result<(), BrokerError>> {
+        self.broker.restore(group, partition)
+    }
+
     fn tend<'a>(&'a self, group: &'a Group, stop: &'a CancellationToken) -> Work<'a, ()> {
         self.broker.tend(group, stop)
     }

@@ -24,6 +24,7 @@ mod strays;
 mod subscription;
 mod tail;
 mod topology;
+mod upkeep;
 mod wanted;
 mod wire;
 
@@ -199,6 +200,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes what is missing again, of a group that was whole: all but queues of other partitions.
+    async fn restore(&self, group: &Group, partition: Option<u16>) -> Result<(), BrokerError> {
+        let about = |failure: Failure| failure.about(&group.name);
+        if !self.is_noted(&group.name).await.map_err(about)? {
+            return self.declare(group, true).await;
+        }
+        let channel = self.channel().await.map_err(about)?;
+        topology::restore(&channel, group, partition).await?;
+        wanted::bring_to(self, &channel, group, true).await
+    }
+
     fn partitions(&self) -> MutexGuard<'_, BTreeMap<String, u16>> {
         self.partitions
             .lock()
@@ -279,8 +291,27 @@ impl Shared {
         }
     }
 
-    /// Whether a group was declared to its end: what it wants is written down last.
+    /// Whether a group was declared to its end, and what is published still gets there.
     async fn knows(&self, group: &str) -> Result<bool, Failure> {
+        if !self.is_noted(group).await? {
+            return Ok(false);
+        }
+        let channel = self.channel().await?;
+        for exchange in [group, &names::parts(group)] {
+            match topology::look(&channel, exchange)
+                .await
+                .map_err(Failure::from)
+            {
+                Ok(()) => {}
+                Err(Failure::Missing(_)) => return Ok(false),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a group was declared to its end: what it wants is written down last.
+    async fn is_noted(&self, group: &str) -> Result<bool, Failure> {
         let channel = self.channel().await?;
         for look in 1..=NOTE_LOOKS {
             match topology::ready(&channel, &names::about(group)).await {
@@ -330,6 +361,15 @@ impl Broker for Rabbit {
         )
     }
 
+    fn restore<'a>(
+        &'a self,
+        group: &'a Group,
+        partition: u16,
+    ) -> Work<'a, Result<(), BrokerError>> {
+        let restored = self.shared.restore(group, Some(partition));
+        Box::pin(self.shared.within(ANSWERS_MANY, restored))
+    }
+
     fn narrow<'a>(&'a self, group: &'a Group) -> Work<'a, Result<(), BrokerError>> {
         Box::pin(
             self.shared
@@ -370,7 +410,10 @@ impl Broker for Rabbit {
     }
 
     fn tend<'a>(&'a self, group: &'a Group, stop: &'a CancellationToken) -> Work<'a, ()> {
-        Box::pin(strays::tend(&self.shared, group, stop))
+        Box::pin(async move {
+            let strays = strays::tend(&self.shared, group, stop);
+            tokio::join!(strays, upkeep::tend(&self.shared, group, stop));
+        })
     }
 
     fn fill<'a>(&'a self, group: &'a str) -> Work<'a, Result<Fill, BrokerError>> {

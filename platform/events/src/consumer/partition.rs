@@ -73,7 +73,7 @@ impl Partition {
                 }
                 Some(Err(error)) => {
                     self.shared.shown.broker(self.here(), &error);
-                    if matches!(error, BrokerError::Missing(_)) && self.declare().await.is_none() {
+                    if matches!(error, BrokerError::Missing(_)) && self.restore().await.is_none() {
                         return;
                     }
                 }
@@ -128,13 +128,13 @@ impl Partition {
         }
     }
 
-    /// Has the queues made again that somebody has deleted, or that a broker has lost with all that it
-    /// had. None if the partition was to be given back meanwhile.
-    async fn declare(&self) -> Option<()> {
+    /// Has the queue made again that somebody has deleted, or that a broker has lost with all that it had.
+    /// None if the partition was to be given back meanwhile.
+    async fn restore(&self) -> Option<()> {
         let group = self.shared.wants.group();
-        let declare = self.shared.broker.declare(&group);
-        let declared = self.give_back.run_until_cancelled(declare).await?;
-        if let Err(error) = declared {
+        let restore = self.shared.broker.restore(&group, self.claim.part);
+        let restored = self.give_back.run_until_cancelled(restore).await?;
+        if let Err(error) = restored {
             self.shared.shown.broker(self.here(), &error);
         }
         Some(())

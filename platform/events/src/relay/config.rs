@@ -32,9 +32,9 @@ config::section! {
         /// What becomes of an event that no group wants: `keep` has it and those of its key wait,
         /// `drop` passes it over.
         pub unroutable: Unroutable = Unroutable::Keep, live;
-        /// Groups that are to have what is published: nothing is before the broker has all of them, be it
-        /// new or one that was away, whether something was published meanwhile or not. Where none are named, a group that is made late has nothing of what
-        /// was published before.
+        /// Groups that are to have what is published: whenever it was connected to, nothing is before the
+        /// broker has all of them, be it new or one that was away, whether something was published meanwhile
+        /// or not. Where none are named, a group that is made late has nothing of what was published before.
         pub groups: Vec<String> = Vec::new(), restart;
         /// How long an event is kept in the outbox once it is done with.
         pub retention: Duration = Duration::from_hours(24), in Duration::from_secs(1)..=config::LONGEST, live;

@@ -9,6 +9,7 @@ mod publishing;
 mod replaced;
 mod stand;
 mod strays;
+mod upkeep;
 
 use gantry_events::broker::contract;
 

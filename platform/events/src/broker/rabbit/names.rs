@@ -151,6 +151,8 @@ pub(super) struct Binding {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) name: String,
+    /// Which one it is the queue of; none where the group has it for all.
+    pub(super) partition: Option<u16>,
     pub(super) arguments: FieldTable,
     pub(super) bindings: Vec<Binding>,
 }
@@ -161,6 +163,7 @@ pub(super) fn queues(group: &Group) -> Vec<Queue> {
     let waiting = PAUSES.iter().map(|pause| of_wait(group, *pause));
     let dead = Queue {
         name: dead(&group.name),
+        partition: None,
         arguments: arguments([
             (
                 "x-delivery-limit",
@@ -173,6 +176,7 @@ pub(super) fn queues(group: &Group) -> Vec<Queue> {
     };
     let about = Queue {
         name: about(&group.name),
+        partition: None,
         arguments: arguments([(
             "x-delivery-limit",
             AMQPValue::LongLongInt(DELIVERIES_ENDLESS),
@@ -181,6 +185,7 @@ pub(super) fn queues(group: &Group) -> Vec<Queue> {
     };
     let strays = Queue {
         name: strays(&group.name),
+        partition: None,
         arguments: arguments([
             ("x-single-active-consumer", AMQPValue::Boolean(true)),
             (
@@ -220,6 +225,7 @@ fn of_partition(group: &Group, number: u16) -> Queue {
     let dead_key = format!("{name}.{number}.of-{}", group.partitions);
     Queue {
         name: partition(name, number),
+        partition: Some(number),
         arguments: arguments([
             ("x-single-active-consumer", AMQPValue::Boolean(true)),
             ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERIES_MAX)),
@@ -241,6 +247,7 @@ fn of_wait(group: &Group, (pause, word): (Duration, &str)) -> Queue {
     let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
     Queue {
         name: wait(&group.name, word),
+        partition: None,
         arguments: arguments([
             ("x-message-ttl", count(millis)),
             ("x-overflow", text("reject-publish")),

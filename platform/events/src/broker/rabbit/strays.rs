@@ -101,8 +101,8 @@ fn pauses() -> Backoff {
 
 /// Makes the queue of strays again. Why it cannot is told by who consumes from the others.
 async fn again(shared: &Shared, group: &Group) {
-    let declared = shared.declare(group, true);
-    if let Err(error) = shared.within(ANSWERS_MANY, declared).await {
+    let restored = Box::pin(shared.restore(group, None));
+    if let Err(error) = shared.within(ANSWERS_MANY, restored).await {
         debug!(group = %group.name, %error, "queues are not made again");
     }
 }
@@ -368,7 +368,11 @@ impl<'a> Mover<'a> {
             let acked = channel.basic_ack(stray.tag, BasicAckOptions::default());
             acked.await?;
         }
-        self.held.remove(&partition);
+        let mut left = self.keys.values().flatten();
+        // With some left, one that takes now and then is tried as seldom as before.
+        if !left.any(|stray| stray.partition == partition) {
+            self.held.remove(&partition);
+        }
         self.spell += 1;
         self.count += 1;
         if self.keys.is_empty() {

@@ -65,28 +65,72 @@ async fn declare_exchanges_of(channel: &Channel, group: &str) -> lapin::Result<(
 /// whole before, or has strays, are left as they are bound: one that is made again has what is moved into it
 /// by who [moves strays](super::strays), and then has what is published.
 pub(super) async fn declare(channel: &Channel, group: &Group) -> Result<(), BrokerError> {
-    let made = declare_exchanges_of(channel, &group.name).await;
-    made.map_err(|error| Failure::from(error).about(&group.name))?;
+    make(channel, &group.name, &names::queues(group)).await?;
+    let bound = bind_new(channel, group).await;
+    bound.map_err(|error| Failure::from(error).about(&group.name))
+}
+
+/// Makes what is missing of what the queues of a group share, and the queue of `partition`, where one is
+/// named. Queues of other partitions are left as they are.
+pub(super) async fn restore(
+    channel: &Channel,
+    group: &Group,
+    partition: Option<u16>,
+) -> Result<(), BrokerError> {
+    let mut queues = names::queues(group);
+    queues.retain(|queue| queue.partition.is_none() || queue.partition == partition);
+    make(channel, &group.name, &queues).await
+}
+
+async fn make(channel: &Channel, group: &str, queues: &[names::Queue]) -> Result<(), BrokerError> {
+    let made = declare_exchanges_of(channel, group).await;
+    made.map_err(|error| Failure::from(error).about(group))?;
     let options = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
     };
-    let queues = names::queues(group);
     // All of them first: a group in another shape is left as it is.
-    for queue in &queues {
+    for queue in queues {
         let arguments = queue.arguments.clone();
         let declared = channel.queue_declare(queue.name.as_str().into(), options, arguments);
         let declared = declared.await;
         declared.map_err(|error| Failure::from(error).about(&queue.name))?;
     }
-    for queue in &queues {
-        for binding in &queue.bindings {
-            let bound = bind(channel, &queue.name, binding).await;
-            bound.map_err(|error| Failure::from(error).about(&queue.name))?;
+    for queue in queues {
+        let bound = bind_all(channel, queue).await;
+        bound.map_err(|error| Failure::from(error).about(&queue.name))?;
+    }
+    Ok(())
+}
+
+async fn bind_all(channel: &Channel, queue: &names::Queue) -> lapin::Result<()> {
+    for binding in &queue.bindings {
+        bind(channel, &queue.name, binding).await?;
+    }
+    Ok(())
+}
+
+/// Binds the queues of partitions again to exchanges that were made again; where one of them is gone itself,
+/// those behind it are not.
+pub(super) async fn bind_again(channel: &Channel, group: &Group) -> lapin::Result<()> {
+    for queue in names::queues(group) {
+        if queue.partition.is_some() {
+            bind_all(channel, &queue).await?;
         }
     }
-    let bound = bind_new(channel, group).await;
-    bound.map_err(|error| Failure::from(error).about(&group.name))
+    bind_partitions(channel, group).await
+}
+
+/// Whether an exchange is there. One that is not closes the channel.
+pub(super) async fn look(channel: &Channel, exchange: &str) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions {
+        passive: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let arguments = FieldTable::default();
+    channel
+        .exchange_declare(exchange.into(), ExchangeKind::Topic, options, arguments)
+        .await
 }
 
 /// Has the partitions of a group that is new have what is published. Another instance that reads what is

@@ -1,0 +1,96 @@
+//! What of a group somebody has deleted while it is in use.
+//!
+//! Whoever consumes from a queue hears that it is gone. Of exchanges, and of queues that nobody consumes from,
+//! nobody hears: what is published goes to others alone, and is confirmed. So each instance of a group looks now
+//! and then, and has made again what is gone. What was published meanwhile, no group that lacked it has.
+
+use std::sync::Arc;
+
+use tokio::time::{self, Duration};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::broker::{
+    Group,
+    rabbit::{ANSWERS, ANSWERS_MANY, Shared, failure::Failure, names, topology},
+};
+
+/// How often each instance looks.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What is gone.
+enum Gone {
+    Exchange(String),
+    Queue(String),
+}
+
+/// Has made again what is gone of a group, until `stop`.
+pub(super) async fn tend(shared: &Arc<Shared>, group: &Group, stop: &CancellationToken) {
+    let mut looks = time::interval(LOOK);
+    looks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let looked = stop.run_until_cancelled(look_after(shared, group)).await;
+        // Whoever consumes tells of a broker that does not answer.
+        if let Some(Err(failure)) = looked {
+            debug!(group = %group.name, error = %failure, "what a group has is not looked after");
+        }
+    }
+}
+
+async fn look_after(shared: &Arc<Shared>, group: &Group) -> Result<(), Failure> {
+    let Some(gone) = shared.in_time(ANSWERS, look(shared, group)).await? else {
+        return Ok(());
+    };
+    let (Gone::Exchange(what) | Gone::Queue(what)) = &gone;
+    warn!(group = %group.name, %what, "something of a group is gone, and is made again; what was published \
+          meanwhile may not have come to the group");
+    let restored = Box::pin(shared.restore(group, None));
+    if let Err(error) = shared.within(ANSWERS_MANY, restored).await {
+        warn!(group = %group.name, %error, "it cannot be made again, and is tried again");
+        return Ok(());
+    }
+    if let Gone::Exchange(_) = gone {
+        let bound = async {
+            let channel = shared.channel().await?;
+            Ok(topology::bind_again(&channel, group).await?)
+        };
+        match shared.in_time(ANSWERS_MANY, bound).await {
+            // Who consumes from it makes it again, and whoever moves strays binds it.
+            Ok(()) | Err(Failure::Missing(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+/// The first that is gone of what the queues of a group share.
+async fn look(shared: &Shared, group: &Group) -> Result<Option<Gone>, Failure> {
+    let channel = shared.channel().await?;
+    let name = &group.name;
+    let own = [name.clone(), names::parts(name), names::strays(name)];
+    let exchanges = names::EXCHANGES.map(str::to_owned);
+    for exchange in exchanges.into_iter().chain(own) {
+        match topology::look(&channel, &exchange)
+            .await
+            .map_err(Failure::from)
+        {
+            Ok(()) => {}
+            Err(Failure::Missing(_)) => return Ok(Some(Gone::Exchange(exchange))),
+            Err(failure) => return Err(failure),
+        }
+    }
+    for queue in names::queues(group) {
+        if queue.partition.is_some() {
+            continue;
+        }
+        match topology::seen(&channel, &queue.name)
+            .await
+            .map_err(Failure::from)
+        {
+            Ok(_) => {}
+            Err(Failure::Missing(_)) => return Ok(Some(Gone::Queue(queue.name))),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(None)
+}
