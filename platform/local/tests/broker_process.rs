@@ -157,11 +157,15 @@ async fn what_was_confirmed_survives_a_kill() {
                 }
             };
             timeout(SOON, some).await.unwrap();
-            world.restart(folder.path());
+            world.process.kill();
             over.store(true, Ordering::Relaxed);
+            world.process = Process::start("broker", &world.process.address, folder.path());
         };
         let (confirmed, unknown, ()) = tokio::join!(publishing, consuming, killing);
         let settled = settled.into_inner().unwrap();
+        // What was on its way at the end may have come to the broker that was started anew.
+        let newest = confirmed.iter().filter_map(|of_key| of_key.last().cloned());
+        let newest: BTreeMap<_, _> = newest.collect();
         let confirmed: BTreeSet<_> = confirmed.into_iter().flatten().collect();
 
         let mut left = BTreeSet::new();
@@ -171,7 +175,11 @@ async fn what_was_confirmed_survives_a_kill() {
         while let Ok(Some(delivery)) = timeout(QUIET, subscription.next()).await {
             let (key, number) = one(&delivery);
             settler.settle(delivery.tag, Settle::Ack).await.unwrap();
-            assert!(delivery.redelivered, "{key} {number} is not marked");
+            let was_there = newest.get(&key).is_some_and(|newest| number < *newest);
+            assert!(
+                delivery.redelivered || !was_there,
+                "{key} {number} is not marked"
+            );
             if let Some(last) = last.insert(key.clone(), number) {
                 assert!(last < number, "{key}: {number} after {last}");
             }
