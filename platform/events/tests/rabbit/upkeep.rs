@@ -65,6 +65,7 @@ async fn exchanges(server: &Server) {
             "upkeep.deleted.parts",
             "upkeep.deleted.strays",
             "gantry.return",
+            "gantry.events",
         ]
         .into_iter()
         .enumerate()
@@ -74,14 +75,17 @@ async fn exchanges(server: &Server) {
             if own {
                 assert!(!rabbit.knows(&deleted.name).await.unwrap(), "{exchange}");
             }
-            let before = ready(&*rabbit, &deleted).await.unwrap();
-            let comes = async || {
-                let known = rabbit.knows(&deleted.name).await.ok()?;
-                rabbit.publish(told("a")).await.ok()?;
-                let after = ready(&*rabbit, &deleted).await?;
-                (known && after > before).then_some(())
-            };
-            wait::until(exchange, SOON, comes).await;
+            // Whoever makes an exchange again that all share, the other has what is published as well.
+            for group in [&deleted, &other] {
+                let before = ready(&*rabbit, group).await.unwrap();
+                let comes = async || {
+                    let known = rabbit.knows(&group.name).await.ok()?;
+                    rabbit.publish(told("a")).await.ok()?;
+                    let after = ready(&*rabbit, group).await?;
+                    (known && after > before).then_some(())
+                };
+                wait::until(exchange, SOON, comes).await;
+            }
         }
         stop.cancel();
     };

@@ -110,15 +110,19 @@ async fn bind_all(channel: &Channel, queue: &names::Queue) -> lapin::Result<()> 
     Ok(())
 }
 
-/// Binds the queues of partitions again to exchanges that were made again; where one of them is gone itself,
-/// those behind it are not.
-pub(super) async fn bind_again(channel: &Channel, group: &Group) -> lapin::Result<()> {
-    for queue in names::queues(group) {
-        if queue.partition.is_some() {
-            bind_all(channel, &queue).await?;
-        }
+/// Binds what a group has to the exchanges that all groups share, as whoever makes such a one again does not
+/// for others; where the queue of a partition is gone, not those behind it.
+pub(super) async fn bind_shared(channel: &Channel, group: &Group) -> lapin::Result<()> {
+    declare_exchanges_of(channel, &group.name).await?;
+    for topic in &group.topics {
+        want(channel, &group.name, topic, true).await?;
     }
-    bind_partitions(channel, group).await
+    let mut queues = names::queues(group);
+    queues.sort_by_key(|queue| queue.partition);
+    for queue in &queues {
+        bind_all(channel, queue).await?;
+    }
+    Ok(())
 }
 
 /// Whether an exchange is there. One that is not closes the channel.

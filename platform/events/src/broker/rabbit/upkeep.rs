@@ -2,10 +2,13 @@
 //!
 //! Whoever consumes from a queue hears that it is gone. Of exchanges, and of queues that nobody consumes from,
 //! nobody hears: what is published goes to others alone, and is confirmed. So each instance of a group looks now
-//! and then, and has made again what is gone. What was published meanwhile, no group that lacked it has.
+//! and then, and has made again what is gone. What was published meanwhile, no group that lacked it has. Nor does
+//! anybody tell what is bound to what: each group binds again what it has to the exchanges of all, of which
+//! another group may have made one again.
 
 use std::sync::Arc;
 
+use lapin::Channel;
 use tokio::time::{self, Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -38,10 +41,30 @@ pub(super) async fn tend(shared: &Arc<Shared>, group: &Group, stop: &Cancellatio
 }
 
 async fn look_after(shared: &Arc<Shared>, group: &Group) -> Result<(), Failure> {
-    let Some(gone) = shared.in_time(ANSWERS, look(shared, group)).await? else {
-        return Ok(());
-    };
-    let (Gone::Exchange(what) | Gone::Queue(what)) = &gone;
+    let gone = shared.in_time(ANSWERS, look(shared, group)).await?;
+    if let Some(gone) = gone {
+        make_again(shared, group, &gone).await?;
+    }
+    bound(shared, async |channel| {
+        topology::bind_shared(&channel, group).await
+    })
+    .await
+}
+
+/// Binds something; where a queue is gone meanwhile, who consumes from it makes it again.
+async fn bound(
+    shared: &Shared,
+    bind: impl AsyncFnOnce(Channel) -> lapin::Result<()>,
+) -> Result<(), Failure> {
+    let bound = async { Ok(bind(shared.channel().await?).await?) };
+    match shared.in_time(ANSWERS_MANY, bound).await {
+        Ok(()) | Err(Failure::Missing(_)) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn make_again(shared: &Arc<Shared>, group: &Group, gone: &Gone) -> Result<(), Failure> {
+    let (Gone::Exchange(what) | Gone::Queue(what)) = gone;
     warn!(group = %group.name, %what, "something of a group is gone, and is made again; what was published \
           meanwhile may not have come to the group");
     let restored = Box::pin(shared.restore(group, None));
@@ -50,15 +73,8 @@ async fn look_after(shared: &Arc<Shared>, group: &Group) -> Result<(), Failure> 
         return Ok(());
     }
     if let Gone::Exchange(_) = gone {
-        let bound = async {
-            let channel = shared.channel().await?;
-            Ok(topology::bind_again(&channel, group).await?)
-        };
-        match shared.in_time(ANSWERS_MANY, bound).await {
-            // Who consumes from it makes it again, and whoever moves strays binds it.
-            Ok(()) | Err(Failure::Missing(_)) => {}
-            Err(failure) => return Err(failure),
-        }
+        let bind = async |channel| topology::bind_partitions(&channel, group).await;
+        return bound(shared, bind).await;
     }
     Ok(())
 }
