@@ -45,7 +45,11 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    failure::Failure, link::Link, place::Place, publish::Publisher, subscription::Reader,
+    failure::{Failure, there},
+    link::Link,
+    place::Place,
+    publish::Publisher,
+    subscription::Reader,
     tail::Looking,
 };
 use crate::{
@@ -279,16 +283,11 @@ impl Shared {
         channel: &mut Channel,
         queue: &str,
     ) -> Result<Option<(u64, u64)>, Failure> {
-        match topology::seen(channel, queue).await {
-            Ok(seen) => Ok(Some(seen)),
-            Err(error) => match Failure::from(error) {
-                Failure::Missing(_) => {
-                    *channel = self.channel().await?;
-                    Ok(None)
-                }
-                failure => Err(failure),
-            },
+        let seen = there(topology::seen(channel, queue).await)?;
+        if seen.is_none() {
+            *channel = self.channel().await?;
         }
+        Ok(seen)
     }
 
     /// Whether a group was declared to its end, and what is published still gets there.
@@ -298,13 +297,8 @@ impl Shared {
         }
         let channel = self.channel().await?;
         for exchange in [group, &names::parts(group)] {
-            match topology::look(&channel, exchange)
-                .await
-                .map_err(Failure::from)
-            {
-                Ok(()) => {}
-                Err(Failure::Missing(_)) => return Ok(false),
-                Err(failure) => return Err(failure),
+            if there(topology::look(&channel, exchange).await)?.is_none() {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -314,14 +308,11 @@ impl Shared {
     async fn is_noted(&self, group: &str) -> Result<bool, Failure> {
         let channel = self.channel().await?;
         for look in 1..=NOTE_LOOKS {
-            match topology::ready(&channel, &names::about(group)).await {
-                Ok(notes) if notes > 0 => return Ok(true),
-                Ok(_) if look < NOTE_LOOKS => time::sleep(NOTE_PAUSE).await,
-                Ok(_) => {}
-                Err(error) => match Failure::from(error) {
-                    Failure::Missing(_) => return Ok(false),
-                    failure => return Err(failure),
-                },
+            match there(topology::ready(&channel, &names::about(group)).await)? {
+                Some(notes) if notes > 0 => return Ok(true),
+                Some(_) if look < NOTE_LOOKS => time::sleep(NOTE_PAUSE).await,
+                Some(_) => {}
+                None => return Ok(false),
             }
         }
         Ok(false)

@@ -49,6 +49,15 @@ impl From<lapin::Error> for Failure {
     }
 }
 
+/// What was asked for; none where there is no such thing.
+pub(super) fn there<T>(asked: lapin::Result<T>) -> Result<Option<T>, Failure> {
+    match asked.map_err(Failure::from) {
+        Ok(found) => Ok(Some(found)),
+        Err(Failure::Missing(_)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::from(lapin::Error::from(error))

@@ -15,7 +15,11 @@ use tracing::{debug, warn};
 
 use crate::broker::{
     Group,
-    rabbit::{ANSWERS, ANSWERS_MANY, Shared, failure::Failure, names, topology},
+    rabbit::{
+        ANSWERS, ANSWERS_MANY, Shared,
+        failure::{Failure, there},
+        names, topology,
+    },
 };
 
 /// How often each instance looks.
@@ -86,26 +90,16 @@ async fn look(shared: &Shared, group: &Group) -> Result<Option<Gone>, Failure> {
     let own = [name.clone(), names::parts(name), names::strays(name)];
     let exchanges = names::EXCHANGES.map(str::to_owned);
     for exchange in exchanges.into_iter().chain(own) {
-        match topology::look(&channel, &exchange)
-            .await
-            .map_err(Failure::from)
-        {
-            Ok(()) => {}
-            Err(Failure::Missing(_)) => return Ok(Some(Gone::Exchange(exchange))),
-            Err(failure) => return Err(failure),
+        if there(topology::look(&channel, &exchange).await)?.is_none() {
+            return Ok(Some(Gone::Exchange(exchange)));
         }
     }
     for queue in names::queues(group) {
         if queue.partition.is_some() {
             continue;
         }
-        match topology::seen(&channel, &queue.name)
-            .await
-            .map_err(Failure::from)
-        {
-            Ok(_) => {}
-            Err(Failure::Missing(_)) => return Ok(Some(Gone::Queue(queue.name))),
-            Err(failure) => return Err(failure),
+        if there(topology::seen(&channel, &queue.name).await)?.is_none() {
+            return Ok(Some(Gone::Queue(queue.name)));
         }
     }
     Ok(None)
